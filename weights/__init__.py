@@ -1,1 +1,25 @@
+"""Weights: cards, where files lie, fetching, checking, safe reading. Importing this touches nothing.
 
+cards() card(name) find(name) present(name) status(name) verify(names) pull(names) load_tensors(name_or_path)
+"""
+
+from __future__ import annotations
+
+from mattface.weights.fetch import pull
+from mattface.weights.registry import Card, Source, card, cards, expand, find, home, present, status, verify
+from mattface.weights.tensors import load_tensors
+
+__all__ = [
+    "Card",
+    "Source",
+    "card",
+    "cards",
+    "expand",
+    "find",
+    "home",
+    "load_tensors",
+    "present",
+    "pull",
+    "status",
+    "verify",
+]

