@@ -1,0 +1,1 @@
+"""Facts about faces as data: which mesh point is which."""
