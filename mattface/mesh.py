@@ -1,0 +1,222 @@
+"""Dense correspondence between two faces from their 468-point meshes: where in the source is this target pixel?
+
+Both meshes share one triangulation (`mattface/data/face_mesh.npz`, made by `training/face_layout.py`), so the flow is
+affine inside every triangle, continuous across edges, and lightly smoothed so that no crease shows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from io import BytesIO
+
+import cv2
+import numpy as np
+
+SKIN, MOUTH, LEFT_EYE, RIGHT_EYE, LIPS = range(5)
+POINTS = 468
+SUBPIXEL_BITS = 8  # of cv2's fixed-point polygon corners
+
+
+@dataclass(frozen=True)
+class Topology:
+    """What all meshes have in common. V = 468 points, T triangles.
+
+    Attributes:
+        mean: (V, 3) mean face, exactly symmetric, looking at the camera: x right, y down, z away; RMS radius 1.
+        triangles: (T, 3) point indices, clockwise on the screen where the triangle faces the camera.
+        region: (T,) SKIN, MOUTH (between the lips), LEFT_EYE, RIGHT_EYE (as seen on the screen) or LIPS.
+        mirror: (V,) index of each point's mirror image.
+        oval: (36,) outline from the middle of the forehead, clockwise on the screen.
+        eyes: (2, 16) outlines of the eye openings, left on the screen first.
+        lip_rings: (4, 20) rings of lip points, outermost first, each from the left mouth corner over the top.
+    """
+
+    mean: np.ndarray
+    triangles: np.ndarray
+    region: np.ndarray
+    mirror: np.ndarray
+    oval: np.ndarray
+    eyes: np.ndarray
+    lip_rings: np.ndarray
+
+
+@cache
+def topology() -> Topology:
+    """The mesh topology, read once from the package's data."""
+    packed = np.load(BytesIO(files("mattface").joinpath("data/face_mesh.npz").read_bytes()))
+    integer = {name: packed[name].astype(np.int64) for name in packed.files if name != "mean"}
+    return Topology(mean=packed["mean"].astype(np.float64), **integer)
+
+
+def flow(source_mesh: np.ndarray, target_mesh: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Source position of every target pixel, and how far to trust it.
+
+    Args:
+        source_mesh: (468, 3) in pixels of the source crop; z in the same unit, smaller is nearer.
+        target_mesh: (468, 3) in pixels of the target crop.
+        size: side S of the target crop in pixels.
+
+    Returns:
+        (S, S, 2) float32 source x, y (pixel centres at +0.5; may point outside the source crop) and (S, S) float32
+        visibility in [0, 1]: 0 outside the target's mesh, falling softly to 0 where the source hides the surface or
+        shows it at a grazing angle, or where the target turns it away. Outside the mesh the flow continues smoothly.
+
+    Raises:
+        ValueError: a mesh is not (468, 3) or not finite, or size is not positive.
+    """
+    source, target = checked(source_mesh, "source_mesh"), checked(target_mesh, "target_mesh")
+    if size < 1:
+        raise ValueError(f"size must be a positive number of pixels; got {size}")
+    attributes = np.column_stack([source[:, :2], vertex_visibility(source, target)])
+    mapped, covered = interpolate(attributes, target, size)
+    return settle(mapped, covered, crease_sigma(target))
+
+
+def checked(mesh: np.ndarray, name: str) -> np.ndarray:
+    """The mesh as float64, or ValueError."""
+    mesh = np.asarray(mesh, np.float64)
+    if mesh.shape != (POINTS, 3) or not np.isfinite(mesh).all():
+        raise ValueError(f"{name} must be a finite ({POINTS}, 3) array from the landmark stage; got shape {mesh.shape}")
+    return mesh
+
+
+def crease_sigma(mesh: np.ndarray) -> float:
+    """Blur (pixels) that hides triangle edges without moving features: 0.8 % of the face's height."""
+    oval = mesh[topology().oval, :2]
+    return 0.008 * float(np.linalg.norm(oval[0] - oval[18]))
+
+
+def signed_areas(xy: np.ndarray) -> np.ndarray:
+    """(T,) twice the area of every triangle on the screen; negative where it faces away."""
+    a, b, c = (xy[topology().triangles[:, k]] for k in range(3))
+    return (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]
+
+
+def triangle_ids(mesh: np.ndarray, size: int, chosen: np.ndarray | None = None) -> np.ndarray:
+    """Which triangle is seen at every pixel, nearest on top (painter's algorithm).
+
+    Args:
+        mesh: (468, 3) in pixels.
+        size: side of the picture in pixels.
+        chosen: (T,) bool, triangles to draw; default those that face the camera.
+
+    Returns:
+        (size, size) int32, -1 where there is none.
+    """
+    triangles = topology().triangles
+    chosen = signed_areas(mesh[:, :2]) > 1e-9 if chosen is None else chosen
+    order = np.flatnonzero(chosen)
+    order = order[np.argsort(-mesh[triangles[order], 2].mean(1), kind="stable")]
+    corners = np.rint((mesh[:, :2] - 0.5) * (1 << SUBPIXEL_BITS)).astype(np.int32)
+    ids = np.full((size, size), -1, np.int32)
+    for k in order:
+        cv2.fillConvexPoly(ids, corners[triangles[k]], int(k), cv2.LINE_8, SUBPIXEL_BITS)
+    return ids
+
+
+def barycentric(mesh: np.ndarray, ids: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(N, 3) weights of the corners of triangle ids (N,) at x, y (N,), clipped into the triangle."""
+    triangles = topology().triangles
+    a, b, c = (mesh[triangles[:, k], :2] for k in range(3))
+    area = signed_areas(mesh[:, :2])
+    area = np.where(np.abs(area) < 1e-9, 1e-9, area)
+    gradient_b = np.stack([(c - a)[:, 1], -(c - a)[:, 0]], 1) / area[:, None]
+    gradient_c = np.stack([-(b - a)[:, 1], (b - a)[:, 0]], 1) / area[:, None]
+    table = np.column_stack([gradient_b, gradient_c, a]).astype(np.float32)[ids]  # (N, 6)
+    dx, dy = x - table[:, 4], y - table[:, 5]
+    weights = np.empty((len(ids), 3), np.float32)
+    weights[:, 1] = table[:, 0] * dx + table[:, 1] * dy
+    weights[:, 2] = table[:, 2] * dx + table[:, 3] * dy
+    weights[:, 0] = 1 - weights[:, 1] - weights[:, 2]
+    np.clip(weights, 0, 1, out=weights)
+    return weights / weights.sum(1, keepdims=True)
+
+
+def interpolate(attributes: np.ndarray, mesh: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draws per-point attributes (468, A) into (size, size, A) float32; also which pixels the mesh covers (bool)."""
+    ids = triangle_ids(mesh, size)
+    covered = ids >= 0
+    rows, columns = np.nonzero(covered)
+    ids = ids[covered]
+    weights = barycentric(mesh, ids, columns.astype(np.float32) + 0.5, rows.astype(np.float32) + 0.5)
+    corners = attributes.astype(np.float32)[topology().triangles][ids]  # (N, 3, A)
+    drawn = np.zeros((size, size, attributes.shape[1]), np.float32)
+    drawn[covered] = np.einsum("nk,nka->na", weights, corners)
+    return drawn, covered
+
+
+def vertex_visibility(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """(468,) in [0, 1]: is the surface around each point seen well enough in the source to be drawn in the target?
+
+    The product of three soft tests: the source does not show it at a far more grazing angle than the target needs, no
+    nearer part of the source hides it, and the target's own surface faces the camera.
+    """
+    facing_source, facing_target = facing(source), facing(target)
+    stretch = facing_source / np.maximum(facing_target, 0.15)
+    seen = ramp(stretch, 0.15, 0.55) * ramp(facing_source, 0.0, 0.12)
+    return seen * unhidden(source) * ramp(facing_target, -0.05, 0.1)
+
+
+def facing(mesh: np.ndarray) -> np.ndarray:
+    """(468,) cosine between the surface normal at each point and the direction to the camera."""
+    triangles = topology().triangles
+    a, b, c = (mesh[triangles[:, k]] for k in range(3))
+    normals = np.cross(b - a, c - a)  # length = twice the area: averaging weights by area
+    summed = np.zeros_like(mesh)
+    for k in range(3):
+        np.add.at(summed, triangles[:, k], normals)
+    return summed[:, 2] / np.maximum(np.linalg.norm(summed, axis=1), 1e-12)
+
+
+def unhidden(mesh: np.ndarray, size: int = 192, tolerance: float = 0.06) -> np.ndarray:
+    """(468,) in [0, 1]: 0 where a nearer part of the same face covers the point (depth buffer of `size` pixels).
+
+    Args:
+        mesh: (468, 3).
+        size: side of the depth buffer.
+        tolerance: depth difference taken for measuring noise, relative to the face's extent.
+    """
+    lowest, extent = mesh.min(0), float(np.ptp(mesh[:, :2], axis=0).max())
+    scaled = (mesh - lowest) * ((size - 2) / extent) + [1, 1, 0]
+    everything = np.ones(len(topology().triangles), bool)
+    ids = triangle_ids(scaled, size, everything)
+    column, row = np.clip(scaled[:, :2].astype(int), 0, size - 1).T
+    front = np.where(ids >= 0, scaled[topology().triangles, 2].mean(1)[ids], np.inf)[row, column]
+    behind = (scaled[:, 2] - front) / (size - 2)
+    return 1 - ramp(behind, tolerance, 2 * tolerance)
+
+
+def ramp(value: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Smooth step: 0 below low, 1 above high, 3t^2 - 2t^3 between."""
+    t = np.clip((value - low) / (high - low), 0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def settle(mapped: np.ndarray, covered: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+    """Smooths flow and visibility (H, W, 3) inside the mesh, continues the flow outside it; visibility is 0 there."""
+    weight = covered.astype(np.float32)
+    filled = mapped * weight[..., None]
+    known = weight
+    if not covered.any():
+        return np.zeros((*covered.shape, 2), np.float32), weight
+    blurred = cv2.GaussianBlur(filled, (0, 0), sigma) if sigma > 0.3 else filled
+    density = cv2.GaussianBlur(known, (0, 0), sigma) if sigma > 0.3 else known
+    smooth = blurred / np.maximum(density, 1e-6)[..., None]
+    outside = density < 1e-3
+    smooth[outside] = continued(mapped, covered)[outside]
+    visibility = np.clip(smooth[..., 2], 0, 1) * weight
+    return np.ascontiguousarray(smooth[..., :2]), visibility
+
+
+def continued(mapped: np.ndarray, covered: np.ndarray) -> np.ndarray:
+    """(H, W, 3) where every uncovered pixel takes the least-squares affine map of the covered ones."""
+    height, width = covered.shape
+    rows, columns = np.nonzero(covered)
+    step = max(1, len(rows) // 4096)
+    rows, columns = rows[::step], columns[::step]
+    design = np.column_stack([columns + 0.5, rows + 0.5, np.ones(len(rows))])
+    affine = np.linalg.lstsq(design, mapped[rows, columns].astype(np.float64), rcond=None)[0]
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32) + 0.5
+    return np.stack([x, y, np.ones_like(x)], -1) @ affine.astype(np.float32)
