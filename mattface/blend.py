@@ -1,0 +1,190 @@
+"""Two-stage post-processing: blends the generator's features into the target's under a soft mask, and decodes.
+
+MAttFace section 3.2. The side image is thrown away; its feature maps are kept. The paper gives no layer sizes: encoder
+and decoder take the generator's channel counts, the mask of every level is the inner face refined by a small
+convolution, the decoder starts at the lowest resolution and adds each blended level.
+With a `Correspondence` (option `detail`) the source's own features and pixels join the blend through its flow.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mattface.layers import resize, warp
+from mattface.vocabulary import Correspondence, GeneratorFeatures, Swap
+
+FLOOR = 0.02
+"""Matte values up to this become exactly 0, so that pixels outside the face are the target's own."""
+
+
+class SideEncoder(nn.Module):
+    """Features of a crop with the shapes of the generator's blocks, one small stack per resolution.
+
+    Every level reads the picture at its own resolution, so levels can be added without disturbing trained ones.
+
+    Args:
+        channels: resolution -> channels.
+    """
+
+    def __init__(self, channels: dict[int, int]) -> None:
+        super().__init__()
+        self.resolutions = sorted(channels)
+        self.levels = nn.ModuleDict(
+            {
+                str(r): nn.Sequential(
+                    nn.Conv2d(3, c, 3, padding=1), nn.LeakyReLU(0.2), nn.Conv2d(c, c, 3, padding=1), nn.LeakyReLU(0.2)
+                )
+                for r, c in channels.items()
+            }
+        )
+
+    def forward(self, image: torch.Tensor, start: int = 0, upto: int | None = None) -> dict[int, torch.Tensor]:
+        """(B, 3, S, S) in [-1, 1] -> resolution -> (B, C, R, R), for start <= R <= upto."""
+        wanted = [r for r in self.resolutions if r >= start and (upto is None or r <= upto)]
+        return {r: self.levels[str(r)](resize(image, r)) for r in wanted}
+
+
+class MaskBlend(nn.Module):
+    """Blends one level: side features inside a refined soft mask, target features outside.
+
+    Args:
+        channels: C of the level.
+        detail: whether the source's own features join the side's.
+    """
+
+    def __init__(self, channels: int, detail: bool) -> None:
+        super().__init__()
+        self.refine = nn.Conv2d(1 + 2 * channels, 1, 3, padding=1)
+        nn.init.zeros_(self.refine.weight)
+        nn.init.zeros_(self.refine.bias)
+        self.from_source = nn.Conv2d(channels + 1, channels, 1) if detail else None
+
+    def forward(
+        self, side: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, source: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Blends (B, C, R, R) side into target under mask (B, 1, R, R).
+
+        Args:
+            source: (B, C + 1, R, R) warped source features and their confidence, or None.
+
+        Returns:
+            Blended features and the logit of the refined mask.
+        """
+        if self.from_source is not None:
+            side = side + self.from_source(source)
+        prior = torch.logit(mask.float().clamp(0.01, 0.99))
+        logit = self.refine(torch.cat([mask, side, target], 1)).float() + prior
+        soft = torch.sigmoid(logit).to(side.dtype)
+        return soft * side + (1 - soft) * target, logit
+
+
+class DecoderLevel(nn.Module):
+    """Up-samples what came from below, adds the blended level, and draws its share of the picture."""
+
+    def __init__(self, below: int | None, channels: int) -> None:
+        super().__init__()
+        self.enter = None if below is None else nn.Conv2d(below, channels, 3, padding=1)
+        self.mix = nn.Conv2d(channels, channels, 3, padding=1)
+        self.to_rgb = nn.Conv2d(channels, 3, 1)
+        nn.init.zeros_(self.to_rgb.weight)
+        nn.init.zeros_(self.to_rgb.bias)
+
+    def forward(
+        self, below: tuple[torch.Tensor, torch.Tensor] | None, level: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(features, rgb) of the level below and (B, C, R, R) -> (features, rgb) of this one."""
+        x, size = level, level.shape[-1]
+        if self.enter is not None and below is not None:
+            x = x + self.enter(resize(below[0], size))
+        x = F.leaky_relu(self.mix(F.leaky_relu(x, 0.2)), 0.2)
+        rgb = self.to_rgb(x)
+        return x, rgb if below is None else rgb + resize(below[1], size)
+
+
+class TwoStageBlend(nn.Module):
+    """Encoder, mask blending per resolution, decoder.
+
+    Args:
+        channels: resolution -> channels of the generator's blocks; the highest resolution is the output's.
+        detail: whether a `Correspondence` is used.
+    """
+
+    def __init__(self, channels: dict[int, int], detail: bool = True) -> None:
+        super().__init__()
+        resolutions = sorted(channels)
+        self.encoder = SideEncoder(channels)
+        self.blends = nn.ModuleDict({str(r): MaskBlend(channels[r], detail) for r in resolutions})
+        below = [None, *(channels[r] for r in resolutions[:-1])]
+        self.decoder = nn.ModuleDict(
+            {str(r): DecoderLevel(b, channels[r]) for r, b in zip(resolutions, below, strict=True)}
+        )
+        self.detail = detail
+
+    def forward(
+        self,
+        side: GeneratorFeatures,
+        source: dict[int, torch.Tensor],
+        source_image: torch.Tensor,
+        target_image: torch.Tensor,
+        mask: torch.Tensor,
+        match: Correspondence | None,
+        upto: int | None = None,
+    ) -> Swap:
+        """Blends and decodes.
+
+        Args:
+            side: the generator's feature maps.
+            source: the source crop's features from `self.encoder` (empty when detail is off).
+            source_image, target_image: (B, 3, S, S) crops in [-1, 1].
+            mask: (B, 1, S, S) inner face of the target in [0, 1].
+            match: correspondence, None when detail is off.
+            upto: highest resolution to compute; None for all.
+
+        Returns:
+            Swap of the highest resolution computed, with "decoded" (the decoder's picture), "matte_logit" and, with
+            detail, "flow", "warped" and "confidence" among the extras.
+        """
+        state, extras = None, {}
+        target = self.encoder(target_image, upto=upto)
+        for r, features in target.items():
+            moved = self._moved(source, match, r) if self.detail else None
+            blended, logit = self.blends[str(r)](side.features[r], features, resize(mask, r), moved)
+            extras[f"mask_logit_{r}"] = logit
+            state = self.decoder[str(r)](state, blended)
+        if state is None:
+            raise ValueError(f"upto must be at least {min(map(int, self.blends))}; got {upto}.")
+        decoded = state[1].float()
+        extras["decoded"] = decoded
+        extras["matte_logit"] = logit if match is None else match.matte
+        size = decoded.shape[-1]
+        if match is None:
+            return Swap(decoded, self.matte(logit), extras)
+        pixels, more = self._with_detail(decoded, match, source_image, size)
+        return Swap(pixels, resize(self.matte(match.matte), size), extras | more)
+
+    @staticmethod
+    def matte(logit: torch.Tensor) -> torch.Tensor:
+        """Mask logit -> matte in [0, 1] that is exactly 0 where the face is not touched."""
+        return ((torch.sigmoid(logit) - FLOOR) / (1 - 2 * FLOOR)).clamp(0, 1)
+
+    @staticmethod
+    def _moved(source: dict[int, torch.Tensor], match: Correspondence | None, r: int) -> torch.Tensor:
+        if match is None:
+            raise ValueError("this blend was built with detail; it needs a correspondence, got None.")
+        confidence = resize(match.confidence, r).to(source[r].dtype)
+        return torch.cat([warp(source[r], resize(match.flow, r)) * confidence, confidence], 1)
+
+    @staticmethod
+    def _with_detail(
+        decoded: torch.Tensor, match: Correspondence, source_image: torch.Tensor, size: int
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Mixes the decoder's picture with the source's pixels, colours corrected, by confidence."""
+        flow = resize(match.flow, size)
+        warped = warp(resize(source_image, size).float(), flow)
+        # gain acts on [0, 1] intensities: black stays black
+        lit = (warped + 1) * resize(match.gain, size) - 1 + resize(match.offset, size)
+        confidence = resize(match.confidence, size)
+        pixels = confidence * lit + (1 - confidence) * decoded
+        return pixels, {"flow": flow, "warped": lit, "confidence": confidence}

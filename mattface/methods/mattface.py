@@ -1,0 +1,203 @@
+"""mattface: pSp features, IDATT at three levels, StyleGAN2, two-stage mask blending (the MAttFace paper).
+
+`Config` holds every size; the official one and the small bundled one build the same classes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from mattface import weights as registry
+from mattface.blend import TwoStageBlend
+from mattface.encode import Encoder
+from mattface.errors import UsageError, WeightsError
+from mattface.generate.synthesis import SynthesisNetwork
+from mattface.invert import LatentHeads
+from mattface.layers import resize
+from mattface.methods.contract import CropSpec
+from mattface.parse import inner_face
+from mattface.transfer.correspond import Correspond
+from mattface.transfer.idatt import LEVELS, PyramidIDATT
+from mattface.vocabulary import Crop, FeaturePyramid, Swap
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every size of the network. The defaults are the official ones.
+
+    Attributes:
+        resolution: side of the output.
+        encoder_size: side of the encoder's input; the pyramid has a quarter, an eighth and a sixteenth of it.
+        stem, widths, units: the encoder's first width, stage widths and units per stage.
+        style: width of a W+ style vector; head_width: channels inside the latent heads.
+        channels: resolution -> channels of generator, side encoder and decoder.
+        levels: IDATT levels that transfer.
+        detail: "flow" (source detail through the attention's flow) or "off" (the paper).
+        detail_widths: channels of the flow's refinement.
+    """
+
+    resolution: int = 1024
+    encoder_size: int = 256
+    stem: int = 64
+    widths: tuple[int, int, int, int] = (64, 128, 256, 512)
+    units: tuple[int, int, int, int] = (3, 4, 14, 3)
+    style: int = 512
+    head_width: int = 512
+    channels: dict[int, int] = field(
+        default_factory=lambda: {4: 512, 8: 512, 16: 512, 32: 512, 64: 512, 128: 256, 256: 128, 512: 64, 1024: 32}
+    )
+    levels: tuple[str, ...] = LEVELS
+    detail: str = "flow"
+    detail_widths: tuple[int, int, int] = (128, 64, 48)
+
+    def __post_init__(self) -> None:
+        if self.detail not in ("flow", "off"):
+            raise UsageError(f'detail must be "flow" or "off"; got {self.detail!r}.')
+        if max(self.channels) != self.resolution:
+            raise UsageError(f"channels must reach resolution {self.resolution}; got {sorted(self.channels)}.")
+
+    @classmethod
+    def from_json(cls, text: str) -> Config:
+        """Reads what `to_json` wrote."""
+        values = json.loads(text)
+        values["channels"] = {int(r): c for r, c in values["channels"].items()}
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+    def to_json(self) -> str:
+        """The configuration as JSON, as kept in a checkpoint's metadata."""
+        return json.dumps(asdict(self))
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the network keeps of a source: (B, ...) tensors.
+
+    Attributes:
+        pyramid: encoder features.
+        image: (B, 3, S, S) crop in [-1, 1].
+        features: resolution -> side encoder features; empty when detail is off.
+    """
+
+    pyramid: FeaturePyramid
+    image: torch.Tensor
+    features: dict[int, torch.Tensor]
+
+
+class MattfaceNetwork(nn.Module):
+    """The whole chain for aligned crops. Parts come from `build_network`."""
+
+    def __init__(
+        self,
+        config: Config,
+        encoder: Encoder,
+        transfer: PyramidIDATT,
+        invert: LatentHeads,
+        generate: SynthesisNetwork,
+        blend: TwoStageBlend,
+        correspond: Correspond | None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = encoder
+        self.transfer = transfer
+        self.invert = invert
+        self.generate = generate
+        self.blend = blend
+        self.correspond = correspond
+
+    def encode(self, image: torch.Tensor) -> FeaturePyramid:
+        """(B, 3, S, S) crop in [-1, 1] -> feature pyramid of its encoder-sized copy."""
+        return self.encoder(resize(image, self.config.encoder_size))
+
+    def encode_source(self, image: torch.Tensor, upto: int | None = None) -> Encoded:
+        """Everything about a source that does not depend on the target."""
+        features = self.blend.encoder(image, upto=upto) if self.correspond is not None else {}
+        return Encoded(self.encode(image), image, features)
+
+    def forward(self, source: Encoded, image: torch.Tensor, mask: torch.Tensor, upto: int | None = None) -> Swap:
+        """Swaps aligned crops.
+
+        Args:
+            source: from `encode_source`.
+            image: (B, 3, S, S) target crops in [-1, 1].
+            mask: (B, 1, S, S) inner face of the targets in [0, 1].
+            upto: highest resolution to compute; None for the network's own.
+        """
+        target = self.encode(image)
+        swapped, flows = self.transfer(source.pyramid, target)
+        w_plus = self.invert(swapped)
+        side = self.generate(w_plus, noise="const", upto=upto)
+        match = None
+        if self.correspond is not None:
+            match = self.correspond(source.pyramid, target, swapped, flows, source.image, image, mask)
+        swap = self.blend(side, source.features, source.image, image, mask, match, upto=upto)
+        swap.extras.update({f"flow_{name}": flow for name, flow in flows.items()})
+        if side.image is not None:
+            swap.extras["side"] = side.image
+        return swap
+
+
+def build_network(config: Config) -> MattfaceNetwork:
+    """Builds the network with fresh weights."""
+    _, coarse, medium, fine = config.widths
+    detail = config.detail == "flow"
+    encoder = Encoder(stem=config.stem, widths=config.widths, units=config.units)
+    styles = 2 * int(np.log2(config.resolution)) - 2
+    invert = LatentHeads((coarse, medium, fine), styles=styles, style=config.style, width=config.head_width)
+    generate = SynthesisNetwork(config.style, config.resolution, channels=config.channels)
+    match = Correspond(coarse, len(config.levels), config.detail_widths) if detail else None
+    blend = TwoStageBlend(config.channels, detail)
+    transfer = PyramidIDATT((coarse, medium, fine), config.levels)
+    return MattfaceNetwork(config, encoder, transfer, invert, generate, blend, match)
+
+
+class MattfaceMethod:
+    """mattface behind the method contract."""
+
+    name = "mattface"
+
+    def __init__(self, network: MattfaceNetwork, weights: str, device: torch.device, dtype: torch.dtype) -> None:
+        self.network = network.to(device).eval().requires_grad_(False)
+        self.crop = CropSpec("ffhq", network.config.resolution)
+        self.weights = weights
+        self.device, self.dtype = device, dtype
+
+    def encode(self, source: Crop) -> Encoded:
+        """Encodes an aligned source crop once."""
+        with self._precision():
+            return self.network.encode_source(source.pixels.to(self.device))
+
+    def swap(self, encoded: Encoded, target: Crop) -> Swap:
+        """Swaps one target crop of the network's resolution."""
+        if target.mesh is None:
+            raise UsageError("mattface needs dense landmarks of the target; got a crop without a mesh.")
+        mask = inner_face(target.mesh, target.size).to(self.device)
+        with self._precision():
+            return self.network(encoded, target.pixels.to(self.device), mask)
+
+    def _precision(self) -> Any:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+
+def build(weights: str | None, device: torch.device, dtype: torch.dtype, **options: Any) -> MattfaceMethod:
+    """Builds the method from a checkpoint that carries its configuration.
+
+    Args:
+        weights: name of registered weights or a path to a safetensors file; None takes mattface-demo.
+        device, dtype: where and in which number format the network runs.
+        options: `detail` ("flow" or "off") overrides the checkpoint's.
+    """
+    name = weights or "mattface-demo"
+    tensors, metadata = registry.load_tensors(name)
+    if "config" not in metadata:
+        raise WeightsError(f"{name} must carry a mattface configuration in its metadata; got none. Train or pull one.")
+    config = Config.from_json(metadata["config"])
+    network = build_network(config)
+    network.load_state_dict({k: v.float() for k, v in tensors.items()})
+    return MattfaceMethod(network, name, device, dtype)

@@ -1,0 +1,94 @@
+"""IDATT: identity transfer by cross-attention of target queries on source keys (MAttFace eq. 4-10)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mattface.vocabulary import FeaturePyramid
+
+LEVELS = ("coarse", "medium", "fine")
+
+
+def position_grid(height: int, width: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """Pixel-centre positions of a map, normalised to [-1, 1] over its extent, x before y: (H * W, 2)."""
+    x = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) * (2 / width) - 1
+    y = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) * (2 / height) - 1
+    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)  # (H, W, 2)
+    return grid.reshape(height * width, 2).to(dtype)
+
+
+class IDATT(nn.Module):
+    """Identity transfer at one feature level.
+
+    Computes F_hat = gamma * out(softmax(Q_t K_s^T) V_s) + F_t (MAttFace eq. 4 and 5). The scores are not divided by the
+    square root of the width, as in the paper; `out` is the 1x1 projection from C/4 back to C that eq. 5 needs.
+    The attention weights are a dense correspondence: their expected source position per target position is a flow.
+
+    Args:
+        channels: C of the level.
+        reduction: queries, keys and values have C // reduction channels.
+    """
+
+    def __init__(self, channels: int, reduction: int = 4) -> None:
+        super().__init__()
+        width = channels // reduction
+        self.query = nn.Conv2d(channels, width, 1)
+        self.key = nn.Conv2d(channels, width, 1)
+        self.value = nn.Conv2d(channels, width, 1)
+        self.out = nn.Conv2d(width, channels, 1)
+        self.gamma = nn.Parameter(torch.zeros(()))
+
+    def forward(self, source: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Moves the source's identity into the target's features.
+
+        Args:
+            source: (B, C, H', W') features of the source.
+            target: (B, C, H, W) features of the target.
+
+        Returns:
+            (B, C, H, W) features with the source's identity, and (B, 2, H, W) float32 flow: for every target position
+            the expected source position, x and y in [-1, 1].
+        """
+        b, _, h, w = target.shape
+        # float32 whatever the network runs in: eight bits of mantissa cannot tell neighbouring positions apart.
+        q, k, v = (x.float().flatten(2).transpose(1, 2) for x in (self.query(target), self.key(source), self.value(source)))
+        where = position_grid(*source.shape[2:], device=v.device, dtype=v.dtype).expand(b, -1, -1)
+        v = torch.cat([v, where], dim=-1)  # (B, N, C/4 + 2): values and positions share one attention
+        # Fused attention wants one width for all three; zeros added to queries and keys leave their products as they are.
+        q, k = F.pad(q, (0, 2)), F.pad(k, (0, 2))
+        with torch.autocast(target.device.type, enabled=False):
+            moved = F.scaled_dot_product_attention(q.unsqueeze(1), k.unsqueeze(1), v.unsqueeze(1), scale=1.0)
+        moved = moved.squeeze(1).transpose(1, 2).reshape(b, -1, h, w)
+        values, flow = moved[:, :-2].to(target.dtype), moved[:, -2:]
+        return self.gamma * self.out(values) + target, flow
+
+
+class PyramidIDATT(nn.Module):
+    """IDATT at the coarse, medium and fine level (MAttFace eq. 8-10).
+
+    Args:
+        channels: C of coarse, medium and fine.
+        levels: levels that transfer; a level left out passes the target's features on (ablation of table 2).
+    """
+
+    def __init__(self, channels: tuple[int, int, int] = (128, 256, 512), levels: tuple[str, ...] = LEVELS) -> None:
+        super().__init__()
+        unknown = set(levels) - set(LEVELS)
+        if unknown:
+            raise ValueError(f"levels must be among {LEVELS}; got {sorted(unknown)}.")
+        self.levels = nn.ModuleDict({n: IDATT(c) for n, c in zip(LEVELS, channels, strict=True) if n in levels})
+
+    def forward(
+        self, source: FeaturePyramid, target: FeaturePyramid
+    ) -> tuple[FeaturePyramid, dict[str, torch.Tensor]]:
+        """Returns the target's pyramid with the source's identity, and the flow of each level that transfers."""
+        swapped, flows = {}, {}
+        for name in LEVELS:
+            s, t = getattr(source, name), getattr(target, name)
+            if name in self.levels:
+                swapped[name], flows[name] = self.levels[name](s, t)
+            else:
+                swapped[name] = t
+        return FeaturePyramid(**swapped), flows

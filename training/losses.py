@@ -1,0 +1,56 @@
+"""Losses as pure functions. Pictures are (B, 3, H, W) in [-1, 1], flows (B, 2, H, W) in [-1, 1], masks (B, 1, H, W)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+
+def weighted_mean(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Mean of (B, C, H, W) values under (B, 1, H, W) weights; 0 where nothing has weight."""
+    total = weight.sum() * values.shape[1]
+    return (values * weight).sum() / total.clamp_min(1e-6)
+
+
+def charbonnier(a: torch.Tensor, b: torch.Tensor, epsilon: float = 1e-3) -> torch.Tensor:
+    """Smooth absolute difference, element by element."""
+    return torch.sqrt((a - b) ** 2 + epsilon**2) - epsilon
+
+
+def flow_loss(flow: torch.Tensor, truth: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+    """Distance of two flows where the truth is visible (Charbonnier, robust to outliers of the teacher)."""
+    return weighted_mean(charbonnier(flow, truth), visible)
+
+
+def photo_loss(picture: torch.Tensor, truth: torch.Tensor, weight: torch.Tensor, octaves: int = 3) -> torch.Tensor:
+    """L1 reconstruction (MAttFace eq. 14 with L1 for L2) summed over octaves of a Laplacian pyramid.
+
+    Equal weight for every band keeps fine detail from drowning in the low frequencies.
+    """
+    loss = torch.zeros((), device=picture.device)
+    difference = picture - truth
+    for _ in range(octaves):
+        low = F.avg_pool2d(difference, 2)
+        band = difference - F.interpolate(low, scale_factor=2, mode="nearest")
+        loss = loss + weighted_mean(band.abs(), weight)
+        difference, weight = low, F.avg_pool2d(weight, 2)
+    return loss + weighted_mean(difference.abs(), weight)
+
+
+def matte_loss(logit: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Binary cross-entropy of a soft mask against its soft truth, less the truth's own entropy (so that 0 is perfect)."""
+    truth = truth.clamp(1e-4, 1 - 1e-4)
+    entropy = -(truth * truth.log() + (1 - truth) * (1 - truth).log()).mean()
+    return F.binary_cross_entropy_with_logits(logit, truth) - entropy
+
+
+def smoothness_loss(field: torch.Tensor) -> torch.Tensor:
+    """Mean absolute second difference of a map: 0 for anything affine."""
+    dxx = field[..., 2:] - 2 * field[..., 1:-1] + field[..., :-2]
+    dyy = field[..., 2:, :] - 2 * field[..., 1:-1, :] + field[..., :-2, :]
+    return dxx.abs().mean() + dyy.abs().mean()
+
+
+def identity_loss(embedding: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """1 - cosine of two (B, D) identity embeddings (MAttFace eq. 16)."""
+    return (1 - F.cosine_similarity(embedding, truth, dim=-1)).mean()

@@ -1,0 +1,1 @@
+"""Recipes: one function per trained network, each returning one complete frozen configuration."""

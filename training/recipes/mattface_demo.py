@@ -1,0 +1,68 @@
+"""mattface-demo: the small bundled checkpoint, taught by mesh swaps of synthetic portraits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mattface.methods.mattface import Config
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything a run depends on.
+
+    Attributes:
+        name: name of the checkpoint.
+        config: network sizes.
+        size: side of the training pictures of the first stage.
+        pairs: mesh swaps to make, of which `same` is the share whose source is the target.
+        steps, batch, rate: optimiser steps, pairs per step and peak learning rate (AdamW, cosine, `warmup` steps).
+        decay: weight decay; average: decay of the exponential moving average that is kept.
+        fine_steps, fine_rate: second stage, which trains only the blocks above `size`, one full-resolution pair a step.
+        loss: weight of every loss term.
+        seed: of everything random.
+    """
+
+    name: str
+    config: Config
+    size: int = 128
+    pairs: int = 4000
+    same: float = 0.1
+    steps: int = 6000
+    batch: int = 8
+    rate: float = 1e-3
+    warmup: int = 100
+    decay: float = 1e-3
+    average: float = 0.998
+    fine_steps: int = 400
+    fine_rate: float = 1e-3
+    loss: dict[str, float] = field(
+        default_factory=lambda: {
+            "flow": 4.0,
+            "attention": 2.0,
+            "swap": 2.0,
+            "decoded": 1.0,
+            "side": 0.5,
+            "matte": 1.0,
+            "masks": 0.1,
+            "smooth": 2.0,
+            "doubt": 0.02,
+        }
+    )
+    seed: int = 20261121
+
+
+def recipe() -> Recipe:
+    """The configuration of the bundled checkpoint (about 4 million parameters, 1024 px output)."""
+    channels = {4: 96, 8: 96, 16: 96, 32: 96, 64: 64, 128: 32, 256: 16, 512: 8, 1024: 8}
+    config = Config(
+        encoder_size=128,
+        stem=16,
+        widths=(24, 64, 96, 128),
+        units=(1, 2, 2, 1),
+        style=128,
+        head_width=48,
+        channels=channels,
+        detail_widths=(64, 48, 24),
+    )
+    return Recipe("mattface-demo", config)
