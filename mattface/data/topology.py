@@ -37,8 +37,8 @@ SIXTY_EIGHT = (
     + (285, 295, 282, 283, 276)  # right brow
     + (168, 197, 5, 4)  # nose bridge to tip
     + (240, 97, 2, 326, 460)  # below the nose
-    + (33, 160, 158, 133, 153, 144)  # left eye
-    + (362, 385, 387, 263, 373, 380)  # right eye
+    + (7, 159, 158, 155, 153, 144)  # left eye: the 68-point annotators put the corners further in than the mesh does
+    + (382, 385, 386, 249, 373, 380)  # right eye
     + (61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181)  # outer lips
     + (78, 82, 13, 312, 308, 317, 14, 87)  # inner lips
 )
