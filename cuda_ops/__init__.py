@@ -1,0 +1,8 @@
+"""Resampling and activation ops of image generators, under torch.library as mattface::NAME."""
+
+from mattface.cuda_ops._bias_act import bias_act
+from mattface.cuda_ops._implementations import available
+from mattface.cuda_ops._upfirdn2d import upfirdn2d
+from mattface.cuda_ops.filters import downsample2d, filter2d, setup_filter, upsample2d
+
+__all__ = ["available", "bias_act", "downsample2d", "filter2d", "setup_filter", "upfirdn2d", "upsample2d"]

@@ -1,0 +1,222 @@
+"""bias_act: add a bias, apply an activation, scale, clamp. One op, stated once.
+
+Its gradient is written with differentiable torch operations only, so gradients of gradients exist whichever kernel runs
+the forward pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from mattface.cuda_ops._implementations import Impl, require
+
+SELU_SCALE = 1.0507009873554805
+SELU_ALPHA = 1.6732632423543772
+"""Klambauer et al., Self-Normalizing Neural Networks, 2017."""
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An activation with its slope, both functions of (t, alpha) made of differentiable operations.
+
+    Attributes:
+        value: in place on a tensor that nobody else holds.
+        slope: derivative with respect to t; None for the piecewise linear ones, whose slope follows from the result.
+        alpha: default of the parameter.
+        gain: default factor, which keeps the variance of a normal input.
+    """
+
+    value: Callable[[torch.Tensor, float], torch.Tensor]
+    slope: Callable[[torch.Tensor, float], torch.Tensor] | None
+    alpha: float = 0.0
+    gain: float = 1.0
+
+
+def _sigmoid_slope(t: torch.Tensor, alpha: float) -> torch.Tensor:
+    s = torch.sigmoid(t)
+    return s * (1 - s)
+
+
+def _elu_slope(t: torch.Tensor, alpha: float) -> torch.Tensor:
+    return torch.exp(t.clamp(max=0))
+
+
+def _selu_slope(t: torch.Tensor, alpha: float) -> torch.Tensor:
+    return SELU_SCALE * torch.where(t > 0, torch.ones_like(t), SELU_ALPHA * torch.exp(t.clamp(max=0)))
+
+
+def _swish_slope(t: torch.Tensor, alpha: float) -> torch.Tensor:
+    s = torch.sigmoid(t)
+    return s * (1 + t * (1 - s))
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "linear": Activation(lambda t, a: t, None, alpha=1.0),
+    "relu": Activation(lambda t, a: F.relu_(t), None, gain=math.sqrt(2)),
+    "lrelu": Activation(lambda t, a: F.leaky_relu_(t, a), None, alpha=0.2, gain=math.sqrt(2)),
+    "tanh": Activation(lambda t, a: torch.tanh(t), lambda t, a: 1 - torch.tanh(t).square()),
+    "sigmoid": Activation(lambda t, a: torch.sigmoid(t), _sigmoid_slope),
+    "elu": Activation(lambda t, a: F.elu(t), _elu_slope),
+    "selu": Activation(lambda t, a: F.selu(t), _selu_slope),
+    "softplus": Activation(lambda t, a: F.softplus(t), lambda t, a: torch.sigmoid(t)),
+    "swish": Activation(lambda t, a: F.silu(t), _swish_slope, gain=math.sqrt(2)),
+}
+
+
+def bias_act(
+    x: torch.Tensor,
+    b: torch.Tensor | None = None,
+    dim: int = 1,
+    act: str = "linear",
+    alpha: float | None = None,
+    gain: float | None = None,
+    clamp: float | None = None,
+    impl: Impl = "auto",
+) -> torch.Tensor:
+    """Computes clamp(gain * act(x + b)).
+
+    Args:
+        x: floating point tensor of any shape.
+        b: (x.shape[dim],) bias of the same type, or None.
+        dim: dimension the bias belongs to.
+        act: linear, relu, lrelu, tanh, sigmoid, elu, selu, softplus or swish.
+        alpha: slope of lrelu below zero; None takes 0.2.
+        gain: factor after the activation; None takes the activation's own (sqrt(2) for relu, lrelu and swish).
+        clamp: limit of the absolute value of the result; None for no limit.
+        impl: "auto", "reference" (plain PyTorch), "cpu" or "cuda".
+
+    Returns:
+        A tensor of `x`'s shape, type and memory format.
+
+    Raises:
+        TypeError: wrong type of tensor.
+        ValueError: unknown activation, bias of another shape, type or device, gain or clamp out of range.
+        RuntimeError: the implementation asked for is not there.
+    """
+    require(impl, "bias_act")
+    if act not in ACTIVATIONS:
+        raise ValueError(f"bias_act: act must be one of {', '.join(ACTIVATIONS)}; got {act!r}.")
+    spec = ACTIVATIONS[act]
+    alpha = spec.alpha if alpha is None else float(alpha)
+    gain = spec.gain if gain is None else float(gain)
+    _check(x, b, dim, alpha, gain, clamp)
+    run = _reference if impl == "reference" else _op
+    return run(x, b, dim % x.ndim, act, alpha, gain, None if clamp is None else float(clamp))
+
+
+def _check(x: torch.Tensor, b: torch.Tensor | None, dim: int, alpha: float, gain: float, clamp: float | None) -> None:
+    """One-line refusals; see `bias_act`."""
+    if not isinstance(x, torch.Tensor) or not x.is_floating_point():
+        raise TypeError(f"bias_act: x must be a floating point tensor; got {getattr(x, 'dtype', type(x).__name__)}.")
+    if not -x.ndim <= dim < x.ndim:
+        raise ValueError(f"bias_act: dim must be a dimension of x, which has {x.ndim}; got {dim}.")
+    if not (math.isfinite(gain) and math.isfinite(alpha)):
+        raise ValueError(f"bias_act: gain and alpha must be finite; got {gain} and {alpha}.")
+    if clamp is not None and not clamp >= 0:
+        raise ValueError(f"bias_act: clamp must be None or at least 0; got {clamp}.")
+    if b is not None:
+        _check_bias(x, b, dim)
+
+
+def _check_bias(x: torch.Tensor, b: torch.Tensor, dim: int) -> None:
+    """Refuses a bias that does not belong to `x`."""
+    if not isinstance(b, torch.Tensor) or b.dtype != x.dtype:
+        raise TypeError(f"bias_act: b must be {x.dtype} like x; got {getattr(b, 'dtype', type(b).__name__)}.")
+    if b.shape != (x.shape[dim],):
+        raise ValueError(f"bias_act: b must have shape ({x.shape[dim]},) for dim {dim}; got {tuple(b.shape)}.")
+    if b.device != x.device:
+        raise ValueError(f"bias_act: b must be on the device of x ({x.device}); got {b.device}.")
+
+
+def _along(b: torch.Tensor, dim: int, ndim: int) -> torch.Tensor:
+    """Bias with ones in the other dimensions."""
+    return b.reshape([-1 if i == dim else 1 for i in range(ndim)])
+
+
+def _biased(x: torch.Tensor, b: torch.Tensor | None, dim: int, factor: float) -> torch.Tensor:
+    """A new tensor factor * (x + b) in one pass."""
+    if b is None:
+        return x * factor
+    return torch.add(_along(b * factor, dim, x.ndim), x, alpha=factor)
+
+
+def _reference(
+    x: torch.Tensor, b: torch.Tensor | None, dim: int, act: str, alpha: float, gain: float, clamp: float | None
+) -> torch.Tensor:
+    """Plain PyTorch in as few passes as it allows, differentiable by autograd itself."""
+    spec = ACTIVATIONS[act]
+    if spec.slope is None and gain > 0:  # act(gain * t) = gain * act(t)
+        y = spec.value(_biased(x, b, dim, gain), alpha)
+    else:
+        y = spec.value(_biased(x, b, dim, 1.0), alpha)
+        y = y * gain if gain != 1 else y
+    if clamp is None:
+        return y
+    return y.clamp(-clamp, clamp) if y.requires_grad else y.clamp_(-clamp, clamp)
+
+
+@torch.library.custom_op("mattface::bias_act", mutates_args=())
+def _op(
+    x: torch.Tensor, b: torch.Tensor | None, dim: int, act: str, alpha: float, gain: float, clamp: float | None
+) -> torch.Tensor:
+    """Schema and default kernel."""
+    return _reference(x, b, dim, act, alpha, gain, clamp)
+
+
+@_op.register_fake
+def _fake(
+    x: torch.Tensor, b: torch.Tensor | None, dim: int, act: str, alpha: float, gain: float, clamp: float | None
+) -> torch.Tensor:
+    return torch.empty_like(x)
+
+
+def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    x, b, ctx.dim, act, alpha, gain, clamp = inputs
+    ctx.stated = (act, alpha, gain, clamp)
+    if ACTIVATIONS[act].slope is None:  # the result tells the slope: nothing else is kept alive
+        ctx.save_for_backward(None, None, output if act != "linear" or clamp is not None else None)
+    else:
+        ctx.save_for_backward(x, b, None)
+
+
+def _backward(ctx, grad):  # type: ignore[no-untyped-def]
+    x, b, y = ctx.saved_tensors
+    if ACTIVATIONS[ctx.stated[0]].slope is None:
+        dx = _linear_gradient(grad, y, *ctx.stated)
+    else:
+        dx = _curved_gradient(grad, _biased(x, b, ctx.dim, 1.0), *ctx.stated)
+    db = None
+    if ctx.needs_input_grad[1]:
+        db = dx.sum([i for i in range(dx.ndim) if i != ctx.dim])
+    return dx if ctx.needs_input_grad[0] else None, db, None, None, None, None, None
+
+
+def _linear_gradient(
+    grad: torch.Tensor, y: torch.Tensor | None, act: str, alpha: float, gain: float, clamp: float | None
+) -> torch.Tensor:
+    """Gradient of the piecewise linear activations from their result."""
+    if clamp is not None:
+        grad = torch.ops.aten.hardtanh_backward(grad, y, -clamp, clamp)
+    if act != "linear":
+        sign = y if gain >= 0 else -y  # type: ignore[operator]
+        grad = torch.ops.aten.leaky_relu_backward(grad, sign, alpha if act == "lrelu" else 0.0, False)
+    return grad * gain
+
+
+def _curved_gradient(
+    grad: torch.Tensor, t: torch.Tensor, act: str, alpha: float, gain: float, clamp: float | None
+) -> torch.Tensor:
+    """Gradient of the other activations from t = x + b."""
+    spec = ACTIVATIONS[act]
+    if clamp is not None:
+        inside = (spec.value(t, alpha) * gain).abs() <= clamp
+        grad = torch.where(inside, grad, torch.zeros_like(grad))
+    return grad * spec.slope(t, alpha) * gain  # type: ignore[misc]
+
+
+_op.register_autograd(_backward, setup_context=_setup_context)

@@ -1,0 +1,286 @@
+"""WPlus -> GeneratorFeatures: StyleGAN2's synthesis network (Karras et al. 2020).
+
+Maps are kept channels-last, which is the fast layout of these convolutions and filters on a CPU.
+Letters: B batch, C channels, R resolution, L styles, D size of a style.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mattface.cuda_ops import bias_act, setup_filter, upfirdn2d, upsample2d
+from mattface.errors import UsageError
+from mattface.layers import BLUR, EqualLinear
+from mattface.vocabulary import GeneratorFeatures, WPlus
+
+Noise = Literal["const", "random", "none"]
+Start = tuple[int, torch.Tensor, torch.Tensor]
+"""(resolution, (B, C, h, w) features, (B, 3, h, w) RGB) of a finished block."""
+
+
+def channel_counts(resolution: int, base: int = 32768, most: int = 512) -> dict[int, int]:
+    """StyleGAN2's channels per resolution: base / R, at most `most`."""
+    return {2**i: min(base // 2**i, most) for i in range(2, resolution.bit_length())}
+
+
+def num_styles(resolution: int) -> int:
+    """Styles L of a generator of `resolution` pixels: 18 at 1024."""
+    return 2 * (resolution.bit_length() - 1) - 2
+
+
+def modulated_conv(
+    x: torch.Tensor, weight: torch.Tensor, style: torch.Tensor, up: int
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Convolution with weights scaled per sample and input channel, output channels normalised (eq. 1 to 3).
+
+    For one sample the weights themselves are scaled. For several, the same numbers come from scaling the input by the
+    style, one shared convolution, and scaling the output by the second value returned.
+
+    Args:
+        x: (B, C, H, W).
+        weight: (O, C, K, K).
+        style: (B, C).
+        up: 1 keeps the size; 2 gives the transposed convolution of size 2 H + K - 2.
+
+    Returns:
+        (B, O, ...) and (B, O, 1, 1) factors still to be applied, or None.
+    """
+    if x.dtype == torch.float16:  # keeps sums in range; the normalisation cancels both factors
+        weight = weight / weight.abs().amax((1, 2, 3), keepdim=True) / math.sqrt(weight[0].numel())
+        style = style / style.abs().amax(1, keepdim=True).clamp_min(1e-8)
+    norm = (style.square() @ weight.square().sum((2, 3)).t() + 1e-8).rsqrt()  # (B, O)
+    if x.shape[0] == 1:
+        weight = (weight * style[0, None, :, None, None] * norm[0, :, None, None, None]).to(x.dtype)
+        return _conv(x, weight, up), None
+    y = _conv(x * style[:, :, None, None].to(x.dtype), weight.to(x.dtype), up)
+    return y, norm[:, :, None, None].to(x.dtype)
+
+
+def _conv(x: torch.Tensor, weight: torch.Tensor, up: int) -> torch.Tensor:
+    """Same-size convolution, or the transposed one of stride 2."""
+    if up == 1:
+        return F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+    return F.conv_transpose2d(x, weight.transpose(0, 1), stride=up)
+
+
+class SynthesisLayer(nn.Module):
+    """Modulated convolution, noise, bias, leaky ReLU.
+
+    Args:
+        inputs: channels in.
+        outputs: channels out.
+        w_dim: D.
+        resolution: side of the output at full size.
+        up: 1 or 2.
+        clamp: limit of the activation, before its gain; None for no limit.
+        use_noise: False leaves noise buffer and strength out.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, w_dim: int, resolution: int, up: int, clamp: float | None, use_noise: bool
+    ) -> None:
+        super().__init__()
+        self.affine = EqualLinear(w_dim, inputs, bias=1.0)
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.resolution, self.up = resolution, up
+        self.clamp = None if clamp is None else clamp * math.sqrt(2)
+        self.register_buffer("blur", setup_filter(BLUR) if up > 1 else None, persistent=False)
+        self.use_noise = use_noise
+        if use_noise:
+            self.register_buffer("noise_const", torch.randn(resolution, resolution))
+            self.noise_strength = nn.Parameter(torch.zeros([]))
+
+    def forward(self, x: torch.Tensor, w: torch.Tensor, noise: Noise) -> torch.Tensor:
+        """(B, inputs, h, w) and (B, D) to (B, outputs, h * up, w * up)."""
+        y, scale = modulated_conv(x, self.weight, self.affine(w.float()), self.up)
+        if self.up > 1:
+            y = upfirdn2d(y, self.blur, padding=1, gain=self.up**2)
+        grain = self._grain(y, noise)
+        if scale is not None:
+            y = y * scale if grain is None else torch.addcmul(grain, y, scale)
+        elif grain is not None:
+            y = y + grain
+        return bias_act(y, self.bias.to(y.dtype), act="lrelu", clamp=self.clamp)
+
+    def _grain(self, y: torch.Tensor, noise: Noise) -> torch.Tensor | None:
+        """Noise image times its strength, or None."""
+        if noise == "none" or not self.use_noise:
+            return None
+        if noise == "random":
+            image = torch.randn(y.shape[0], 1, *y.shape[2:], dtype=y.dtype, device=y.device)
+        elif y.shape[2:] == self.noise_const.shape:
+            image = self.noise_const.to(y.dtype)[None, None]
+        else:
+            raise UsageError(
+                f'noise="const" needs whole maps of {self.resolution} pixels; got {tuple(y.shape[2:])}. '
+                'Take "random" or "none" on crops.'
+            )
+        return image * self.noise_strength.to(y.dtype)
+
+
+class ToRGB(nn.Module):
+    """Modulated 1x1 convolution to RGB, without normalisation.
+
+    Args:
+        inputs: channels in.
+        w_dim: D.
+        clamp: limit of the result; None for no limit.
+    """
+
+    def __init__(self, inputs: int, w_dim: int, clamp: float | None) -> None:
+        super().__init__()
+        self.affine = EqualLinear(w_dim, inputs, bias=1.0)
+        self.weight = nn.Parameter(torch.randn(3, inputs, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(3))
+        self.clamp = clamp
+        self.gain = 1 / math.sqrt(inputs)
+
+    def forward(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        """(B, inputs, h, w) and (B, D) to (B, 3, h, w)."""
+        style = self.affine(w.float()) * self.gain
+        weight = (self.weight[:, :, 0, 0] * style[:, None]).to(x.dtype)  # (B, 3, C)
+        if x.shape[0] == 1:
+            y = F.conv2d(x, weight[0, :, :, None, None])
+        else:
+            rows = x.permute(0, 2, 3, 1).flatten(1, 2) @ weight.transpose(1, 2)  # (B, h * w, 3)
+            y = rows.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+        return bias_act(y, self.bias.to(y.dtype), clamp=self.clamp)
+
+
+class SynthesisBlock(nn.Module):
+    """The layers of one resolution; the first block starts from a learned constant.
+
+    Args:
+        inputs: channels in, 0 for the first block.
+        outputs: channels out.
+        w_dim: D.
+        resolution: R.
+        clamp: see `SynthesisLayer`.
+        use_noise: see `SynthesisLayer`.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, w_dim: int, resolution: int, clamp: float | None, use_noise: bool
+    ) -> None:
+        super().__init__()
+        self.first = inputs == 0
+        if self.first:
+            self.const = nn.Parameter(torch.randn(outputs, resolution, resolution))
+        else:
+            self.conv0 = SynthesisLayer(inputs, outputs, w_dim, resolution, 2, clamp, use_noise)
+            self.register_buffer("blur", setup_filter(BLUR), persistent=False)
+        self.conv1 = SynthesisLayer(outputs, outputs, w_dim, resolution, 1, clamp, use_noise)
+        self.torgb = ToRGB(outputs, w_dim, clamp)
+
+    def forward(
+        self, x: torch.Tensor | None, rgb: torch.Tensor | None, styles: torch.Tensor, noise: Noise
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features and RGB of the block before (None for the first), (B, 2 or 3, D) styles, to this block's."""
+        if x is None:
+            x = self.const.expand(styles.shape[0], -1, -1, -1).contiguous(memory_format=torch.channels_last)
+        else:
+            x = self.conv0(x, styles[:, 0], noise)
+        x = self.conv1(x, styles[:, -2], noise)
+        added = self.torgb(x, styles[:, -1])
+        return x, added if rgb is None else added.add(upsample2d(rgb, self.blur))
+
+
+class SynthesisNetwork(nn.Module):
+    """StyleGAN2's generator from styles to pixels, with skip connections to RGB.
+
+    Args:
+        w_dim: D.
+        resolution: side of the image, a power of two of at least 8.
+        channel_base: channels at resolution R are channel_base / R.
+        channel_max: at most this many.
+        clamp: limit of every activation; None for no limit.
+        channels: resolution -> channels, instead of the two numbers above.
+        use_noise: False builds a generator without noise inputs (and without their buffers).
+    """
+
+    def __init__(
+        self,
+        w_dim: int = 512,
+        resolution: int = 1024,
+        channel_base: int = 32768,
+        channel_max: int = 512,
+        clamp: float | None = 256.0,
+        channels: Mapping[int, int] | None = None,
+        use_noise: bool = True,
+    ) -> None:
+        super().__init__()
+        if resolution < 8 or resolution & (resolution - 1):
+            raise UsageError(f"resolution must be a power of two of at least 8; got {resolution}.")
+        default = channel_counts(resolution, channel_base, channel_max)
+        self.channels = default if channels is None else {int(r): int(c) for r, c in channels.items()}
+        if set(self.channels) != set(default):
+            raise UsageError(f"channels must name the resolutions {list(default)}; got {list(self.channels)}.")
+        self.w_dim, self.resolution = w_dim, resolution
+        self.resolutions = tuple(default)
+        self.num_styles = num_styles(resolution)
+        for r in self.resolutions:
+            inputs = self.channels.get(r // 2, 0)
+            self.add_module(f"b{r}", SynthesisBlock(inputs, self.channels[r], w_dim, r, clamp, use_noise))
+
+    def forward(
+        self,
+        w_plus: WPlus,
+        noise: Noise = "const",
+        return_features: bool = False,
+        upto: int | None = None,
+        start: Start | None = None,
+    ) -> GeneratorFeatures:
+        """Generates, wholly or in part.
+
+        Args:
+            w_plus: (B, L, D); always all L styles, also when only some blocks run.
+            noise: "const" takes the noise buffers, "random" fresh noise, "none" none.
+            return_features: True keeps the map of every block that ran, False the last one only.
+            upto: last resolution to run; None runs to the end.
+            start: (resolution, features, rgb) of a finished block to go on from, whole or a crop of both. Convolutions
+                see zeros beyond a crop's border, so its outer pixels differ from a whole run.
+
+        Returns:
+            features {R: (B, C, R, R)} and image (B, 3, R, R) of the last block that ran (sides of a crop scale alike).
+
+        Raises:
+            UsageError: styles of another shape, resolutions that are not there, or constant noise on a crop.
+        """
+        x, rgb, blocks = self._begin(w_plus, upto, start)
+        if noise not in ("const", "random", "none"):
+            raise UsageError(f'noise must be "const", "random" or "none"; got {noise!r}.')
+        features: dict[int, torch.Tensor] = {}
+        for r in blocks:
+            k = self.resolutions.index(r)
+            styles = w_plus[:, max(0, 2 * k - 1) : 2 * k + 2]  # to-RGB shares its style with the next block
+            x, rgb = self.get_submodule(f"b{r}")(x, rgb, styles, noise)
+            features = {**features, r: x} if return_features else {r: x}
+        return GeneratorFeatures(features, rgb)
+
+    def _begin(
+        self, w_plus: WPlus, upto: int | None, start: Start | None
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, list[int]]:
+        """Checks the call; gives features and RGB to start from and the resolutions to run."""
+        if w_plus.ndim != 3 or w_plus.shape[1:] != (self.num_styles, self.w_dim):
+            raise UsageError(f"w_plus must be (B, {self.num_styles}, {self.w_dim}); got {tuple(w_plus.shape)}.")
+        last = self.resolution if upto is None else upto
+        after = 0 if start is None else start[0]
+        blocks = [r for r in self.resolutions if after < r <= last]
+        if last not in self.resolutions or (start and after not in self.resolutions) or not blocks:
+            raise UsageError(f"upto and start must be of {self.resolutions}, upto the greater; got {upto} and {after}.")
+        if start is None:
+            return None, None, blocks
+        _, x, rgb = start
+        if x.shape[0] != w_plus.shape[0] or x.shape[1] != self.channels[after] or rgb.shape[2:] != x.shape[2:]:
+            raise UsageError(
+                f"start needs (B, {self.channels[after]}, h, w) features and (B, 3, h, w) RGB for {w_plus.shape[0]} "
+                f"samples; got {tuple(x.shape)} and {tuple(rgb.shape)}."
+            )
+        return x.contiguous(memory_format=torch.channels_last), rgb, blocks

@@ -1,0 +1,211 @@
+"""Blocks that several networks share: equalised layers of StyleGAN and the IR-SE units of pSp and ArcFace.
+
+Letters: B batch, C channels, H W height and width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mattface.cuda_ops import bias_act, setup_filter, upfirdn2d
+
+BLUR = (1.0, 3.0, 3.0, 1.0)
+"""Taps of StyleGAN2's resampling filter (Karras et al. 2020, appendix B)."""
+
+
+class EqualLinear(nn.Module):
+    """Linear layer whose stored weight has unit variance and is scaled when used (Karras et al. 2018, section 4.1).
+
+    Args:
+        inputs: features in.
+        outputs: features out.
+        act: activation of `bias_act`.
+        lr_multiplier: factor of weight and bias, which slows their learning.
+        bias: start value of the bias.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, act: str = "linear", lr_multiplier: float = 1.0, bias: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) / lr_multiplier)
+        self.bias = nn.Parameter(torch.full((outputs,), bias / lr_multiplier))
+        self.act, self.lr_multiplier = act, lr_multiplier
+        self.weight_gain = lr_multiplier / math.sqrt(inputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, inputs) to (B, outputs)."""
+        weight = (self.weight * self.weight_gain).to(x.dtype)
+        bias = (self.bias * self.lr_multiplier).to(x.dtype)
+        if self.act == "linear":
+            return F.linear(x, weight, bias)
+        return bias_act(F.linear(x, weight), bias, act=self.act)
+
+
+class EqualConv2d(nn.Module):
+    """Same-size or halving convolution with equalised weight, blurred before it halves.
+
+    Args:
+        inputs: channels in.
+        outputs: channels out.
+        kernel: side of the kernel, odd.
+        down: 1 or 2.
+        act: activation of `bias_act`.
+        bias: whether there is one.
+        clamp: limit of the result before `gain`; None for no limit.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        down: int = 1,
+        act: str = "linear",
+        bias: bool = True,
+        clamp: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+        self.register_buffer("blur", setup_filter(BLUR) if down > 1 else None, persistent=False)
+        self.down, self.act, self.clamp = down, act, clamp
+        self.weight_gain = 1 / math.sqrt(inputs * kernel * kernel)
+
+    def forward(self, x: torch.Tensor, gain: float = 1.0) -> torch.Tensor:
+        """(B, inputs, H, W) to (B, outputs, H / down, W / down), times `gain`."""
+        weight, half = (self.weight * self.weight_gain).to(x.dtype), self.weight.shape[-1] // 2
+        if self.down == 1:
+            x = F.conv2d(x, weight, padding=half)
+        else:
+            x = self._halve(x, weight, half)
+        clamp = None if self.clamp is None else self.clamp * gain
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        act_gain = gain * (math.sqrt(2) if self.act == "lrelu" else 1.0)
+        return bias_act(x, bias, act=self.act, gain=act_gain, clamp=clamp)
+
+    def _halve(self, x: torch.Tensor, weight: torch.Tensor, half: int) -> torch.Tensor:
+        """Blur and stride; a 1x1 kernel lets the blur itself drop the samples."""
+        taps = self.blur.shape[-1]
+        pads = [half + (taps - self.down + 1) // 2, half + (taps - self.down) // 2] * 2
+        if half == 0:
+            return F.conv2d(upfirdn2d(x, self.blur, down=self.down, padding=pads), weight)
+        return F.conv2d(upfirdn2d(x, self.blur, padding=pads), weight, stride=self.down)
+
+
+class SqueezeExcite(nn.Module):
+    """Channel gates from the mean over space (Hu et al. 2018), without biases.
+
+    Args:
+        channels: channels.
+        reduction: how much narrower the middle is (at least one channel stays).
+    """
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        middle = max(1, channels // reduction)
+        self.squeeze = nn.Conv2d(channels, middle, 1, bias=False)
+        self.excite = nn.Conv2d(middle, channels, 1, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) to the same."""
+        gate = x.mean((2, 3), keepdim=True)
+        return x * torch.sigmoid(self.excite(F.relu(self.squeeze(gate))))
+
+
+class IRSEUnit(nn.Module):
+    """Residual unit of the improved ResNet with squeeze and excitation (ArcFace, Deng et al. 2019).
+
+    Args:
+        inputs: channels in.
+        outputs: channels out.
+        stride: 1 or 2.
+        reduction: of the squeeze.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int, reduction: int = 16) -> None:
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False)
+        self.act = nn.PReLU(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, stride, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.gate = SqueezeExcite(outputs, reduction)
+        self.stride = stride
+        self.shortcut_conv = None if inputs == outputs else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+        self.shortcut_norm = None if inputs == outputs else nn.BatchNorm2d(outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
+        if self.shortcut_conv is None or self.shortcut_norm is None:
+            short = x[:, :, :: self.stride, :: self.stride]
+        else:
+            short = self.shortcut_norm(self.shortcut_conv(x))
+        y = self.conv2(self.act(self.conv1(self.norm1(x))))
+        return self.gate(self.norm2(y)) + short
+
+
+class IRSETrunk(nn.Module):
+    """Stem and stages of IR-SE units; every stage begins by halving the map.
+
+    Args:
+        stem: channels after the first convolution.
+        widths: channels per stage.
+        units: units per stage.
+        reduction: of the squeezes.
+    """
+
+    def __init__(self, stem: int, widths: Sequence[int], units: Sequence[int], reduction: int = 16) -> None:
+        super().__init__()
+        if len(widths) != len(units) or not units or min(units) < 1:
+            raise ValueError(f"widths and units must name the same stages; got {tuple(widths)} and {tuple(units)}.")
+        self.stem = nn.Sequential(nn.Conv2d(3, stem, 3, 1, 1, bias=False), nn.BatchNorm2d(stem), nn.PReLU(stem))
+        stages = []
+        for inputs, outputs, count in zip((stem, *widths), widths, units, strict=False):
+            first = IRSEUnit(inputs, outputs, 2, reduction)
+            rest = [IRSEUnit(outputs, outputs, 1, reduction) for _ in range(count - 1)]
+            stages.append(nn.Sequential(first, *rest))
+        self.stages = nn.ModuleList(stages)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """(B, 3, H, W) to the map after every stage, (B, widths[i], H / 2^(i+1), W / 2^(i+1))."""
+        x = self.stem(x)
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+
+def resize(x: torch.Tensor, size: int) -> torch.Tensor:
+    """Square maps to side `size`: area average when shrinking, bilinear (pixel centres, no corners) when growing.
+
+    Args:
+        x: (B, C, S, S).
+        size: side of the result.
+    """
+    if x.shape[-1] == size:
+        return x
+    if x.shape[-1] > size:
+        factor, rest = divmod(x.shape[-1], size)
+        return F.avg_pool2d(x, factor) if rest == 0 else F.interpolate(x, size=(size, size), mode="area")
+    return F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False)
+
+
+def warp(x: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
+    """Samples maps where a flow points, bilinearly, borders repeated.
+
+    Args:
+        x: (B, C, H', W').
+        flow: (B, 2, H, W) position in x, [-1, 1] over its extent, x before y. Positions are kept in float32.
+
+    Returns:
+        (B, C, H, W) of x's type.
+    """
+    grid = flow.float().permute(0, 2, 3, 1)
+    return F.grid_sample(x.float(), grid, padding_mode="border", align_corners=False).to(x.dtype)
