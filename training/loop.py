@@ -152,8 +152,9 @@ def step_on(
 def above(network: MattfaceNetwork, size: int) -> list[nn.Parameter]:
     """Freezes everything but the blocks of resolutions above `size`; returns what is left to train."""
     network.requires_grad_(False)
-    blocks = [network.blend.encoder.levels, network.blend.blends, network.blend.decoder, network.generate.blocks]
-    chosen = [m for group in blocks for r, m in group.items() if int(r) > size]
+    groups = [network.blend.encoder.levels, network.blend.blends, network.blend.decoder]
+    chosen = [m for group in groups for r, m in group.items() if int(r) > size]
+    chosen += [network.generate.get_submodule(f"b{r}") for r in network.generate.resolutions if r > size]
     return [p.requires_grad_(True) for m in chosen for p in m.parameters()]
 
 

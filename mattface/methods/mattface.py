@@ -9,7 +9,6 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -17,8 +16,8 @@ from mattface import weights as registry
 from mattface.blend import TwoStageBlend
 from mattface.encode import Encoder
 from mattface.errors import UsageError, WeightsError
-from mattface.generate.synthesis import SynthesisNetwork
-from mattface.invert import LatentHeads
+from mattface.generate.synthesis import Noise, SynthesisNetwork, num_styles
+from mattface.invert import OFFICIAL_LEVELS, LatentHeads
 from mattface.layers import resize
 from mattface.methods.contract import CropSpec
 from mattface.parse import inner_face
@@ -36,6 +35,7 @@ class Config:
         encoder_size: side of the encoder's input; the pyramid has a quarter, an eighth and a sixteenth of it.
         stem, widths, units: the encoder's first width, stage widths and units per stage.
         style: width of a W+ style vector; head_width: channels inside the latent heads.
+        noise: whether the generator has noise inputs.
         channels: resolution -> channels of generator, side encoder and decoder.
         levels: IDATT levels that transfer.
         detail: "flow" (source detail through the attention's flow) or "off" (the paper).
@@ -49,6 +49,7 @@ class Config:
     units: tuple[int, int, int, int] = (3, 4, 14, 3)
     style: int = 512
     head_width: int = 512
+    noise: bool = True
     channels: dict[int, int] = field(
         default_factory=lambda: {4: 512, 8: 512, 16: 512, 32: 512, 64: 512, 128: 256, 256: 128, 512: 64, 1024: 32}
     )
@@ -132,7 +133,8 @@ class MattfaceNetwork(nn.Module):
         target = self.encode(image)
         swapped, flows = self.transfer(source.pyramid, target)
         w_plus = self.invert(swapped)
-        side = self.generate(w_plus, noise="const", upto=upto)
+        noise: Noise = "const" if self.config.noise else "none"
+        side = self.generate(w_plus, noise=noise, return_features=True, upto=upto)
         match = None
         if self.correspond is not None:
             match = self.correspond(source.pyramid, target, swapped, flows, source.image, image, mask)
@@ -147,10 +149,11 @@ def build_network(config: Config) -> MattfaceNetwork:
     """Builds the network with fresh weights."""
     _, coarse, medium, fine = config.widths
     detail = config.detail == "flow"
-    encoder = Encoder(stem=config.stem, widths=config.widths, units=config.units)
-    styles = 2 * int(np.log2(config.resolution)) - 2
-    invert = LatentHeads((coarse, medium, fine), styles=styles, style=config.style, width=config.head_width)
-    generate = SynthesisNetwork(config.style, config.resolution, channels=config.channels)
+    encoder = Encoder(config.encoder_size, config.stem, config.widths, config.units)
+    sides = [config.encoder_size // k for k in (4, 8, 16)]
+    readers = OFFICIAL_LEVELS[: num_styles(config.resolution)]
+    invert = LatentHeads((coarse, medium, fine), sides, config.head_width, w_dim=config.style, levels=readers)
+    generate = SynthesisNetwork(config.style, config.resolution, channels=config.channels, use_noise=config.noise)
     match = Correspond(coarse, len(config.levels), config.detail_widths) if detail else None
     blend = TwoStageBlend(config.channels, detail)
     transfer = PyramidIDATT((coarse, medium, fine), config.levels)

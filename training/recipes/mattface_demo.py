@@ -62,6 +62,7 @@ def recipe() -> Recipe:
         units=(1, 2, 2, 1),
         style=128,
         head_width=48,
+        noise=False,
         channels=channels,
         detail_widths=(64, 48, 24),
     )
