@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -38,19 +37,6 @@ class Candidates:
 
 Network = Callable[[np.ndarray], Candidates]
 """(H, W, 3) uint8 RGB with sides divisible by 32 -> candidates."""
-
-
-def session(model: bytes | str) -> Any:
-    """An onnxruntime session on the CPU, quiet, with at most four threads."""
-    import os
-
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = min(4, int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
-    options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def decode_centerface(heat: np.ndarray, size: np.ndarray, offset: np.ndarray, points: np.ndarray) -> Candidates:
@@ -95,7 +81,7 @@ def decode_scrfd(outputs: list[np.ndarray], shape: tuple[int, int]) -> Candidate
 
 
 def _centerface() -> Network:
-    from mattface.weights.onnx_graph import free_sizes
+    from mattface.weights.onnx_graph import free_sizes, session
 
     net = session(free_sizes(weights.find("centerface").read_bytes()))
     name = net.get_inputs()[0].name
@@ -108,7 +94,9 @@ def _centerface() -> Network:
 
 
 def _scrfd() -> Network:
-    net = session(str(weights.find(PARTS["scrfd"])))
+    from mattface.weights.onnx_graph import session
+
+    net = session(weights.find(PARTS["scrfd"]).read_bytes())
     name = net.get_inputs()[0].name
 
     def run(rgb: np.ndarray) -> Candidates:

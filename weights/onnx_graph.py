@@ -1,4 +1,4 @@
-"""Frees the sizes of an ONNX graph without the onnx package: a few bytes of protocol-buffer wire format are rewritten.
+"""Opens ONNX graphs, and frees their sizes without the onnx package: a few bytes of wire format are rewritten.
 
 Some exported detectors state a fixed example size for input and outputs, and list every weight as an input as well,
 which stops the runtime from folding constants. Nothing else of the graph is touched.
@@ -7,7 +7,9 @@ Source: onnx.proto3 of the ONNX project (field numbers) and the protocol-buffer 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from typing import Any
 
 from mattface.errors import WeightsError
 
@@ -115,3 +117,26 @@ def free_sizes(model: bytes) -> bytes:
     if graphs != 1:
         raise WeightsError(f"expected an ONNX model with one graph; got {graphs}. Fetch the file again.")
     return b"".join(out)
+
+
+def session(model: bytes) -> Any:
+    """An onnxruntime session on the CPU, quiet, with at most four threads.
+
+    Args:
+        model: a serialised ONNX model.
+
+    Raises:
+        WeightsError: the bytes are no model that the runtime can open.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = min(4, int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
+    options.inter_op_num_threads = 1
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's own classes derive from Exception directly
+        if "onnxruntime" not in type(error).__module__:
+            raise
+        raise WeightsError(f"expected an ONNX model; the runtime refuses it ({error}). Get the file again.") from error

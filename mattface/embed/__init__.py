@@ -1,1 +1,174 @@
+"""Face -> identity: a unit-length vector that says who it is, from pixels, differentiable on request."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from mattface import weights
+from mattface.data.templates import HALF, arcface_template, similarity
+from mattface.embed import resnet
+from mattface.errors import UsageError
+from mattface.vocabulary import Face
+
+PARTS = {"arcface": "arcface-r50", "resnet": "identity-resnet"}
+"""Embedder name -> weight name, strongest first."""
+PLAIN_CROP = 112
+"""Side of the ArcFace crop."""
+
+
+class Embedder:
+    """Turns faces into identity vectors. Build one with `load_embedder`.
+
+    Attributes:
+        name: which part runs ("resnet", "arcface").
+        dim: D, length of the vector.
+        size: side of the network's own crop.
+        network: module from (B, 3, size, size) RGB in [-1, 1] to (B, D), not normalised.
+        centre: (D,) mean vector of many people, subtracted before normalising, so that strangers have a cosine of
+            about 0; zeros where the network is trained for cosines already.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        network: nn.Module,
+        dim: int,
+        size: int,
+        framing: Callable[[np.ndarray | None, np.ndarray], np.ndarray],
+        centre: np.ndarray | None = None,
+    ) -> None:
+        """Assembles an embedder.
+
+        Args:
+            name: name of the part.
+            network: see the class.
+            dim: see the class.
+            size: see the class.
+            framing: (mesh (468, 3) or None, points (5, 2)) -> (3, 3) from their pixels to the network's crop.
+            centre: see the class; None for zeros.
+        """
+        self.name, self.network, self.dim, self.size = name, network, dim, size
+        self._framing = framing
+        self.device = next(network.parameters()).device
+        self.centre = torch.zeros(dim) if centre is None else torch.from_numpy(centre)
+        self.centre = self.centre.to(self.device)
+
+    def matrix(self, mesh: np.ndarray | None, points: np.ndarray) -> np.ndarray:
+        """(3, 3) from the pixels that mesh and points are in (a picture's or a crop's) to the network's crop."""
+        return self._framing(mesh, points)
+
+    def differentiable(self, pixels: torch.Tensor, matrix: np.ndarray | torch.Tensor) -> torch.Tensor:
+        """Identity of aligned or unaligned pixels; gradients reach `pixels`.
+
+        Args:
+            pixels: (B, 3, H, W) float RGB in [-1, 1].
+            matrix: (3, 3) or (B, 3, 3) from these pixels to the network's crop (see `matrix`).
+
+        Returns:
+            (B, D) unit length.
+        """
+        return functional.normalize(self.network(sample(pixels, matrix, self.size)) - self.centre, dim=1)
+
+    @torch.no_grad()
+    def __call__(self, rgb: np.ndarray, face: Face) -> np.ndarray:
+        """Identity of one face of a picture.
+
+        Args:
+            rgb: (H, W, 3) uint8.
+            face: with a mesh where the part needs one (the ResNet does).
+
+        Returns:
+            (D,) float32, unit length.
+        """
+        matrix = self.matrix(face.mesh, face.points)
+        region, offset = _region(rgb, matrix, self.size)
+        pixels = torch.from_numpy(region).to(self.device).permute(2, 0, 1)[None].float() / 127.5 - 1
+        moved = matrix @ np.array([[1.0, 0.0, offset[0]], [0.0, 1.0, offset[1]], [0.0, 0.0, 1.0]])
+        return self.differentiable(pixels, moved)[0].cpu().numpy()
+
+
+def _region(rgb: np.ndarray, matrix: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The part of a picture that a crop needs (at least one pixel), and its top-left (x, y)."""
+    inverse = np.linalg.inv(matrix)
+    corners = np.array([[0, 0], [size, 0], [0, size], [size, size]]) @ inverse[:2, :2].T + inverse[:2, 2]
+    limits = np.array(rgb.shape[1::-1])
+    low = np.clip(np.floor(corners.min(0)).astype(int) - 2, 0, limits - 1)
+    high = np.clip(np.ceil(corners.max(0)).astype(int) + 2, low + 1, limits)
+    return np.ascontiguousarray(rgb[low[1] : high[1], low[0] : high[0]]), low
+
+
+def sample(pixels: torch.Tensor, matrix: np.ndarray | torch.Tensor, size: int) -> torch.Tensor:
+    """Cuts squares by matrices, differentiably; shrinking averages whole pixels first, so that nothing aliases.
+
+    Args:
+        pixels: (B, 3, H, W) float.
+        matrix: (3, 3) or (B, 3, 3) similarity from these pixels to the square's, centres at +0.5.
+        size: side of the square.
+
+    Returns:
+        (B, 3, size, size); beyond the border the nearest pixel.
+    """
+    move = torch.as_tensor(matrix, dtype=torch.float64, device="cpu").expand(len(pixels), 3, 3)
+    inverse = torch.linalg.inv(move)[:, :2]
+    shrink = int(inverse[:, :, 0].norm(dim=1).min().clamp(1, min(pixels.shape[-2:])))
+    if shrink > 1:
+        pixels = functional.avg_pool2d(pixels, shrink)
+    height, width = pixels.shape[-2:]
+    extent = torch.tensor([width, height], dtype=torch.float64) * shrink
+    # affine_grid speaks of [-1, 1] on both sides: square = (unit + 1) * size / 2, unit' = 2 * picture / extent - 1
+    to_picture = inverse[:, :, :2] * (size / 2)
+    shift = inverse[:, :, 2] + inverse[:, :, :2].sum(-1) * (size / 2)
+    theta = torch.cat([to_picture * 2 / extent[:, None], (shift * 2 / extent - 1)[:, :, None]], dim=2)
+    grid = functional.affine_grid(theta.to(pixels), [len(pixels), 3, size, size], align_corners=False)
+    return functional.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _resnet(device: torch.device) -> Embedder:
+    def framing(mesh: np.ndarray | None, points: np.ndarray) -> np.ndarray:
+        if mesh is None:
+            raise UsageError("expected a face with a mesh; got one without. Run the landmark stage on it first.")
+        return resnet.chip_matrix(mesh)
+
+    network = resnet.read(weights.find(PARTS["resnet"])).to(device)
+    return Embedder("resnet", network, resnet.DIM, resnet.SIZE, framing, resnet.centre())
+
+
+def _arcface(device: torch.device) -> Embedder:
+    from mattface.embed.arcface import read
+
+    def framing(mesh: np.ndarray | None, points: np.ndarray) -> np.ndarray:
+        return HALF @ similarity(points - 0.5, arcface_template(PLAIN_CROP))
+
+    return Embedder("arcface", read(weights.find(PARTS["arcface"])).to(device), 512, PLAIN_CROP, framing)
+
+
+LOADERS: dict[str, Callable[[torch.device], Embedder]] = {"arcface": _arcface, "resnet": _resnet}
+
+
+def available() -> list[tuple[str, bool, str]]:
+    """(part, usable, what to do if not) for every identity part, strongest first."""
+    states = [(name, weights.status(weight)) for name, weight in PARTS.items()]
+    return [(name, state["note"] == "", state["note"]) for name, state in states]
+
+
+def load_embedder(name: str = "auto", device: str | torch.device = "cpu") -> Embedder:
+    """The identity part.
+
+    Args:
+        name: "auto" for the strongest whose weights are here, or "arcface", "resnet".
+        device: where the network runs.
+
+    Raises:
+        UsageError: unknown name.
+        WeightsError: its weights are not here.
+    """
+    if name != "auto" and name not in LOADERS:
+        raise UsageError(f"expected an embedder auto, {', '.join(LOADERS)}; got {name!r}.")
+    if name == "auto":
+        name = next((part for part, weight in PARTS.items() if weights.present(weight)), "resnet")
+    return LOADERS[name](torch.device(device))
