@@ -156,7 +156,7 @@ def vertex_visibility(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     facing_source, facing_target = facing(source), facing(target)
     stretch = facing_source / np.maximum(facing_target, 0.15)
     seen = ramp(stretch, 0.15, 0.55) * ramp(facing_source, 0.0, 0.12)
-    return seen * unhidden(source) * ramp(facing_target, -0.05, 0.1)
+    return close_pits(seen * unhidden(source)) * close_pits(ramp(facing_target, -0.05, 0.1))
 
 
 def facing(mesh: np.ndarray) -> np.ndarray:
@@ -194,29 +194,52 @@ def ramp(value: np.ndarray, low: float, high: float) -> np.ndarray:
     return t * t * (3 - 2 * t)
 
 
+def close_pits(values: np.ndarray) -> np.ndarray:
+    """Morphological closing over mesh neighbours: fills pits of a few points (nostrils, mouth corners), keeps areas."""
+    edges = topology().triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
+    for spread in (np.maximum, np.maximum, np.minimum, np.minimum):
+        grown = values.copy()
+        for a, b in (edges.T, edges.T[::-1]):
+            spread.at(grown, a, values[b])
+        values = grown
+    return values
+
+
 def settle(mapped: np.ndarray, covered: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
     """Smooths flow and visibility (H, W, 3) inside the mesh, continues the flow outside it; visibility is 0 there."""
     weight = covered.astype(np.float32)
-    filled = mapped * weight[..., None]
-    known = weight
     if not covered.any():
         return np.zeros((*covered.shape, 2), np.float32), weight
-    blurred = cv2.GaussianBlur(filled, (0, 0), sigma) if sigma > 0.3 else filled
-    density = cv2.GaussianBlur(known, (0, 0), sigma) if sigma > 0.3 else known
-    smooth = blurred / np.maximum(density, 1e-6)[..., None]
-    outside = density < 1e-3
-    smooth[outside] = continued(mapped, covered)[outside]
-    visibility = np.clip(smooth[..., 2], 0, 1) * weight
-    return np.ascontiguousarray(smooth[..., :2]), visibility
+    affine = fitted_affine(mapped, covered)
+    residual = (mapped - affine) * weight[..., None]
+    smooth = np.zeros_like(residual)
+    for width in (20 * sigma, 5 * sigma, sigma):  # each finer one counts where it has seen enough of the mesh
+        total, density = blur(residual, width), blur(weight, width)[..., None]
+        trust = ramp(density, 0.0, 0.3)
+        smooth += trust * (total / np.maximum(density, 1e-4) - smooth)
+    smooth += affine
+    return np.ascontiguousarray(smooth[..., :2]), np.clip(smooth[..., 2], 0, 1) * weight
 
 
-def continued(mapped: np.ndarray, covered: np.ndarray) -> np.ndarray:
-    """(H, W, 3) where every uncovered pixel takes the least-squares affine map of the covered ones."""
+def blur(values: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian blur with zeros outside; wide ones are made at a lower resolution."""
+    if sigma < 0.3:
+        return values
+    step = max(1, int(sigma / 3))
+    height, width = values.shape[:2]
+    small = (max(1, round(width / step)), max(1, round(height / step)))
+    shrunk = cv2.resize(values, small, interpolation=cv2.INTER_AREA) if step > 1 else values
+    shrunk = cv2.GaussianBlur(shrunk, (0, 0), sigma / step, borderType=cv2.BORDER_CONSTANT)
+    return cv2.resize(shrunk, (width, height), interpolation=cv2.INTER_CUBIC) if step > 1 else shrunk
+
+
+def fitted_affine(mapped: np.ndarray, covered: np.ndarray) -> np.ndarray:
+    """(H, W, C): the affine map that fits the covered pixels best, everywhere."""
     height, width = covered.shape
     rows, columns = np.nonzero(covered)
     step = max(1, len(rows) // 4096)
     rows, columns = rows[::step], columns[::step]
     design = np.column_stack([columns + 0.5, rows + 0.5, np.ones(len(rows))])
-    affine = np.linalg.lstsq(design, mapped[rows, columns].astype(np.float64), rcond=None)[0]
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32) + 0.5
-    return np.stack([x, y, np.ones_like(x)], -1) @ affine.astype(np.float32)
+    affine = np.linalg.lstsq(design, mapped[rows, columns].astype(np.float64), rcond=None)[0].astype(np.float32)
+    x, y = np.arange(width, dtype=np.float32) + 0.5, np.arange(height, dtype=np.float32) + 0.5
+    return x[None, :, None] * affine[0] + y[:, None, None] * affine[1] + affine[2]

@@ -1,0 +1,259 @@
+"""mesh: dense correspondence, light matching and multi-band blending. Nothing is trained; any resolution.
+
+The honest yardstick: the source's own pixels, moved onto the target's mesh. It fails where the source does not show what
+the target needs (a face turned far away, hands or hair over the face, glasses in one of the two photos).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from mattface import colour, mesh
+from mattface.errors import UsageError
+from mattface.methods.contract import CropSpec
+from mattface.parse import inner_face
+from mattface.vocabulary import Crop, Swap
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every number of the method.
+
+    Attributes:
+        light_radius: radius of the local light estimate, in face heights.
+        local_light: largest local departure from the overall change of light, natural logarithm.
+        hair_low, hair_high: skin distance (see `colour.skin_distance`) where covering hair begins and is certain.
+        mouth_open: opening of the mouth (inner lips, in mouth widths) from which its inside is visible.
+        bands: smallest side of the blending pyramid in pixels.
+        feather: softness of inner borders (eyes, mouth, hair), in face heights.
+    """
+
+    light_radius: float = 0.10
+    local_light: float = 0.5
+    hair_low: float = 1.2
+    hair_high: float = 2.2
+    mouth_open: float = 0.06
+    bands: int = 32
+    feather: float = 0.008
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The source as the method keeps it.
+
+    Attributes:
+        pixels: (S, S, 3) float32 RGB in [0, 1].
+        mesh: (468, 3) in pixels of the crop.
+    """
+
+    pixels: np.ndarray
+    mesh: np.ndarray
+
+
+class MeshMethod:
+    """mesh behind the method contract."""
+
+    name = "mesh"
+    weights: str | None = None
+    crop = CropSpec("ffhq", None)
+
+    def __init__(self, config: Config, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+
+    def encode(self, source: Crop) -> Encoded:
+        """Keeps the source's pixels and mesh.
+
+        Raises:
+            UsageError: the crop has no mesh.
+        """
+        return Encoded(to_array(source), required_mesh(source, "source"))
+
+    def swap(self, encoded: Encoded, target: Crop) -> Swap:
+        """Swaps one target crop.
+
+        Returns:
+            Swap with extras "flow" (1, 2, S, S), source position in [-1, 1] over the source crop, and "visibility"
+            (1, 1, S, S) in [0, 1].
+
+        Raises:
+            UsageError: the crop has no mesh.
+        """
+        points, pixels = required_mesh(target, "target"), to_array(target)
+        height = face_height(points)
+        flow, visibility = mesh.flow(encoded.mesh, points, target.size)
+        warped = resample(encoded.pixels, flow)
+        regions = Regions.draw(points, target.size)
+        matte = inner_face(points, target.size)[0, 0].cpu().numpy() * visibility
+        matched, covered = self.match(warped, pixels, regions.skin * visibility, regions.border, height)
+        matte = matte * (1 - covered) * self.openings(encoded.mesh, points, regions, height)
+        blended = multiband(matched, pixels, matte, self.config.bands)
+        extent = encoded.pixels.shape[0]
+        return Swap(
+            self.tensor(blended * 2 - 1),
+            self.tensor(matte[..., None]),
+            {"flow": self.tensor(flow * (2 / extent) - 1), "visibility": self.tensor(visibility[..., None])},
+        )
+
+    def match(
+        self, warped: np.ndarray, pixels: np.ndarray, skin: np.ndarray, border: np.ndarray, height: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The warped source in the target's light, and where hair covers either face at its border."""
+        config, size = self.config, pixels.shape[0]
+        small = [colour.shrink(m) for m in (warped, pixels, skin * (1 - 0.9 * border))]
+        sigma = config.light_radius * height * small[0].shape[0] / size
+        source, target = (colour.measure_light(p, small[2], sigma) for p in small[:2])
+        wanted = colour.limited(source.colour, target.colour, small[2] * source.trust, config.local_light)
+        full = [cv2.resize(m, (size, size), interpolation=cv2.INTER_CUBIC) for m in (source.colour, wanted)]
+        cover = mesh.ramp(np.maximum(source.outlier, target.outlier), config.hair_low, config.hair_high)
+        cover = cv2.resize(colour.blur(cover.astype(np.float32), 1.5), (size, size)) * border
+        return colour.relight(warped, *full), cover
+
+    def openings(self, source: np.ndarray, target: np.ndarray, regions: Regions, height: float) -> np.ndarray:
+        """(S, S) factor on the matte: the target keeps the inside of its mouth and its eyes where the source's do not fit."""
+        sigma = self.config.feather * height
+        keep = np.ones_like(regions.mouth)
+        keep -= mesh.blur(regions.mouth, sigma) * (1 - mouth_fit(source, target, self.config.mouth_open))
+        for eye, drawn in enumerate(regions.eyes):
+            keep -= mesh.blur(drawn, sigma) * (1 - eye_fit(source, target, eye))
+        return np.clip(keep, 0, 1)
+
+    def tensor(self, values: np.ndarray) -> torch.Tensor:
+        """(S, S, C) to (1, C, S, S) on the method's device."""
+        planes = np.ascontiguousarray(values.transpose(2, 0, 1), np.float32)
+        return torch.from_numpy(planes)[None].to(self.device)
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Parts of the target's face, (S, S) float32 in [0, 1].
+
+    Attributes:
+        skin: skin without eyes and lips.
+        mouth: between the lips.
+        eyes: inside of each eye, left on the screen first.
+        border: forehead, temples and sides, where hair may lie over the face.
+    """
+
+    skin: np.ndarray
+    mouth: np.ndarray
+    eyes: tuple[np.ndarray, np.ndarray]
+    border: np.ndarray
+
+    @classmethod
+    def draw(cls, points: np.ndarray, size: int) -> Regions:
+        """Draws the regions of a mesh in a crop of `size`."""
+        shape = mesh.topology()
+        ids = mesh.triangle_ids(points, size)
+        region = np.where(ids >= 0, shape.region[ids], -1)
+        mouth, left, right = ((region == k).astype(np.float32) for k in (mesh.MOUTH, mesh.LEFT_EYE, mesh.RIGHT_EYE))
+        forehead = mesh.ramp(-shape.mean[:, 1], 0.75, 1.05)
+        sides = mesh.ramp(np.abs(shape.mean[:, 0]), 0.95, 1.2) * mesh.ramp(-shape.mean[:, 1], -1.2, -0.6)
+        border, _ = mesh.interpolate(np.maximum(forehead, sides)[:, None], points, size)
+        return cls((region == mesh.SKIN).astype(np.float32), mouth, (left, right), border[..., 0])
+
+
+def to_array(crop: Crop) -> np.ndarray:
+    """(S, S, 3) float32 in [0, 1]."""
+    return np.ascontiguousarray(crop.pixels[0].permute(1, 2, 0).cpu().float().numpy()) * 0.5 + 0.5
+
+
+def required_mesh(crop: Crop, who: str) -> np.ndarray:
+    """The crop's mesh, or UsageError."""
+    if crop.mesh is None:
+        raise UsageError(f"mesh needs dense landmarks of the {who}; got a crop without a mesh. Run the landmark stage first.")
+    return np.asarray(crop.mesh, np.float64)
+
+
+def face_height(points: np.ndarray) -> float:
+    """Pixels from the top of the oval to the chin."""
+    return float(np.linalg.norm(points[10, :2] - points[152, :2]))
+
+
+def resample(pixels: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """Samples (S, S, 3) at flow (H, W, 2): area average first where the source is finer, then bicubic; in [0, 1]."""
+    across = np.linalg.norm(np.diff(flow[:, :, :], axis=1), axis=-1)
+    shrink = float(np.median(across))
+    if shrink > 1.2:
+        side = max(1, round(pixels.shape[0] / shrink))
+        flow = flow * (side / pixels.shape[0])
+        pixels = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
+    centres = flow - np.float32(0.5)
+    sampled = cv2.remap(pixels, centres, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+    return np.clip(sampled, 0, 1)
+
+
+def distance(points: np.ndarray, a: int, b: int) -> float:
+    """Pixels between two mesh points on the screen."""
+    return float(np.linalg.norm(points[a, :2] - points[b, :2]))
+
+
+def similar(a: float, b: float) -> float:
+    """1 for openings that differ by less than half, 0 from twice and a half on."""
+    return 1 - float(mesh.ramp(np.abs(np.log(max(a, 1e-3) / max(b, 1e-3))), np.log(1.5), np.log(2.5)))
+
+
+def mouth_fit(source: np.ndarray, target: np.ndarray, visible: float) -> float:
+    """How far the inside of the source's mouth may be shown in the target's, in [0, 1]."""
+    opening = [distance(p, 13, 14) / max(distance(p, 78, 308), 1e-6) for p in (source, target)]
+    closed = 1 - float(mesh.ramp(np.array(opening[1]), visible / 2, visible))
+    return max(closed, similar(*opening))
+
+
+def eye_fit(source: np.ndarray, target: np.ndarray, eye: int) -> float:
+    """How far the source's eye may be shown in the target's opening, in [0, 1]; eye 0 is left on the screen."""
+    top, bottom, outer, inner = ((159, 145, 33, 133), (386, 374, 263, 362))[eye]
+    opening = [distance(p, top, bottom) / max(distance(p, outer, inner), 1e-6) for p in (source, target)]
+    return 1.0 if opening[1] <= opening[0] else similar(*opening)
+
+
+def multiband(source: np.ndarray, target: np.ndarray, matte: np.ndarray, smallest: int) -> np.ndarray:
+    """Laplacian pyramid blend (Burt and Adelson 1983, "A multiresolution spline").
+
+    Args:
+        source, target: (H, W, 3) float32 in [0, 1].
+        matte: (H, W) float32 in [0, 1], 1 takes the source.
+        smallest: the pyramid ends before a side falls below this many pixels.
+
+    Returns:
+        (H, W, 3) float32 in [0, 1].
+    """
+    mix = source * matte[..., None] + target * (1 - matte[..., None])  # junk far from the matte must not bleed in
+    soft = np.clip(cv2.GaussianBlur(matte, (0, 0), 2) * 2, 0, 1)[..., None]
+    source = source * soft + mix * (1 - soft)
+    result: list[np.ndarray] = []
+    while min(matte.shape) // 2 >= smallest:
+        size = (matte.shape[1], matte.shape[0])
+        small = [cv2.pyrDown(m) for m in (source, target, matte)]
+        detail = [m - cv2.pyrUp(s, dstsize=size) for m, s in ((source, small[0]), (target, small[1]))]
+        result.append(detail[0] * matte[..., None] + detail[1] * (1 - matte[..., None]))
+        source, target, matte = small
+    blended = source * matte[..., None] + target * (1 - matte[..., None])
+    for detail_band in reversed(result):
+        blended = cv2.pyrUp(blended, dstsize=(detail_band.shape[1], detail_band.shape[0])) + detail_band
+    return np.clip(blended, 0, 1)
+
+
+def build(weights: str | None, device: torch.device, dtype: torch.dtype, **options: Any) -> MeshMethod:
+    """Builds the method.
+
+    Args:
+        weights: must be None; the method has none.
+        device: where the returned tensors lie (the work itself is done on the CPU).
+        dtype: float32 whatever is asked; there is no network to run in another format.
+        options: fields of `Config`.
+
+    Raises:
+        UsageError: weights were named, or an option is unknown.
+    """
+    if weights is not None:
+        raise UsageError(f"mesh has no weights; got weights={weights!r}. Leave it out.")
+    unknown = sorted(set(options) - set(Config.__dataclass_fields__))
+    if unknown:
+        raise UsageError(f"mesh options are {', '.join(Config.__dataclass_fields__)}; got {', '.join(unknown)}.")
+    return MeshMethod(Config(**options), device)
