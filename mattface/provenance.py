@@ -58,6 +58,8 @@ def add_mark(xmp: bytes | None, version: str) -> bytes:
     about = next((d.getAttributeNS(RDF, "about") for d in _descriptions(rdf)), "")
     for description in _descriptions(rdf):
         _remove_mark(description)
+        if _is_empty(description):
+            rdf.removeChild(description)
     rdf.appendChild(_mark_element(document, rdf.prefix or "rdf", about, version))
     root = document.documentElement or rdf
     return (HEAD + root.toxml() + TAIL).encode("utf-8")
@@ -129,10 +131,15 @@ def _remove_mark(description: minidom.Element) -> None:
                 description.removeChild(child)
 
 
+def _is_empty(description: minidom.Element) -> bool:
+    said = {a.namespaceURI for a in description.attributes.values() if a.localName != "about"}
+    return said <= {XMLNS} and all(n.nodeType == n.TEXT_NODE and not n.data.strip() for n in description.childNodes)
+
+
 def _mark_element(document: minidom.Document, rdf_prefix: str, about: str, version: str) -> minidom.Element:
     element = document.createElementNS(RDF, f"{rdf_prefix}:Description")
-    element.setAttributeNS(RDF, f"{rdf_prefix}:about", about)
     element.setAttributeNS(XMLNS, "xmlns:Iptc4xmpExt", IPTC_EXTENSION)
+    element.setAttributeNS(RDF, f"{rdf_prefix}:about", about)
     for name, value in zip(PROPERTIES, (DIGITAL_SOURCE_TYPE, TOOL, version), strict=True):
         child = document.createElementNS(IPTC_EXTENSION, f"Iptc4xmpExt:{name}")
         child.appendChild(document.createTextNode(value))

@@ -76,6 +76,8 @@ def tiff_exif(file: Any) -> Image.Exif:
     for tag in list(exif):
         if tag not in (*DESCRIPTIVE_TAGS, ORIENTATION, EXIF_IFD, GPS_IFD):
             del exif[tag]
+    for tag in (EXIF_IFD, GPS_IFD):
+        exif.get_ifd(tag)  # read now, while the file is open
     return exif
 
 

@@ -23,6 +23,8 @@ WHITE_IS_ZERO = 0
 ASSOCIATED_ALPHA = 1
 XMP, ICC = 700, 34675
 ASCII, BYTE, LONG = 2, 1, 4
+ENTRY = 12
+"""Bytes of one directory entry: tag, type, count, value or its place."""
 
 
 def read_deep_tiff(path: Path, allow_huge: bool) -> Decoded | None:
@@ -84,48 +86,55 @@ def _page_metadata(page: Any) -> dict[str, Any]:
 def encode_tiff(picture: Picture) -> bytes:
     """A TIFF of the picture's own depth, deflate-compressed, with its metadata."""
     samples = picture.pixels if picture.alpha is None else np.dstack([picture.pixels, picture.alpha])
-    exif = metadata.load_exif(picture.metadata["exif"]) if "exif" in picture.metadata else Image.Exif()
-    directories = {t: dict(exif.get_ifd(t)) for t in (metadata.EXIF_IFD, metadata.GPS_IFD) if t in exif}
+    return tiff_bytes(samples, picture.metadata)
+
+
+def tiff_bytes(samples: np.ndarray, kept: dict[str, Any]) -> bytes:
+    """A TIFF of (H, W) grey, (H, W, 3) RGB or (H, W, 4) RGBA samples with ICC profile, resolution, EXIF and XMP."""
+    exif = metadata.load_exif(kept["exif"]) if "exif" in kept else Image.Exif()
     buffer = io.BytesIO()
     tifffile.imwrite(
         buffer,
         samples,
         bigtiff=False,
         byteorder="<",
-        photometric="rgb",
-        extrasamples=None if picture.alpha is None else ["unassalpha"],
+        photometric="minisblack" if samples.ndim == 2 else "rgb",
+        extrasamples=["unassalpha"] if samples.ndim == 3 and samples.shape[-1] == 4 else None,
         compression="adobe_deflate",
         predictor=True,
         metadata=None,
         software=False,
-        iccprofile=picture.metadata.get("icc"),
-        resolution=picture.metadata.get("dpi"),
-        resolutionunit="inch" if "dpi" in picture.metadata else None,
-        extratags=_extra_tags(picture, exif, directories),
+        iccprofile=kept.get("icc"),
+        resolution=kept.get("dpi"),
+        resolutionunit="inch" if "dpi" in kept else None,
+        extratags=_extra_tags(kept, exif),
     )
-    return _with_directories(buffer.getvalue(), directories)
+    directories = {t: dict(exif.get_ifd(t)) for t in (metadata.EXIF_IFD, metadata.GPS_IFD) if t in exif}
+    return _with_directories(buffer.getvalue(), directories) if directories else buffer.getvalue()
 
 
-def _extra_tags(picture: Picture, exif: Any, directories: dict[int, dict[int, Any]]) -> list[tuple[Any, ...]]:
+def _extra_tags(kept: dict[str, Any], exif: Image.Exif) -> list[tuple[Any, ...]]:
     tags: list[tuple[Any, ...]] = []
     for tag in metadata.DESCRIPTIVE_TAGS:
         if tag in exif:
             text = str(exif[tag]).encode("utf-8") + b"\0"
             tags.append((tag, ASCII, len(text), text, True))
-    if "xmp" in picture.metadata:
-        tags.append((XMP, BYTE, len(picture.metadata["xmp"]), picture.metadata["xmp"], True))
-    tags += [(tag, LONG, 1, 0, True) for tag in directories]
+    if "xmp" in kept:
+        tags.append((XMP, BYTE, len(kept["xmp"]), kept["xmp"], True))
     return tags
 
 
 def _with_directories(data: bytes, directories: dict[int, dict[int, Any]]) -> bytes:
-    """Appends the EXIF and GPS directories and points the tags that stand for them there."""
+    """Appends EXIF and GPS directories, and a first directory that points to them in place of the old one."""
+    (start,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, start)
+    entries = [data[start + 2 + ENTRY * i : start + 2 + ENTRY * (i + 1)] for i in range(count)]
     result = bytearray(data)
-    with tifffile.TiffFile(io.BytesIO(data)) as file:
-        page: Any = file.pages[0]
-        places = {tag: page.tags[tag].valueoffset for tag in directories}
     for tag, values in directories.items():
-        result += b"\0" * (len(result) % 2)
-        struct.pack_into("<I", result, places[tag], len(result))
+        result += bytes(len(result) % 2)
+        entries.append(struct.pack("<HHII", tag, LONG, 1, len(result)))
         result += metadata.directory_bytes(values, tag, len(result))
-    return bytes(result)
+    result += bytes(len(result) % 2)
+    struct.pack_into("<I", result, 4, len(result))
+    entries.sort(key=lambda entry: struct.unpack_from("<H", entry))
+    return bytes(result) + struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)

@@ -16,6 +16,7 @@ from mattface.errors import InputError, UsageError
 from mattface.picture_io.encode import FORMATS, TIFF, Format, as_image, encode, png_bytes
 from mattface.picture_io.files import check_target, write_whole
 from mattface.picture_io.reading import read
+from mattface.picture_io.tiff import tiff_bytes
 from mattface.provenance import Mark, add_mark, find_mark
 from mattface.vocabulary import Picture
 
@@ -70,8 +71,7 @@ def write_matte(matte: np.ndarray, path: str | os.PathLike[str], overwrite: bool
     kept = {"xmp": add_mark(None, __version__)} if mark else {}
     values = np.clip(matte, 0, 1).astype(np.float32)
     if form is TIFF:
-        picture = Picture(np.repeat(values[..., None], 3, axis=-1), metadata=kept)
-        data, _ = encode(picture, form)
+        data = tiff_bytes(values, kept)
     else:
         data = png_bytes(np.rint(values.astype(np.float64) * 65535).astype(np.uint16), kept)
     write_whole(data, path, overwrite)
