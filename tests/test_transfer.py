@@ -34,7 +34,7 @@ def test_idatt_starts_as_identity():
 
 
 def test_flow_finds_where_features_went():
-    """With queries and keys that agree only where source and target show the same thing, the flow is the permutation."""
+    """Queries and keys that agree only where both show the same thing give the permutation as flow."""
     codes = torch.eye(16).view(1, 16, 4, 4) * 12
     order = torch.randperm(16, generator=torch.Generator().manual_seed(3))
     block = IDATT(16, reduction=1)

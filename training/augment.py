@@ -1,4 +1,4 @@
-"""Augmentation of swap pairs that keeps their truth true: what moves or recolours a picture moves or recolours its answer.
+"""Augmentation of swap pairs that keeps their truth true: what changes a picture changes its answer alike.
 
 Everything works on a batch of tensors and takes its randomness from one `torch.Generator`.
 """
@@ -118,7 +118,7 @@ def blob(count: int, size: int, rng: torch.Generator) -> torch.Tensor:
 
 
 def occlude(pair: PairBatch, rng: torch.Generator, share: float = 0.3) -> PairBatch:
-    """Lays textured shapes over some targets, which the answer must keep, and over some sources, which it must not show."""
+    """Lays textured shapes over some targets (the answer keeps them) and some sources (the answer must not show them)."""
     count, size = len(pair.target), pair.target.shape[-1]
     covers = []
     for part in (share, share / 2):

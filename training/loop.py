@@ -16,16 +16,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from mattface.layers import resize
 from mattface.methods.mattface import MattfaceNetwork, build_network
 from mattface.training import losses
 from mattface.training.augment import PairBatch, augment
 from mattface.training.checkpoint import load_state, save_state, save_weights
 from mattface.training.pairs import PairStore, Teacher
 from mattface.training.recipes.mattface_demo import Recipe
-from mattface.layers import resize
 from mattface.vocabulary import Swap
-
-SAVE_EVERY = 250
 
 
 def pair_losses(swap: Swap, pair: PairBatch) -> dict[str, torch.Tensor]:
@@ -124,7 +122,7 @@ def train(recipe: Recipe, store: PairStore, folder: Path, device: torch.device) 
         average(kept, network, min(recipe.average, (step + 1) / (step + 10)))
         if step % 50 == 0:
             journal.write("one", step, terms)
-        if (step + 1) % SAVE_EVERY == 0 or step + 1 == recipe.steps:
+        if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
             keys = {"network": network.state_dict(), "kept": kept.state_dict(), "optimiser": optimiser.state_dict()}
             save_state(folder / "stage1.pt", keys | {"step": step + 1})
             export(recipe, kept, folder, f"stage one, step {step + 1} of {recipe.steps}")

@@ -38,7 +38,7 @@ def photo_loss(picture: torch.Tensor, truth: torch.Tensor, weight: torch.Tensor,
 
 
 def matte_loss(logit: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Binary cross-entropy of a soft mask against its soft truth, less the truth's own entropy (so that 0 is perfect)."""
+    """Binary cross-entropy of a soft mask against its soft truth, less the truth's own entropy: 0 is perfect."""
     truth = truth.clamp(1e-4, 1 - 1e-4)
     entropy = -(truth * truth.log() + (1 - truth) * (1 - truth).log()).mean()
     return F.binary_cross_entropy_with_logits(logit, truth) - entropy

@@ -18,6 +18,7 @@ class Recipe:
         pairs: mesh swaps to make, of which `same` is the share whose source is the target.
         steps, batch, rate: optimiser steps, pairs per step and peak learning rate (AdamW, cosine, `warmup` steps).
         decay: weight decay; average: decay of the exponential moving average that is kept.
+        save_every: steps between saved states.
         fine_steps, fine_rate: second stage, which trains only the blocks above `size`, one full-resolution pair a step.
         loss: weight of every loss term.
         seed: of everything random.
@@ -28,12 +29,13 @@ class Recipe:
     size: int = 128
     pairs: int = 4000
     same: float = 0.1
-    steps: int = 6000
+    steps: int = 3600
     batch: int = 8
     rate: float = 1e-3
     warmup: int = 100
     decay: float = 1e-3
     average: float = 0.998
+    save_every: int = 250
     fine_steps: int = 400
     fine_rate: float = 1e-3
     loss: dict[str, float] = field(
@@ -46,7 +48,7 @@ class Recipe:
             "matte": 1.0,
             "masks": 0.1,
             "smooth": 2.0,
-            "doubt": 0.02,
+            "doubt": 0.05,
         }
     )
     seed: int = 20261121

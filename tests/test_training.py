@@ -1,0 +1,146 @@
+"""Training: augmentation keeps answers true, losses are what they say, a tiny run learns and continues."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mattface.layers import warp
+from mattface.methods.mattface import Config
+from mattface.training import augment, losses
+from mattface.training.augment import PairBatch
+from mattface.training.loop import learning_rate, train
+from mattface.training.pairs import pack, unpack
+from mattface.training.recipes.mattface_demo import Recipe
+from mattface.transfer.idatt import position_grid
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def smooth_picture(count: int, size: int, seed: int) -> torch.Tensor:
+    small = torch.rand(count, 3, 8, 8, generator=rng(seed)) * 1.6 - 0.8
+    return torch.nn.functional.interpolate(small, size=(size, size), mode="bicubic", align_corners=False).clamp(-1, 1)
+
+
+def self_pair(count: int = 4, size: int = 64) -> PairBatch:
+    """A face swapped with itself: the flow is the identity and the answer is the target."""
+    image = smooth_picture(count, size, 1)
+    flow = position_grid(size, size, torch.device("cpu"), torch.float32).T.view(1, 2, size, size)
+    ones = torch.ones(count, 1, size, size)
+    return PairBatch(image, image, image, flow.expand(count, -1, -1, -1).clone(), ones, ones, ones)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_moved_pairs_still_correspond(seed):
+    random = rng(seed)
+    pair = augment.move_source(augment.move_target(augment.mirror(self_pair(), random), random), random)
+    assert not torch.allclose(pair.source, pair.target, atol=0.05)
+    inside = (pair.flow.abs().amax(1, keepdim=True) < 0.9).float()
+    inside[..., :16], inside[..., -16:], inside[:, :, :16], inside[:, :, -16:] = 0, 0, 0, 0
+    error = ((warp(pair.source, pair.flow) - pair.swap).abs() * inside).sum() / inside.sum() / 3
+    untouched = ((pair.source - pair.swap).abs() * inside).sum() / inside.sum() / 3
+    assert error < 0.02 < 0.1 < untouched
+
+
+def test_recolouring_treats_target_and_answer_alike():
+    pair = augment.relight(self_pair(), rng(3))
+    assert torch.equal(pair.target, pair.swap)
+    assert not torch.allclose(pair.source, pair.target, atol=0.02)
+
+
+def test_occluders_stay_in_the_answer():
+    pair = augment.occlude(self_pair(count=16), rng(0), share=1.0)
+    assert torch.allclose(pair.target, pair.swap)
+    covered = pair.matte < 0.5
+    assert 0.02 < covered.float().mean() < 0.6
+    assert torch.equal(pair.visible, pair.matte)
+
+
+def test_augmentation_is_repeatable():
+    first, second = (augment.augment(self_pair(), rng(5)) for _ in range(2))
+    assert all(torch.equal(getattr(first, k), getattr(second, k)) for k in vars(first))
+
+
+def test_packing_loses_at_most_half_a_grey_level():
+    image, flow = torch.rand(3, 8, 8) * 2 - 1, torch.rand(2, 8, 8) * 2 - 1
+    assert (unpack("swap", pack("swap", image)) - image).abs().max() <= 1 / 255 + 1e-6
+    assert (unpack("flow", pack("flow", flow)) - flow).abs().max() < 1e-3
+
+
+def test_losses_are_zero_only_for_the_truth():
+    truth, ones = smooth_picture(2, 32, 0), torch.ones(2, 1, 32, 32)
+    assert losses.photo_loss(truth, truth, ones) == 0
+    assert losses.photo_loss(truth + 0.1, truth, ones) == pytest.approx(0.1, abs=1e-4)
+    soft = torch.rand(2, 1, 8, 8, generator=rng()) * 0.9 + 0.05
+    assert losses.matte_loss(torch.logit(soft), soft) == pytest.approx(0, abs=1e-5)
+    assert losses.matte_loss(torch.logit(soft) + 1, soft) > 0.05
+    ramp = torch.arange(8.0).view(1, 1, 1, 8).expand(1, 2, 8, 8)
+    assert losses.smoothness_loss(ramp) == 0 and losses.smoothness_loss(ramp**2) > 1
+    assert losses.identity_loss(torch.eye(3), torch.eye(3)) == pytest.approx(0, abs=1e-6)
+    assert losses.weighted_mean(truth, torch.zeros_like(ones)) == 0
+
+
+class MemoryStore:
+    """Two augmentable pairs in place of mesh swaps."""
+
+    count = 2
+
+    def __init__(self) -> None:
+        self.pair = self_pair(2, 32)
+
+    def batch(self, indices):
+        return PairBatch(**{k: v[torch.tensor(indices)] for k, v in vars(self.pair).items()})
+
+
+def tiny_recipe() -> Recipe:
+    config = Config(
+        resolution=32,
+        encoder_size=32,
+        stem=4,
+        widths=(4, 8, 8, 8),
+        units=(1, 1, 1, 1),
+        style=8,
+        head_width=8,
+        noise=False,
+        channels={4: 8, 8: 8, 16: 8, 32: 8},
+        detail_widths=(8, 8, 8),
+    )
+    return Recipe("tiny", config, size=32, steps=6, batch=2, warmup=1)
+
+
+@pytest.mark.slow
+def test_a_tiny_run_learns_and_an_interrupted_one_ends_alike(tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for folder in (whole, parts):
+        folder.mkdir()
+    recipe = replace(tiny_recipe(), save_every=3)
+    straight = train(recipe, MemoryStore(), whole, torch.device("cpu"))
+    with pytest.raises(InterruptedError):
+        train(recipe, Interrupted(4), parts, torch.device("cpu"))
+    again = train(recipe, MemoryStore(), parts, torch.device("cpu"))
+    for (name, a), b in zip(straight.state_dict().items(), again.state_dict().values(), strict=True):
+        assert torch.allclose(a.float(), b.float(), atol=1e-6), name
+    assert (parts / "tiny.safetensors").exists() and not list(parts.glob("*.partial"))
+
+
+class Interrupted(MemoryStore):
+    """A store that is pulled out from under the run after some batches."""
+
+    def __init__(self, batches: int) -> None:
+        super().__init__()
+        self.left = batches
+
+    def batch(self, indices):
+        if self.left == 0:
+            raise InterruptedError
+        self.left -= 1
+        return super().batch(indices)
+
+
+def test_learning_rate_warms_up_and_ends_at_zero():
+    recipe = replace(tiny_recipe(), steps=100, warmup=10)
+    rates = [learning_rate(recipe, s) for s in range(101)]
+    assert rates[0] == pytest.approx(recipe.rate / 10) and max(rates) == pytest.approx(recipe.rate)
+    assert rates[100] == pytest.approx(0, abs=1e-9)
