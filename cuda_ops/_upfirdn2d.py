@@ -1,7 +1,7 @@
 """upfirdn2d: up-sample by zeros, pad or crop, filter, keep every n-th sample. One op, stated once.
 
-The filter is a constant of the op: gradients flow to `x` only. The gradient of an upfirdn2d is another upfirdn2d (up and
-down exchanged, filter turned around), so gradients of any order exist whichever kernel runs.
+The filter is a constant of the op: gradients flow to `x` only. The gradient of an upfirdn2d is another upfirdn2d (up
+and down exchanged, filter turned around), so gradients of any order exist whichever kernel runs.
 
 Letters: B batch, C channels, H W height and width, K filter taps.
 """

@@ -1,4 +1,4 @@
-"""FeaturePyramid -> WPlus: laterals and one map2style head per style (pSp, Richardson et al. 2021), `lat` in MAttFace."""
+"""FeaturePyramid -> WPlus: pSp's laterals and one head per style (Richardson et al. 2021), `lat` in MAttFace."""
 
 from __future__ import annotations
 

@@ -80,10 +80,7 @@ class EqualConv2d(nn.Module):
     def forward(self, x: torch.Tensor, gain: float = 1.0) -> torch.Tensor:
         """(B, inputs, H, W) to (B, outputs, H / down, W / down), times `gain`."""
         weight, half = (self.weight * self.weight_gain).to(x.dtype), self.weight.shape[-1] // 2
-        if self.down == 1:
-            x = F.conv2d(x, weight, padding=half)
-        else:
-            x = self._halve(x, weight, half)
+        x = F.conv2d(x, weight, padding=half) if self.down == 1 else self._halve(x, weight, half)
         clamp = None if self.clamp is None else self.clamp * gain
         bias = None if self.bias is None else self.bias.to(x.dtype)
         act_gain = gain * (math.sqrt(2) if self.act == "lrelu" else 1.0)

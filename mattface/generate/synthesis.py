@@ -54,12 +54,18 @@ def modulated_conv(
     if x.dtype == torch.float16:  # keeps sums in range; the normalisation cancels both factors
         weight = weight / weight.abs().amax((1, 2, 3), keepdim=True) / math.sqrt(weight[0].numel())
         style = style / style.abs().amax(1, keepdim=True).clamp_min(1e-8)
-    norm = (style.square() @ weight.square().sum((2, 3)).t() + 1e-8).rsqrt()  # (B, O)
+    energy = weight.to(style.dtype).square().sum((2, 3))  # (O, C)
+    norm = (style.square() @ energy.t() + 1e-8).rsqrt()  # (B, O)
     if x.shape[0] == 1:
         weight = (weight * style[0, None, :, None, None] * norm[0, :, None, None, None]).to(x.dtype)
         return _conv(x, weight, up), None
     y = _conv(x * style[:, :, None, None].to(x.dtype), weight.to(x.dtype), up)
     return y, norm[:, :, None, None].to(x.dtype)
+
+
+def _full(x: torch.Tensor) -> torch.Tensor:
+    """At least single precision, which styles and RGB need."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _conv(x: torch.Tensor, weight: torch.Tensor, up: int) -> torch.Tensor:
@@ -99,14 +105,14 @@ class SynthesisLayer(nn.Module):
 
     def forward(self, x: torch.Tensor, w: torch.Tensor, noise: Noise) -> torch.Tensor:
         """(B, inputs, h, w) and (B, D) to (B, outputs, h * up, w * up)."""
-        y, scale = modulated_conv(x, self.weight, self.affine(w.float()), self.up)
+        y, scale = modulated_conv(x, self.weight, self.affine(_full(w)), self.up)
         if self.up > 1:
             y = upfirdn2d(y, self.blur, padding=1, gain=self.up**2)
         grain = self._grain(y, noise)
         if scale is not None:
             y = y * scale if grain is None else torch.addcmul(grain, y, scale)
         elif grain is not None:
-            y = y + grain
+            y = y.add_(grain)  # nobody else holds y, and fresh memory costs more than the sum
         return bias_act(y, self.bias.to(y.dtype), act="lrelu", clamp=self.clamp)
 
     def _grain(self, y: torch.Tensor, noise: Noise) -> torch.Tensor | None:
@@ -144,14 +150,15 @@ class ToRGB(nn.Module):
 
     def forward(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         """(B, inputs, h, w) and (B, D) to (B, 3, h, w)."""
-        style = self.affine(w.float()) * self.gain
+        style = self.affine(_full(w)) * self.gain
         weight = (self.weight[:, :, 0, 0] * style[:, None]).to(x.dtype)  # (B, 3, C)
         if x.shape[0] == 1:
             y = F.conv2d(x, weight[0, :, :, None, None])
         else:
             rows = x.permute(0, 2, 3, 1).flatten(1, 2) @ weight.transpose(1, 2)  # (B, h * w, 3)
             y = rows.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
-        return bias_act(y, self.bias.to(y.dtype), clamp=self.clamp)
+        y = bias_act(y, self.bias.to(y.dtype), clamp=self.clamp)
+        return _full(y)
 
 
 class SynthesisBlock(nn.Module):
