@@ -1,9 +1,9 @@
-"""Reads tensors without ever unpickling anything."""
+"""Reads tensors; nothing in a file is ever executed."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mattface.errors import WeightsError
 from mattface.weights.registry import cards, find
@@ -38,3 +38,26 @@ def load_tensors(name_or_path: str | Path, device: str = "cpu") -> tuple[dict[st
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"expected a whole safetensors file; {path} is damaged ({error}). Get it again.") from error
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """What a torch checkpoint (.pth, .pt) holds, read by torch's restricted reader: tensors and plain containers only.
+
+    Args:
+        path: the file.
+
+    Raises:
+        WeightsError: no such file, or anything in it that is not a tensor or a plain container.
+    """
+    import pickle
+
+    import torch
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise WeightsError(f"expected a torch checkpoint of tensors; {path} is none ({first}). Get it again.") from error
+    if not isinstance(state, dict):
+        raise WeightsError(f"expected a dictionary of tensors in {path}; got {type(state).__name__}.")
+    return state
