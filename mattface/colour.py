@@ -14,6 +14,8 @@ import numpy as np
 
 WORK_SIDE = 256  # low frequencies are found at this resolution
 FLOOR = 4 / 255
+DEEPEST_SHADE = -0.4  # natural logarithm
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, for gamma-encoded RGB
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,9 @@ def shrink(values: np.ndarray, side: int = WORK_SIDE) -> np.ndarray:
 def measure_light(pixels: np.ndarray, skin: np.ndarray, sigma: float, rounds: int = 3) -> Light:
     """Estimates the local skin colour by normalised convolution of log colour, discounting what does not look like skin.
 
+    Brightness is local; hue is taken from a neighbourhood three times as wide, because light changes quickly over a
+    face and skin does not.
+
     Args:
         pixels: (h, w, 3) float32 RGB in [0, 1].
         skin: (h, w) float32 in [0, 1], where skin is expected; less where it may be covered (hair, glasses).
@@ -55,9 +60,31 @@ def measure_light(pixels: np.ndarray, skin: np.ndarray, sigma: float, rounds: in
     for _ in range(rounds):
         base = weighted_mean(log, weight)
         local, near = smooth(log, weight, sigma, base)
-        outlier = skin_distance(log, local)
+        wide, _ = smooth(log, weight, 3 * sigma, base)
+        local = wide + (local - wide).mean(-1, keepdims=True)
+        # shade may darken skin against its wide neighbourhood, but only so far; beyond that it is hair
+        shaded = (local - wide).mean(-1, keepdims=True)
+        outlier = skin_distance(log, wide + np.maximum(shaded, DEEPEST_SHADE))
         weight = skin / (1 + outlier**4)
     return Light(np.exp(local), np.clip(near, 0, 1), outlier)
+
+
+def reached(outlier: np.ndarray, face: np.ndarray, threshold: float) -> np.ndarray:
+    """Outliers that touch the outside of the face: hair and the like, but not brows, eyes or moles.
+
+    Args:
+        outlier: (h, w) from `Light`.
+        face: (h, w) float, 0 outside the face.
+        threshold: outlier value that counts.
+
+    Returns:
+        (h, w) float32, 1 where an unbroken region of outliers leads to the outside.
+    """
+    strange = cv2.morphologyEx((outlier > threshold).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    beyond = (face <= 0).astype(np.uint8)
+    _, labels = cv2.connectedComponents(np.maximum(strange, beyond), connectivity=4)
+    touching = np.unique(labels[beyond > 0])
+    return cv2.dilate(np.isin(labels, touching).astype(np.float32), np.ones((3, 3), np.uint8))
 
 
 def weighted_mean(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -83,7 +110,11 @@ def skin_distance(log: np.ndarray, local: np.ndarray) -> np.ndarray:
 
 
 def relight(pixels: np.ndarray, source: np.ndarray, target: np.ndarray, steepest: float = 1.6) -> np.ndarray:
-    """Applies the tone curve that takes black to black, `source` to `target`, and white to white.
+    """Takes black to black, the local skin colour `source` to `target`, and white to white.
+
+    Brightness follows a curve of two slopes that meet at the skin. Hue and saturation, as the relative excess of each
+    channel over the brightness, move by the skins' difference in proportion to how much of the skin's own colour a
+    pixel has, so that eyes and teeth stay white.
 
     Args:
         pixels: (H, W, 3) float32 in [0, 1].
@@ -94,12 +125,26 @@ def relight(pixels: np.ndarray, source: np.ndarray, target: np.ndarray, steepest
     Returns:
         (H, W, 3) float32 in [0, 1].
     """
+    light, source_light, target_light = (m @ LUMA for m in (pixels, source, target))
+    wanted = tone(light, source_light, target_light, steepest)
+    excess, source_excess, target_excess = (
+        m / np.maximum(y, FLOOR)[..., None] - 1
+        for m, y in ((pixels, light), (source, source_light), (target, target_light))
+    )
+    strength, wanted_strength = ((e**2).sum(-1) for e in (source_excess, target_excess))
+    likeness = np.clip((excess * source_excess).sum(-1) / np.maximum(strength, 1e-4), 0, 2)[..., None]
+    calm = np.minimum(np.sqrt(wanted_strength / np.maximum(strength, 1e-4)), 1)[..., None]
+    excess = target_excess * likeness + (excess - source_excess * likeness) * calm
+    return np.clip(wanted[..., None] * (1 + excess), 0, 1)
+
+
+def tone(light: np.ndarray, source: np.ndarray, target: np.ndarray, steepest: float) -> np.ndarray:
+    """Brightness curve through (0, 0), (source, target), (1, 1), slopes limited; all (H, W) in [0, 1]."""
     source, target = np.clip(source, 0.02, 0.98), np.clip(target, 0.02, 0.98)
-    difference = pixels - source
+    difference = light - source
     below = np.minimum(target / source, steepest)
     above = np.minimum((1 - target) / (1 - source), steepest)
-    width = 0.08
-    share = 1 / (1 + np.exp(-np.clip(difference / width, -30, 30) * 2))  # soft change of slope at the skin colour
+    share = 1 / (1 + np.exp(-np.clip(difference / 0.04, -30, 30)))  # the slope changes softly at the skin colour
     return np.clip(target + difference * (below + (above - below) * share), 0, 1)
 
 

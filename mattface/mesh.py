@@ -155,7 +155,7 @@ def vertex_visibility(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """
     facing_source, facing_target = facing(source), facing(target)
     stretch = facing_source / np.maximum(facing_target, 0.15)
-    seen = ramp(stretch, 0.15, 0.55) * ramp(facing_source, 0.0, 0.12)
+    seen = ramp(stretch, 0.3, 0.75) * ramp(facing_source, 0.0, 0.12)
     return close_pits(seen * unhidden(source)) * close_pits(ramp(facing_target, -0.05, 0.1))
 
 

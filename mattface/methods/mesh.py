@@ -90,7 +90,7 @@ class MeshMethod:
         warped = resample(encoded.pixels, flow)
         regions = Regions.draw(points, target.size)
         matte = inner_face(points, target.size)[0, 0].cpu().numpy() * visibility
-        matched, covered = self.match(warped, pixels, regions.skin * visibility, regions.border, height)
+        matched, covered = self.match(warped, pixels, regions, visibility, height)
         matte = matte * (1 - covered) * self.openings(encoded.mesh, points, regions, height)
         blended = multiband(matched, pixels, matte, self.config.bands)
         extent = encoded.pixels.shape[0]
@@ -101,16 +101,20 @@ class MeshMethod:
         )
 
     def match(
-        self, warped: np.ndarray, pixels: np.ndarray, skin: np.ndarray, border: np.ndarray, height: float
+        self, warped: np.ndarray, pixels: np.ndarray, regions: Regions, visibility: np.ndarray, height: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The warped source in the target's light, and where hair covers either face at its border."""
+        """The warped source in the target's light, and where hair covers either face from its border."""
         config, size = self.config, pixels.shape[0]
-        small = [colour.shrink(m) for m in (warped, pixels, skin * (1 - 0.9 * border))]
+        skin, face, border = regions.skin * visibility, regions.face, regions.border
+        small = [colour.shrink(m) for m in (warped, pixels, skin * (1 - 0.9 * border), face)]
         sigma = config.light_radius * height * small[0].shape[0] / size
         source, target = (colour.measure_light(p, small[2], sigma) for p in small[:2])
         wanted = colour.limited(source.colour, target.colour, small[2] * source.trust, config.local_light)
         full = [cv2.resize(m, (size, size), interpolation=cv2.INTER_CUBIC) for m in (source.colour, wanted)]
-        cover = mesh.ramp(np.maximum(source.outlier, target.outlier), config.hair_low, config.hair_high)
+        cover = np.zeros_like(small[2])
+        for light in (source, target):
+            connected = colour.reached(light.outlier, small[3], config.hair_low)
+            cover = np.maximum(cover, mesh.ramp(light.outlier, config.hair_low, config.hair_high) * connected)
         cover = cv2.resize(colour.blur(cover.astype(np.float32), 1.5), (size, size)) * border
         return colour.relight(warped, *full), cover
 
@@ -134,12 +138,14 @@ class Regions:
     """Parts of the target's face, (S, S) float32 in [0, 1].
 
     Attributes:
+        face: everything within the oval.
         skin: skin without eyes and lips.
         mouth: between the lips.
         eyes: inside of each eye, left on the screen first.
-        border: forehead, temples and sides, where hair may lie over the face.
+        border: above the brows and at the sides, where hair may lie over the face (beard further in is swapped).
     """
 
+    face: np.ndarray
     skin: np.ndarray
     mouth: np.ndarray
     eyes: tuple[np.ndarray, np.ndarray]
@@ -152,10 +158,12 @@ class Regions:
         ids = mesh.triangle_ids(points, size)
         region = np.where(ids >= 0, shape.region[ids], -1)
         mouth, left, right = ((region == k).astype(np.float32) for k in (mesh.MOUTH, mesh.LEFT_EYE, mesh.RIGHT_EYE))
-        forehead = mesh.ramp(-shape.mean[:, 1], 0.75, 1.05)
-        sides = mesh.ramp(np.abs(shape.mean[:, 0]), 0.95, 1.2) * mesh.ramp(-shape.mean[:, 1], -1.2, -0.6)
-        border, _ = mesh.interpolate(np.maximum(forehead, sides)[:, None], points, size)
-        return cls((region == mesh.SKIN).astype(np.float32), mouth, (left, right), border[..., 0])
+        across, down = np.abs(shape.mean[:, 0]), shape.mean[:, 1]  # in units of the mean face; eyes at -0.6, brows at -1
+        upper = mesh.ramp(-down, 1.03, 1.25)
+        from_centre = np.select([down < -0.75, down < -0.4], [1.08, 0.98], 0.75)
+        sides = mesh.ramp(across, from_centre, from_centre + 0.2)
+        border, _ = mesh.interpolate(np.maximum(upper, sides)[:, None], points, size)
+        return cls((ids >= 0).astype(np.float32), (region == mesh.SKIN).astype(np.float32), mouth, (left, right), border[..., 0])
 
 
 def to_array(crop: Crop) -> np.ndarray:
