@@ -118,7 +118,7 @@ def blob(count: int, size: int, rng: torch.Generator) -> torch.Tensor:
 
 
 def occlude(pair: PairBatch, rng: torch.Generator, share: float = 0.3) -> PairBatch:
-    """Lays textured shapes over some targets (the answer keeps them) and some sources (the answer must not show them)."""
+    """Lays textured shapes over some targets (kept by the answer) and some sources (not shown by it)."""
     count, size = len(pair.target), pair.target.shape[-1]
     covers = []
     for part in (share, share / 2):

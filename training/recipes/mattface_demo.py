@@ -27,9 +27,9 @@ class Recipe:
     name: str
     config: Config
     size: int = 128
-    pairs: int = 4000
+    pairs: int = 2000
     same: float = 0.1
-    steps: int = 3600
+    steps: int = 3400
     batch: int = 8
     rate: float = 1e-3
     warmup: int = 100
