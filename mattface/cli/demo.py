@@ -1,0 +1,134 @@
+"""mattface demo: an example pair, swapped both ways by every method that has weights.
+
+The pair is two public-domain photographs out of installed packages: matplotlib's Grace Hopper and scikit-image's
+astronaut (Eileen Collins). Their glasses, ages and light differ, which makes them an honest test.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mattface.errors import MattfaceError, WeightsError
+from mattface.methods import METHODS
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from mattface.vocabulary import Picture, SwapResult
+
+PAIR = {
+    "hopper": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
+    "astronaut": ("skimage", "data/astronaut.png"),
+}
+"""name -> (package, file inside it)."""
+
+TILE = 512
+MARGIN = 12
+CAPTION = 26
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command to the parser."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = commands.add_parser("demo", help="swap an example pair", description=__doc__, formatter_class=raw)
+    parser.add_argument("--out", default="demo-out", metavar="DIR", help="folder to write into (default: demo-out)")
+    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda[:N]", help="default: auto")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Fetches what is missing, swaps both ways, writes the results and a contact sheet."""
+    from mattface import picture_io, weights
+
+    start = time.perf_counter()
+    pictures = {name: picture_io.read(_packaged(*place)) for name, place in PAIR.items()}
+    weights.pull(["embedded"])
+    folder = Path(args.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    results: dict[str, list[SwapResult]] = {}
+    for method in sorted(METHODS, reverse=True):
+        try:
+            results[method] = swap_both_ways(method, pictures, args.device, folder)
+        except WeightsError as error:
+            print(f"{method}: left out. {error}")
+    rows = []
+    for index, (source, target) in enumerate(directions(pictures)):
+        tiles = {f"source: {source}": pictures[source], f"target: {target}": pictures[target]}
+        rows.append(tiles | {method: both[index].picture for method, both in results.items()})
+    sheet = folder / "contact-sheet.png"
+    picture_io.write(picture_io.read(contact_sheet(rows)), sheet, overwrite=True)
+    print(f"contact sheet: {sheet.resolve()}\ndone in {time.perf_counter() - start:.1f} s")
+
+
+def _packaged(package: str, file: str) -> Path:
+    """A file inside an installed package, which is not imported for it."""
+    spec = importlib.util.find_spec(package)
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        if (Path(place) / file).is_file():
+            return Path(place) / file
+    raise MattfaceError(f"the demo needs {file} of {package}, which is not here. Type: pip install 'mattface[demo]'")
+
+
+def directions(pictures: dict[str, Picture]) -> list[tuple[str, str]]:
+    """(source, target) both ways."""
+    first, second = pictures
+    return [(second, first), (first, second)]
+
+
+def swap_both_ways(method: str, pictures: dict[str, Picture], device: str, folder: Path) -> list[SwapResult]:
+    """Swaps, writes each result as a PNG, and prints where it is and how it went."""
+    import mattface
+    from mattface import picture_io
+
+    start = time.perf_counter()
+    swapper = mattface.load(method, device=device)
+    print(f"{method}: loaded in {time.perf_counter() - start:.2f} s")
+    results = []
+    for source, target in directions(pictures):
+        result = swapper.swap(swapper.prepare(pictures[source]), pictures[target])
+        path = folder / f"{method}-{source}-onto-{target}.png"
+        picture_io.write(result.picture, path, overwrite=True)
+        print(f"  {path.resolve()}")
+        results.append(result)
+    print("\n".join(f"  {key}: {_flat(value)}" for key, value in results[-1].report.items() if value))
+    return results
+
+
+def _flat(value: Any) -> str:
+    """A report entry on one line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_flat(v)}" for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return "; ".join(_flat(v) for v in value)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def contact_sheet(rows: list[dict[str, Picture]]) -> Image:
+    """Labelled tiles, one row after the other.
+
+    Args:
+        rows: label -> 8-bit picture, for each row.
+
+    Returns:
+        An RGB image; every picture is fitted into a square of `TILE` pixels.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    from mattface.picture_io import to_pil
+
+    columns, step = max(len(row) for row in rows), TILE + CAPTION + MARGIN
+    size = (MARGIN + columns * (TILE + MARGIN), MARGIN + len(rows) * step)
+    sheet = Image.new("RGB", size, "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=18)
+    for y, row in enumerate(rows):
+        for x, (label, picture) in enumerate(row.items()):
+            left, top = MARGIN + x * (TILE + MARGIN), MARGIN + y * step
+            draw.text((left, top), label, fill="black", font=font)
+            image = to_pil(picture).convert("RGB")
+            image.thumbnail((TILE, TILE), Image.Resampling.LANCZOS)
+            sheet.paste(image, (left + (TILE - image.width) // 2, top + CAPTION + (TILE - image.height) // 2))
+    return sheet

@@ -1,0 +1,133 @@
+"""mattface doctor: what is installed, what is missing, and what to type to get it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+from typing import Any
+
+from mattface import __version__
+
+PACKAGES = (
+    "torch", "numpy", "pillow", "imagecodecs", "tifffile", "opencv-python-headless", "safetensors", "kornia",
+    "onnxruntime", "ai-edge-litert", "insightface", "face-alignment", "matplotlib", "scikit-image",
+)  # fmt: skip
+OPTIONAL = {
+    "insightface": "pip install 'mattface[perception]'",
+    "face-alignment": "pip install 'mattface[perception]'",
+    "matplotlib": "pip install 'mattface[demo]'",
+    "scikit-image": "pip install 'mattface[demo]'",
+}
+STAGES = {
+    "detection": "mattface.detect",
+    "landmarks": "mattface.landmarks",
+    "identity": "mattface.embed",
+    "parsing": "mattface.parse",
+}
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command to the parser."""
+    parser = commands.add_parser("doctor", help="what is installed, what is missing", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prints the examination."""
+    found = examine()
+    if args.json:
+        from mattface.cli.swap import plain
+
+        print(json.dumps(plain(found), indent=2))
+    else:
+        print("\n".join(lines(found)))
+
+
+def examine() -> dict[str, Any]:
+    """Everything the command tells.
+
+    Returns:
+        "mattface", "python", "platform": text; "packages": name -> version or None; "devices": list;
+        "ops": op -> {"chosen", "missing"}; "parts": stage -> [{"part", "usable", "note"}], the first usable one runs;
+        "methods": names; "weights": states as `mattface.weights.status` gives them, each with "how".
+    """
+    from mattface import cuda_ops, weights
+    from mattface.methods import METHODS
+
+    return {
+        "mattface": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "devices": devices(),
+        "ops": cuda_ops.available(),
+        "parts": {stage: _parts(module) for stage, module in STAGES.items() if importlib.util.find_spec(module)},
+        "methods": sorted(METHODS),
+        "weights": [{**weights.status(name), "how": card.how} for name, card in weights.cards().items()],
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def devices() -> list[dict[str, Any]]:
+    """The processor and every CUDA device."""
+    import torch
+
+    cpu = {"device": "cpu", "name": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+    return [cpu | {"threads": torch.get_num_threads()}] + [
+        {
+            "device": f"cuda:{index}",
+            "name": torch.cuda.get_device_name(index),
+            "memory_gb": round(torch.cuda.get_device_properties(index).total_memory / 1e9, 1),
+        }
+        for index in range(torch.cuda.device_count())
+    ]
+
+
+def _parts(module: str) -> list[dict[str, Any]]:
+    found = importlib.import_module(module).available()
+    return [{"part": part, "usable": usable, "note": note} for part, usable, note in found]
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """The examination for people."""
+    out = [f"mattface {found['mattface']}, Python {found['python']}, {found['platform']}", "", "devices"]
+    out += ["  " + ", ".join(f"{k} {v}" if k != "device" else str(v) for k, v in d.items()) for d in found["devices"]]
+    if len(found["devices"]) == 1:
+        out.append("  no CUDA device is visible to torch; everything runs on the CPU")
+    out += ["", "packages"]
+    for name, version in found["packages"].items():
+        out.append(f"  {name:24} {version or 'missing' + _advice(OPTIONAL.get(name))}")
+    out += ["", "ops"]
+    for op, state in found["ops"].items():
+        missing = "; ".join(f"{name}: {reason}" for name, reason in state["missing"].items())
+        out.append(f"  {op:24} {state['chosen']}" + (f" ({missing})" if missing else ""))
+    out += ["", "parts (the first usable one runs)"]
+    for stage, parts in found["parts"].items():
+        out += [f"  {stage:12} {p['part']:11} {'usable' if p['usable'] else p['note']}" for p in parts]
+    return [*out, "", "methods", "  " + ", ".join(found["methods"]), "", "weights", *_weight_lines(found["weights"])]
+
+
+def _weight_lines(states: list[dict[str, Any]]) -> list[str]:
+    from mattface.cli.weights import here
+
+    out = []
+    for state in states:
+        advice = "" if here(state) == "here" else f". {state['how'] if here(state) == 'missing' else state['note']}"
+        out.append(f"  {state['name']:24} {here(state)}{advice}")
+    return out
+
+
+def _advice(command: str | None) -> str:
+    return f" (optional). Type: {command}" if command else ". Type: pip install mattface"

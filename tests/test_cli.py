@@ -1,0 +1,349 @@
+"""The command line: what it writes, says and returns. Most tests put a small stand-in where the swapper would be."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mattface
+from mattface import cli, picture_io
+from mattface.cli.demo import contact_sheet, directions
+from mattface.cli.swap import plain
+from mattface.errors import DeviceError, InputError, MattfaceError, NoFaceError, UsageError, WeightsError
+from mattface.vocabulary import Face, Picture, SwappedFace, SwapResult
+
+ENVIRONMENT = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+
+
+class StandIn:
+    """Takes the swapper's place: inverts the left half of the target and tells what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: dict[str, Any] = {}
+
+    def load(self, method: str = "mesh", **options: Any) -> StandIn:
+        self.asked |= {"method": method, **options}
+        return self
+
+    def prepare(self, sources: Any) -> Any:
+        self.asked["sources"] = sources
+        return "somebody"
+
+    def swap(self, identity: Any, target: Picture, face: Any = "largest") -> SwapResult:
+        self.asked |= {"identity": identity, "face": face}
+        matte = np.zeros(target.pixels.shape[:2], np.float32)
+        matte[:, : matte.shape[1] // 2] = 1
+        pixels = np.where(matte[..., None] > 0, 255 - target.pixels, target.pixels).astype(target.pixels.dtype)
+        box = np.array([1.0, 2, 3, 4])
+        swapped = SwappedFace(
+            0, Face(box, 0.9, np.zeros((5, 2))), np.eye(3), np.zeros((4, 4, 3), np.uint8), {"cosine": np.float32("nan")}
+        )
+        picture = Picture(pixels, target.alpha, target.origin, target.metadata, target.notes)
+        report = {"device": "cpu", "seconds": {"detect": 0.1}, "notes": list(target.notes)}
+        return SwapResult(pixels, matte, (swapped,), report, picture)
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    """A stand-in that `mattface.load` returns."""
+    made = StandIn()
+    monkeypatch.setattr(mattface, "load", made.load)
+    return made
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Path:
+    """A folder with source.png and target.png."""
+    pixels = np.random.default_rng(5).integers(0, 256, (10, 12, 3), dtype=np.uint8)
+    picture_io.write(Picture(pixels), tmp_path / "source.png")
+    picture_io.write(Picture(pixels[::-1].copy()), tmp_path / "target.png")
+    return tmp_path
+
+
+def swap(folder: Path, *more: str, output: str = "out.png") -> int:
+    files = ["-s", str(folder / "source.png"), "-t", str(folder / "target.png"), "-o", str(folder / output)]
+    return cli.main(["swap", *files, *more])
+
+
+def test_swap_writes_result_matte_and_report(stand_in: StandIn, pair: Path, capsys: pytest.CaptureFixture) -> None:
+    code = swap(pair, "--matte", str(pair / "m.png"), "--report", str(pair / "r.json"))
+    assert code == 0
+    target, out = picture_io.read(pair / "target.png").pixels, picture_io.read(pair / "out.png").pixels
+    assert np.array_equal(out[:, 6:], target[:, 6:])
+    assert np.array_equal(out[:, :6], 255 - target[:, :6])
+    assert picture_io.read(pair / "m.png").pixels[0, :, 0].tolist() == [65535] * 6 + [0] * 6
+    report = json.loads((pair / "r.json").read_text())
+    assert report["device"] == "cpu"
+    assert report["mattface"] == mattface.__version__
+    assert report["files"]["target"].endswith("target.png")
+    assert report["faces"][0]["box"] == [1, 2, 3, 4]
+    assert report["faces"][0]["cosine"] is None
+    said = capsys.readouterr()
+    assert "12x10, 1 face swapped" in said.out
+    assert said.err == ""
+    assert picture_io.read_mark(pair / "out.png").tool == "mattface"
+
+
+def test_swap_hands_its_options_on(stand_in: StandIn, pair: Path) -> None:
+    more = ["-s", str(pair / "target.png"), "--method", "mesh", "--weights", "w", "--face", "2", "--device", "cuda:1"]
+    assert swap(pair, *more, "--dtype", "bf16") == 0
+    expected = {"method": "mesh", "weights": "w", "device": "cuda:1", "dtype": "bf16", "face": 2}
+    assert {key: stand_in.asked[key] for key in expected} == expected
+    assert [picture.size for picture in stand_in.asked["sources"]] == [(12, 10)] * 2
+    assert stand_in.asked["identity"] == "somebody"
+
+
+def test_quiet_says_nothing(stand_in: StandIn, pair: Path, capsys: pytest.CaptureFixture) -> None:
+    assert swap(pair, "--quiet") == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_no_mark_leaves_the_mark_out(stand_in: StandIn, pair: Path) -> None:
+    for name in ("source.png", "target.png"):
+        picture_io.write(picture_io.read(np.zeros((10, 12, 3), np.uint8)), pair / name, overwrite=True, mark=False)
+    assert swap(pair, "--no-mark", "--matte", str(pair / "m.tif")) == 0
+    assert picture_io.read_mark(pair / "out.png") is None
+    assert picture_io.read_mark(pair / "m.tif") is None
+
+
+def test_notes_name_their_file_once(stand_in: StandIn, pair: Path, capsys: pytest.CaptureFixture) -> None:
+    from PIL import Image
+
+    Image.new("L", (12, 10), 90).save(pair / "target.png")
+    assert swap(pair, output="out.jpg") == 0
+    said = capsys.readouterr().err
+    assert said.count("grey picture: converted to RGB") == 1
+    assert f"{pair / 'target.png'}: grey" in said
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UsageError("no such method"), 2),
+        (InputError("not a picture"), 3),
+        (NoFaceError("no face"), 4),
+        (WeightsError("weights missing"), 5),
+        (DeviceError("no cuda"), 6),
+        (MattfaceError("something"), 1),
+        (RuntimeError("a bug"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_every_failure_has_its_exit_code_and_one_line(
+    stand_in: StandIn,
+    pair: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    error: BaseException,
+    code: int,
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(stand_in, "swap", fail)
+    monkeypatch.delenv("MATTFACE_TRACEBACK", raising=False)
+    before = sorted(pair.iterdir())
+    assert swap(pair) == code
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("mattface: error: ")
+    assert said.err.count("\n") == 1
+    assert str(error) in said.err
+    assert sorted(pair.iterdir()) == before
+
+
+def test_traceback_on_request(stand_in: StandIn, pair: Path, monkeypatch: Any, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(stand_in, "prepare", lambda _: 1 / 0)
+    monkeypatch.setenv("MATTFACE_TRACEBACK", "1")
+    assert swap(pair) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--face", "second"], "largest, all or a number"),
+        (["--face", "-1"], "--face"),
+        (["--device", "tpu"], "auto, cpu, cuda"),
+        (["--dtype", "int8"], "fp32"),
+        (["--method", "nothing"], "mesh"),
+        (["--bogus"], "--bogus"),
+    ],
+)
+def test_wrong_usage_is_two(pair: Path, capsys: pytest.CaptureFixture, more: list[str], words: str) -> None:
+    with pytest.raises(SystemExit) as left:
+        swap(pair, *more)
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("mattface: error: ")
+    assert words in said
+    assert said.count("\n") == 1
+
+
+def test_same_file_twice_is_wrong_usage(stand_in: StandIn, pair: Path) -> None:
+    assert swap(pair, "--matte", str(pair / "out.png")) == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "output", "words"),
+    [
+        ([], "target.png", "one of the inputs"),
+        ([], "missing/out.png", "existing folder"),
+        ([], "out.bmp", ".png"),
+        (["--matte", "m.jpg"], "out.png", ".tif"),
+        (["--report", "r.txt"], "out.png", ".json"),
+        (["-s", "none.png"], "out.png", "none of that name"),
+    ],
+)
+def test_places_are_checked_before_anything_is_loaded(
+    stand_in: StandIn, pair: Path, capsys: pytest.CaptureFixture, more: list[str], output: str, words: str
+) -> None:
+    before = sorted(pair.iterdir())
+    assert swap(pair, *more, output=output) == 3
+    assert words in capsys.readouterr().err
+    assert stand_in.asked == {}
+    assert sorted(pair.iterdir()) == before
+
+
+def test_overwrite_replaces_even_an_input(stand_in: StandIn, pair: Path) -> None:
+    before = picture_io.read(pair / "target.png").pixels
+    assert swap(pair, "--overwrite", output="target.png") == 0
+    assert np.array_equal(picture_io.read(pair / "target.png").pixels[:, :6], 255 - before[:, :6])
+
+
+@pytest.mark.parametrize("command", [[], ["swap"], ["doctor"], ["weights"], ["weights", "pull"], ["demo"]])
+def test_help_and_version(command: list[str], capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main([*command, "--help"])
+    assert left.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: mattface")
+
+
+def test_version(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == f"mattface {mattface.__version__}\n"
+
+
+def test_the_module_and_the_script_are_the_command(tmp_path: Path) -> None:
+    for command in ([sys.executable, "-m", "mattface"], [str(Path(sys.executable).parent / "mattface")]):
+        done = subprocess.run(
+            [*command, "swap", "-s", "a.png", "-t", "b.png", "-o", "c.png"],
+            capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 3
+        assert done.stderr.startswith("mattface: error: a.png: expected a picture file")
+
+
+def test_help_is_quick_because_it_loads_no_torch(tmp_path: Path) -> None:
+    code = "import sys\nfrom mattface import cli\ncli.parser().format_help()\nprint('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT, timeout=120
+    )
+    assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_leave_nothing_half_written(pair: Path, number: int, code: int) -> None:
+    """The process is stopped while its temporary file lies in the folder."""
+    waiting = (
+        "import os, sys, time\n"
+        "sys.path.insert(0, sys.argv.pop(1))\n"
+        "import mattface, test_cli\n"
+        "from mattface.cli import main\n"
+        "mattface.load = test_cli.StandIn().load\n"
+        "os.fsync = lambda _: time.sleep(60)\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    files = ["-s", str(pair / "source.png"), "-t", str(pair / "target.png"), "-o", str(pair / "out.png")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", waiting, str(Path(__file__).parent), "swap", *files],
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+    )
+    deadline = time.monotonic() + 60
+    while not list(pair.glob(".mattface-*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert list(pair.glob(".mattface-*"))
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode == code
+    assert sorted(p.name for p in pair.iterdir()) == ["source.png", "target.png"]
+
+
+def test_closed_pipe_is_no_traceback(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"'{sys.executable}' -m mattface weights show centerface | head -0; exit ${{PIPESTATUS[0]}}"],
+        capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT, timeout=120,
+    )  # fmt: skip
+    assert done.stderr == ""
+    assert done.returncode in (0, 1)
+
+
+def test_doctor_says_what_is_here_and_what_to_type(
+    capsys: pytest.CaptureFixture, monkeypatch: Any, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MATTFACE_HOME", str(tmp_path / "empty"))
+    assert cli.main(["doctor"]) == 0
+    said = capsys.readouterr().out
+    assert f"mattface {mattface.__version__}" in said
+    assert "mattface weights pull centerface" in said
+    assert "upfirdn2d" in said
+    assert not (tmp_path / "empty").exists()
+
+
+def test_doctor_json(capsys: pytest.CaptureFixture) -> None:
+    assert cli.main(["doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["devices"][0]["device"] == "cpu"
+    assert found["packages"]["torch"]
+    assert {"chosen", "missing"} <= set(found["ops"]["bias_act"])
+    assert {state["name"] for state in found["weights"]} >= {"centerface", "face-mesh"}
+    assert set(found["parts"]) >= {"detection", "landmarks", "identity"}
+
+
+def test_weights_commands(capsys: pytest.CaptureFixture, monkeypatch: Any, tmp_path: Path) -> None:
+    monkeypatch.setenv("MATTFACE_HOME", str(tmp_path))
+    assert cli.main(["weights", "list"]) == 0
+    assert any(line.split()[:2] == ["centerface", "missing"] for line in capsys.readouterr().out.splitlines())
+    assert cli.main(["weights", "show", "centerface"]) == 0
+    assert "MIT" in capsys.readouterr().out
+    assert cli.main(["weights", "show", "nothing"]) == 2
+    assert cli.main(["weights", "verify", "centerface"]) == 5
+    assert "mattface weights pull centerface" in capsys.readouterr().err
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "centerface.onnx").write_bytes(b"too short")
+    assert cli.main(["weights", "list"]) == 0
+    assert any(line.split()[:2] == ["centerface", "damaged"] for line in capsys.readouterr().out.splitlines())
+
+
+def test_plain_makes_json_of_everything() -> None:
+    value = {"a": np.arange(2), 3: (np.float32(0.5), float("inf")), "p": Path("x"), "n": None, "b": True}
+    assert json.loads(json.dumps(plain(value), allow_nan=False)) == {
+        "a": [0, 1], "3": [0.5, None], "p": "x", "n": None, "b": True,
+    }  # fmt: skip
+
+
+def test_contact_sheet_shows_every_picture(tmp_path: Path) -> None:
+    red, blue = (Picture(np.full((600, 300, 3), c, np.uint8)) for c in ((255, 0, 0), (0, 0, 255)))
+    sheet = np.asarray(contact_sheet([{"source": red, "target": blue}, {"source": blue, "target": red}]))
+    for colour in ((255, 0, 0), (0, 0, 255)):
+        assert (sheet == colour).all(-1).sum() == 2 * 256 * 512
+    assert directions({"a": red, "b": blue}) == [("b", "a"), ("a", "b")]
+
+
+def test_every_command_is_documented() -> None:
+    actions = cli.parser()._subparsers._group_actions
+    choices = next(a for a in actions if isinstance(a, argparse._SubParsersAction)).choices
+    assert set(choices) == {"swap", "doctor", "weights", "demo"}
+    assert all(command.description for command in choices.values())
