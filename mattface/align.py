@@ -76,9 +76,7 @@ def quad_matrix(quad: np.ndarray, size: int) -> np.ndarray:
 
 
 def face_quad(face: Face) -> np.ndarray:
-    """(4, 2) FFHQ square of a face: from its mesh, or from its five points when it has no mesh yet."""
-    if face.mesh is not None:
-        return ffhq_quad(sixty_eight(face.mesh))
+    """(4, 2) FFHQ square of a face, from its five points (middles of the eye rims, mouth corners)."""
     points = face.points
     return quad_from_centres(points[0], points[1], (points[3] + points[4]) / 2)
 

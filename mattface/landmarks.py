@@ -19,8 +19,10 @@ MARGIN = 1.5
 SURE = 22.0
 """Presence logit below which other rotations are tried: level faces give 33 and more, faces turned by over 45 degrees
 less than 18 (measured on 20 portraits turned in steps of 15 degrees)."""
-LEVEL = np.deg2rad(8.0)
-"""A square that turned by more than this since the last look is looked at again."""
+MOVED = 0.07
+"""A square whose corners moved by more than this fraction of its side since the last look is looked at again."""
+MOST = 5
+"""Looks at most."""
 PARTS = {"face-mesh": "face-mesh"}
 
 Network = Callable[[np.ndarray], tuple[np.ndarray, float]]
@@ -106,9 +108,11 @@ def _from_mesh(mesh: np.ndarray) -> tuple[np.ndarray, float, float]:
     return (low + high) / 2 @ axes, MARGIN * float((high - low).max()), angle
 
 
-def _apart(a: float, b: float) -> float:
-    """Size of the turn between two directions, in [0, pi]."""
-    return abs((a - b + np.pi) % (2 * np.pi) - np.pi)
+def _moved(before: np.ndarray, now: np.ndarray) -> float:
+    """Largest way of a corner between two squares, as a fraction of the side."""
+    corners = np.array([[0, 0, 1], [SIDE, 0, 1], [0, SIDE, 1], [SIDE, SIDE, 1]], dtype=np.float64)
+    moved = corners @ (now @ np.linalg.inv(before)).T
+    return float(np.hypot(*(moved - corners)[:, :2].T).max()) / SIDE
 
 
 def five_points(mesh: np.ndarray) -> np.ndarray:
@@ -149,11 +153,14 @@ class Landmarker:
             seen = [(mesh, logit)] + [self._once(rgb, centre, side, turned) for turned in angles[1:]]
             best = max(range(8), key=lambda k: seen[k][1])
             (mesh, logit), angle = seen[best], angles[best]
-        done = 1
-        while done < passes or (done < 5 and _apart(angle, _from_mesh(mesh)[2]) > LEVEL):
+        done, seen_in = 1, square(centre, side, angle)
+        while done < MOST:
             centre, side, angle = _from_mesh(mesh)
+            wanted = square(centre, side, angle)
+            if done >= passes and _moved(seen_in, wanted) < MOVED:
+                break
             mesh, logit = self._once(rgb, centre, side, angle)
-            done += 1
+            done, seen_in = done + 1, wanted
         return replace(face, mesh=mesh, presence=float(1 / (1 + np.exp(-logit))), points=five_points(mesh))
 
     def _once(self, rgb: np.ndarray, centre: np.ndarray, side: float, angle: float) -> tuple[np.ndarray, float]:

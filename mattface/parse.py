@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from mattface import weights
-from mattface.errors import UsageError, WeightsError
+from mattface.errors import UsageError
 from mattface.vocabulary import Crop
 
 FEATHER = 0.06
@@ -46,7 +46,7 @@ def inner_face(mesh: np.ndarray, size: int, feather: float = FEATHER) -> torch.T
 
     work = min(size, WORK)
     outline = cv2.convexHull(np.ascontiguousarray(mesh[:, :2] * (work / size) - 0.5, dtype=np.float32))
-    filled = np.zeros((work + 2, work + 2), np.uint8)  # an empty rim, so that the frame counts as no edge of the face
+    filled = np.zeros((work + 2, work + 2), np.uint8)  # the rim repeats the border: no edge at the frame
     cv2.fillConvexPoly(filled, np.round((outline + 1) * 16).astype(np.int32), 1, shift=4)
     filled[[0, -1]], filled[:, [0, -1]] = filled[[1, -2]], filled[:, [1, -2]]
     distance = cv2.distanceTransform(filled, cv2.DIST_L2, cv2.DIST_MASK_5)[1:-1, 1:-1]
@@ -205,16 +205,8 @@ def read_bisenet(state: dict[str, torch.Tensor]) -> BiSeNet:
         WeightsError: other names or shapes.
     """
     net = BiSeNet()
-    kept = {k: v for k, v in state.items() if not k.startswith(("conv_out16.", "conv_out32."))}
-    own = net.state_dict()
-    kept |= {k: v for k, v in own.items() if k.endswith("num_batches_tracked") and k not in kept}
-    wrong = sorted(k for k in own.keys() | kept.keys() if k not in own or k not in kept or own[k].shape != kept[k].shape)
-    if wrong:
-        raise WeightsError(
-            f"expected the tensors of a 19-class BiSeNet; {len(wrong)} differ, first {wrong[0]!r}. "
-            f"{weights.card(PARTS['bisenet']).how}"
-        )
-    net.load_state_dict(kept)
+    kept = {name: value for name, value in state.items() if not name.startswith(("conv_out16.", "conv_out32."))}
+    weights.load_strictly(net, kept, "a 19-class BiSeNet")
     return net.eval().requires_grad_(False)
 
 

@@ -1,14 +1,14 @@
 """Weights: cards, where files lie, fetching, checking, safe reading. Importing this touches nothing.
 
 cards() card(name) find(name) present(name) status(name) verify(names) pull(names)
-load_tensors(name_or_path) load_checkpoint(path)
+load_tensors(name_or_path) load_checkpoint(path) load_strictly(network, state, what)
 """
 
 from __future__ import annotations
 
 from mattface.weights.fetch import pull
 from mattface.weights.registry import Card, Source, card, cards, expand, find, home, present, status, verify
-from mattface.weights.tensors import load_checkpoint, load_tensors
+from mattface.weights.tensors import load_checkpoint, load_strictly, load_tensors
 
 __all__ = [
     "Card",
@@ -19,6 +19,7 @@ __all__ = [
     "find",
     "home",
     "load_checkpoint",
+    "load_strictly",
     "load_tensors",
     "present",
     "pull",

@@ -61,3 +61,31 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise WeightsError(f"expected a dictionary of tensors in {path}; got {type(state).__name__}.")
     return state
+
+
+def load_strictly(network: torch.nn.Module, state: dict[str, torch.Tensor], what: str) -> None:
+    """Copies tensors into a network; every name and shape must fit. Batch counters, which compute nothing, may lack.
+
+    Args:
+        network: receives the tensors.
+        state: name -> tensor.
+        what: what the tensors should be, for the message.
+
+    Raises:
+        WeightsError: a name is missing or unknown, or a shape differs.
+    """
+    own = network.state_dict()
+    counters = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")}
+    state = counters | dict(state)
+    wrong = [name for name in sorted(own.keys() | state.keys()) if _shape(own, name) != _shape(state, name)]
+    if wrong:
+        first = wrong[0]
+        raise WeightsError(
+            f"expected the tensors of {what}; {len(wrong)} differ, first {first!r}: shape {_shape(own, first)} expected, "
+            f"{_shape(state, first)} in the file. Check which network the file holds."
+        )
+    network.load_state_dict(state)
+
+
+def _shape(state: dict[str, torch.Tensor], name: str) -> tuple[int, ...] | None:
+    return tuple(state[name].shape) if name in state else None

@@ -43,5 +43,5 @@ SIXTY_EIGHT = (
     + (78, 82, 13, 312, 308, 317, 14, 87)  # inner lips
 )
 """Mesh points that stand for the 68 landmarks of the iBUG layout, in its order."""
-FIVE_POINTS = (LEFT_EYE_CORNERS, RIGHT_EYE_CORNERS, (1, 4), (MOUTH_CORNERS[0],), (MOUTH_CORNERS[1],))
-"""Mesh points whose means are the five sparse points of a `Face`: eyes, nose tip, mouth corners."""
+FIVE_POINTS = (SIXTY_EIGHT[36:42], SIXTY_EIGHT[42:48], (1, 4), (SIXTY_EIGHT[48],), (SIXTY_EIGHT[54],))
+"""Mesh points whose means are the five sparse points of a `Face`: middles of the eye rims, nose tip, mouth corners."""

@@ -14,8 +14,9 @@ from mattface.data.templates import HALF, arcface_template, similarity
 from mattface.embed import resnet
 from mattface.errors import UsageError
 from mattface.vocabulary import Face
+from mattface.weights.onnx_graph import session
 
-PARTS = {"arcface": "arcface-r50", "resnet": "identity-resnet"}
+PARTS = {"arcface": "arcface-r50", "insightface": "insightface-recognition", "resnet": "identity-resnet"}
 """Embedder name -> weight name, strongest first."""
 PLAIN_CROP = 112
 """Side of the ArcFace crop."""
@@ -25,7 +26,7 @@ class Embedder:
     """Turns faces into identity vectors. Build one with `load_embedder`.
 
     Attributes:
-        name: which part runs ("resnet", "arcface").
+        name: which part runs ("resnet", "arcface", "insightface").
         dim: D, length of the vector.
         size: side of the network's own crop.
         network: module from (B, 3, size, size) RGB in [-1, 1] to (B, D), not normalised.
@@ -41,6 +42,7 @@ class Embedder:
         size: int,
         framing: Callable[[np.ndarray | None, np.ndarray], np.ndarray],
         centre: np.ndarray | None = None,
+        device: torch.device | None = None,
     ) -> None:
         """Assembles an embedder.
 
@@ -51,10 +53,11 @@ class Embedder:
             size: see the class.
             framing: (mesh (468, 3) or None, points (5, 2)) -> (3, 3) from their pixels to the network's crop.
             centre: see the class; None for zeros.
+            device: where pixels are sampled; None for where the network's parameters are.
         """
         self.name, self.network, self.dim, self.size = name, network, dim, size
         self._framing = framing
-        self.device = next(network.parameters()).device
+        self.device = device or next(network.parameters()).device
         self.centre = torch.zeros(dim) if centre is None else torch.from_numpy(centre)
         self.centre = self.centre.to(self.device)
 
@@ -138,16 +141,54 @@ def _resnet(device: torch.device) -> Embedder:
     return Embedder("resnet", network, resnet.DIM, resnet.SIZE, framing, resnet.centre())
 
 
+def _framing_112(mesh: np.ndarray | None, points: np.ndarray) -> np.ndarray:
+    return HALF @ similarity(points - 0.5, arcface_template(PLAIN_CROP))
+
+
 def _arcface(device: torch.device) -> Embedder:
-    from mattface.embed.arcface import read
+    from mattface.embed.arcface import iresnet50
+    from mattface.weights.layouts import arcface_torch
 
-    def framing(mesh: np.ndarray | None, points: np.ndarray) -> np.ndarray:
-        return HALF @ similarity(points - 0.5, arcface_template(PLAIN_CROP))
+    network = iresnet50()
+    state = arcface_torch(weights.load_checkpoint(weights.find(PARTS["arcface"])))
+    weights.load_strictly(network, state, "an arcface_torch ResNet-50")
+    return Embedder("arcface", network.eval().requires_grad_(False).to(device), 512, PLAIN_CROP, _framing_112)
 
-    return Embedder("arcface", read(weights.find(PARTS["arcface"])).to(device), 512, PLAIN_CROP, framing)
+
+class OnnxIdentity(nn.Module):
+    """insightface's recognition graph on the CPU; its output carries no gradient.
+
+    Args:
+        model: serialised ONNX model from (B, 3, 112, 112) RGB in [-1, 1] to (B, D).
+    """
+
+    def __init__(self, model: bytes) -> None:
+        super().__init__()
+        self.session = session(model)
+        self.input = self.session.get_inputs()[0].name
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """(B, 3, 112, 112) RGB in [-1, 1] to (B, D).
+
+        Raises:
+            UsageError: `image` wants a gradient.
+        """
+        if torch.is_grad_enabled() and image.requires_grad:
+            raise UsageError("expected pixels without gradient; this graph has none. Use load_embedder('resnet').")
+        out = [self.session.run(None, {self.input: x[None]})[0] for x in image.detach().cpu().float().numpy()]
+        return torch.from_numpy(np.concatenate(out)).to(image.device)
 
 
-LOADERS: dict[str, Callable[[torch.device], Embedder]] = {"arcface": _arcface, "resnet": _resnet}
+def _insightface(device: torch.device) -> Embedder:
+    network = OnnxIdentity(weights.find(PARTS["insightface"]).read_bytes())
+    return Embedder("insightface", network, 512, PLAIN_CROP, _framing_112, device=device)
+
+
+LOADERS: dict[str, Callable[[torch.device], Embedder]] = {
+    "arcface": _arcface,
+    "insightface": _insightface,
+    "resnet": _resnet,
+}
 
 
 def available() -> list[tuple[str, bool, str]]:
@@ -160,7 +201,7 @@ def load_embedder(name: str = "auto", device: str | torch.device = "cpu") -> Emb
     """The identity part.
 
     Args:
-        name: "auto" for the strongest whose weights are here, or "arcface", "resnet".
+        name: "auto" for the strongest whose weights are here, or "arcface", "insightface", "resnet".
         device: where the network runs.
 
     Raises:
