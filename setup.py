@@ -5,17 +5,14 @@ from setuptools import find_packages, setup
 FOLDERS = ("cuda_ops", "weights", "realtime", "training", "benchmarks")
 
 
-def packages() -> tuple[list[str], dict[str, str]]:
-    """Package names and the folders they come from."""
-    names = ["mattface"] + [f"mattface.{p}" for p in find_packages("mattface")]
+def packages() -> dict[str, str]:
+    """Package name -> the folder it comes from."""
     where = {"mattface": "mattface"}
+    where |= {f"mattface.{name}": f"mattface/{name.replace('.', '/')}" for name in find_packages("mattface")}
     for folder in FOLDERS:
-        names.append(f"mattface.{folder}")
-        names += [f"mattface.{folder}.{p}" for p in find_packages(folder)]
         where[f"mattface.{folder}"] = folder
-    return names, where
+        where |= {f"mattface.{folder}.{n}": f"{folder}/{n.replace('.', '/')}" for n in find_packages(folder)}
+    return where
 
 
-NAMES, WHERE = packages()
-
-setup(packages=NAMES, package_dir=WHERE)
+setup(packages=list(packages()), package_dir=packages())
