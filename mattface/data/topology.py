@@ -27,20 +27,20 @@ LIPS_INNER = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 3
 MOUTH_CORNERS = (61, 291)
 CHIN = 152
 FACE_OVAL = (
-    (10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377)
-    + (152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109)
-)  # fmt: skip
+    *(10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377),
+    *(152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
+)
 """Ring: middle of the forehead, down the right of the picture, chin, up the left."""
 SIXTY_EIGHT = (
-    (127, 234, 132, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 361, 454, 356)  # jaw, left to right
-    + (46, 53, 52, 65, 55)  # left brow
-    + (285, 295, 282, 283, 276)  # right brow
-    + (168, 197, 5, 4)  # nose bridge to tip
-    + (240, 97, 2, 326, 460)  # below the nose
-    + (7, 159, 158, 155, 153, 144)  # left eye: the 68-point annotators put the corners further in than the mesh does
-    + (382, 385, 386, 249, 373, 380)  # right eye
-    + (61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181)  # outer lips
-    + (78, 82, 13, 312, 308, 317, 14, 87)  # inner lips
+    *(127, 234, 132, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 361, 454, 356),  # jaw, left to right
+    *(46, 53, 52, 65, 55),  # left brow
+    *(285, 295, 282, 283, 276),  # right brow
+    *(168, 197, 5, 4),  # nose bridge to tip
+    *(240, 97, 2, 326, 460),  # below the nose
+    *(7, 159, 158, 155, 153, 144),  # left eye: that layout puts the corners further in than the mesh does
+    *(382, 385, 386, 249, 373, 380),  # right eye
+    *(61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181),  # outer lips
+    *(78, 82, 13, 312, 308, 317, 14, 87),  # inner lips
 )
 """Mesh points that stand for the 68 landmarks of the iBUG layout, in its order."""
 FIVE_POINTS = (SIXTY_EIGHT[36:42], SIXTY_EIGHT[42:48], (1, 4), (SIXTY_EIGHT[48],), (SIXTY_EIGHT[54],))

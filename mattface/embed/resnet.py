@@ -60,7 +60,7 @@ def chip_matrix(mesh: np.ndarray) -> np.ndarray:
 def centre() -> np.ndarray:
     """(128,) mean embedding of 124 generated portraits and their mirror images.
 
-    All of this network's vectors point roughly one way (strangers have a cosine of 0.83); about this centre they spread.
+    All vectors of this network point roughly one way (strangers have a cosine of 0.83); about this centre they spread.
     """
     return np.load(CENTRE, allow_pickle=False)
 
@@ -102,6 +102,8 @@ def _extended(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 class IdentityResNet(nn.Module):
     """RGB face chips -> 128 numbers, not unit length; the same person below a Euclidean distance of 0.6."""
+
+    mean: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -182,13 +184,15 @@ def read(path: Path) -> IdentityResNet:
     net = IdentityResNet()
     pairs: list[tuple[nn.Conv2d, Affine]] = [(net.stem, net.stem_affine)]
     for block in net.blocks:
-        pairs += [(block.first, block.first_affine), (block.second, block.second_affine)]
+        if isinstance(block, Block):
+            pairs += [(block.first, block.first_affine), (block.second, block.second_affine)]
     with torch.no_grad():
         for conv, affine in pairs:
             reader.seek(b"con_4")
             values = reader.tensor(conv.weight.numel() + conv.out_channels)
-            for target, part in zip(conv.parameters(), values.split([conv.weight.numel(), conv.out_channels]), strict=True):
-                target.copy_(part.view_as(target))  # weights, then biases
+            parts = values.split([conv.weight.numel(), conv.out_channels])  # weights, then biases
+            for target, part in zip(conv.parameters(), parts, strict=True):
+                target.copy_(part.view_as(target))
             reader.seek(b"affine_")
             values = reader.tensor(2 * conv.out_channels)
             affine.gamma.copy_(values[: conv.out_channels])
