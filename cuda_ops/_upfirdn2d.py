@@ -112,8 +112,8 @@ def _check(
 
 def _check_filter(x: torch.Tensor, f: torch.Tensor) -> None:
     """Refuses a filter of the wrong kind."""
-    if not isinstance(f, torch.Tensor) or f.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"upfirdn2d: f must be a float32 tensor; got {getattr(f, 'dtype', type(f).__name__)}.")
+    if not isinstance(f, torch.Tensor) or not f.is_floating_point():
+        raise TypeError(f"upfirdn2d: f must be a floating point tensor; got {getattr(f, 'dtype', type(f).__name__)}.")
     if f.ndim not in (1, 2) or f.numel() == 0:
         raise ValueError(f"upfirdn2d: f must be (K,) or (KH, KW) with at least one tap; got shape {tuple(f.shape)}.")
     if f.device != x.device:

@@ -34,7 +34,7 @@ def setup_filter(
     Raises:
         ValueError: wrong rank, no taps, taps that sum to zero, or a separable filter with two dimensions.
     """
-    taps = torch.as_tensor(1.0 if f is None else f, dtype=torch.float32)
+    taps = torch.as_tensor(1.0 if f is None else f, dtype=torch.float32, device="cpu")
     if taps.ndim > 2 or taps.numel() == 0:
         raise ValueError(f"setup_filter: f must be (K,) or (KH, KW) with taps; got shape {tuple(taps.shape)}.")
     taps = taps[None] if taps.ndim == 0 else taps

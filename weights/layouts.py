@@ -59,8 +59,8 @@ def rosinality_generator(state: State, latent_avg: torch.Tensor) -> dict[str, to
     """Generator of stylegan2-pytorch (`g_ema`).
 
     Args:
-        state: its state dict. Noise images may be missing (some files lack them); ours are then drawn from a fixed seed,
-            as good as any.
+        state: its state dict. Noise images may be missing (some files lack them); ours are then drawn from a fixed
+            seed, as good as any.
         latent_avg: (D,), (1, D) or (L, D) average style that lies beside it in the file.
 
     Returns:
@@ -158,7 +158,8 @@ def arcface_torch(state: State) -> dict[str, torch.Tensor]:
     """Backbone of arcface_torch (any number of units) -> `IResNet`."""
     unit = {"bn1": "norm1", "bn2": "norm2", "bn3": "norm3", "conv1": "conv1", "conv2": "conv2", "prelu": "act"}
     unit |= {"downsample.0": "shortcut_conv", "downsample.1": "shortcut_norm"}
-    ends = {"conv1": "stem.0", "bn1": "stem.1", "prelu": "stem.2", "bn2": "norm", "fc": "linear", "features": "norm_out"}
+    ends = {"conv1": "stem.0", "bn1": "stem.1", "prelu": "stem.2"}
+    ends |= {"bn2": "norm", "fc": "linear", "features": "norm_out"}
     rules: list[Rule] = [
         (
             r"layer([1-4])\.(\d+)\.(bn[123]|conv[12]|prelu|downsample\.[01])\.(\w+)",
