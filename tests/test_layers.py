@@ -25,7 +25,6 @@ MODULES = {
     "cli": 7,
     "ui": 7,
     "serve": 7,
-    "__main__": 7,
 }
 """Parts of mattface/ with a layer of their own; every other part is an arrow."""
 
@@ -46,7 +45,7 @@ def parts() -> Iterator[tuple[str, Path]]:
 
 def layer(part: str) -> int:
     """The layer of a part; arrows are what nothing else is."""
-    if part == "__init__":
+    if part in ("__init__", "__main__"):
         return FRONT_DOOR
     return FOLDERS.get(part, MODULES.get(part, ARROWS))
 
