@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 
+from mattface.training.checkpoint import load_state, save_state
 from mattface.training.loop import refine, train
-from mattface.training.pairs import PairStore, Teacher, crops_of, training_portraits
+from mattface.training.pairs import PairStore, Teacher, crops_of, make_pairs, training_portraits
 
 
 def main() -> None:
@@ -24,7 +25,12 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     device = torch.device(arguments.device)
     paths = training_portraits(arguments.portraits)
-    store = PairStore(Teacher(crops_of(paths, 2 * recipe.size)), recipe.size, recipe.pairs, recipe.same, recipe.seed)
+    maps = load_state(arguments.out / "pairs.pt")
+    if maps is None:
+        teacher = Teacher(crops_of(paths, 2 * recipe.size))
+        maps = make_pairs(teacher, recipe.size, recipe.pairs, recipe.same, recipe.seed).maps
+        save_state(arguments.out / "pairs.pt", maps)
+    store = PairStore(maps)
     network = train(recipe, store, arguments.out, device)
     refine(recipe, network, Teacher(crops_of(paths, recipe.config.resolution)), arguments.out, device)
 

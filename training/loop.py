@@ -39,8 +39,9 @@ def pair_losses(swap: Swap, pair: PairBatch) -> dict[str, torch.Tensor]:
         "decoded": losses.photo_loss(extras["decoded"], truth, around),
         "side": losses.photo_loss(extras["side"].float(), truth, around),
         "matte": losses.matte_loss(extras["matte_logit"], resize(pair.matte, extras["matte_logit"].shape[-1])),
+        "warped": losses.photo_loss(extras["warped"], truth, trusted),
         "smooth": losses.smoothness_loss(extras["flow"]),
-        "doubt": losses.weighted_mean(1 - extras["confidence"], trusted),
+        "confidence": losses.weighted_mean((extras["confidence"] - visible).abs(), matte),
     }
     for level in ("coarse", "medium", "fine"):
         if (flow := extras.get(f"flow_{level}")) is not None:

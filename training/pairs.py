@@ -73,7 +73,24 @@ def shrink(pair: PairBatch, size: int) -> PairBatch:
 
 
 class PairStore:
-    """Pairs in memory as small integers.
+    """Pairs in memory as small numbers.
+
+    Args:
+        maps: field of `PairBatch` -> (N, C, S, S) packed maps.
+    """
+
+    def __init__(self, maps: dict[str, torch.Tensor]) -> None:
+        self.maps = maps
+        self.count = len(maps["source"])
+
+    def batch(self, indices: Sequence[int]) -> PairBatch:
+        """The pairs of these indices, unpacked to float32."""
+        chosen = torch.tensor(indices)
+        return PairBatch(**{name: unpack(name, maps[chosen]) for name, maps in self.maps.items()})
+
+
+def make_pairs(teacher: Teacher, size: int, count: int, same: float, seed: int) -> PairStore:
+    """Lets the teacher answer random pairs.
 
     Args:
         teacher: who answers.
@@ -82,24 +99,16 @@ class PairStore:
         same: share of pairs whose source is the target itself.
         seed: of the choice of pairs.
     """
-
-    def __init__(self, teacher: Teacher, size: int, count: int, same: float, seed: int) -> None:
-        rng = np.random.default_rng(seed)
-        people = len(teacher.crops)
-        target = rng.integers(0, people, count)
-        source = (target + rng.integers(1, people, count)) % people
-        chosen = np.where(rng.random(count) < same, target, source)
-        self.maps: dict[str, list[torch.Tensor]] = {}
-        for s, t in tqdm(list(zip(chosen.tolist(), target.tolist(), strict=True)), desc="mesh swaps", disable=None):
-            for name, value in vars(teacher.pair(s, t, size)).items():
-                self.maps.setdefault(name, []).append(pack(name, value[0]))
-        self.count = count
-
-    def batch(self, indices: Sequence[int]) -> PairBatch:
-        """The pairs of these indices, unpacked to float32."""
-        return PairBatch(
-            **{name: unpack(name, torch.stack([maps[i] for i in indices])) for name, maps in self.maps.items()}
-        )
+    rng = np.random.default_rng(seed)
+    people = len(teacher.crops)
+    target = rng.integers(0, people, count)
+    source = (target + rng.integers(1, people, count)) % people
+    chosen = np.where(rng.random(count) < same, target, source)
+    maps: dict[str, list[torch.Tensor]] = {}
+    for s, t in tqdm(list(zip(chosen.tolist(), target.tolist(), strict=True)), desc="mesh swaps", disable=None):
+        for name, value in vars(teacher.pair(s, t, size)).items():
+            maps.setdefault(name, []).append(pack(name, value[0]))
+    return PairStore({name: torch.stack(values) for name, values in maps.items()})
 
 
 def pack(name: str, value: torch.Tensor) -> torch.Tensor:

@@ -29,7 +29,7 @@ class Recipe:
     size: int = 128
     pairs: int = 2000
     same: float = 0.1
-    steps: int = 3400
+    steps: int = 3200
     batch: int = 8
     rate: float = 1e-3
     warmup: int = 100
@@ -40,15 +40,16 @@ class Recipe:
     fine_rate: float = 1e-3
     loss: dict[str, float] = field(
         default_factory=lambda: {
-            "flow": 4.0,
-            "attention": 2.0,
-            "swap": 2.0,
-            "decoded": 1.0,
-            "side": 0.5,
+            "flow": 6.0,
+            "attention": 3.0,
+            "warped": 2.0,
+            "swap": 1.0,
+            "decoded": 0.5,
+            "side": 0.25,
             "matte": 1.0,
             "masks": 0.1,
             "smooth": 2.0,
-            "doubt": 0.05,
+            "confidence": 1.0,
         }
     )
     seed: int = 20261121
