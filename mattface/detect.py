@@ -17,6 +17,8 @@ OVERLAP = 0.3
 """Intersection over union above which two boxes are one face."""
 SIDES = (640, 1280, 1920)
 """Longest side of the picture as the network sees it: the first is the usual one, the others look for small faces."""
+TINY = 24
+"""Height of a face in the network's input below which its points are not to be trusted."""
 STRIDE = 32
 PARTS = {"scrfd": "insightface-detector", "centerface": "centerface"}
 """Detector name -> weight name, strongest first."""
@@ -175,11 +177,16 @@ class Detector:
         return sorted(faces, key=lambda face: -float(np.prod(face.box[2:] - face.box[:2])))
 
     def _upright(self, rgb: np.ndarray) -> Candidates:
+        """Faces of the picture as it is; the next larger size is tried while even the largest face is tiny."""
         longest = max(rgb.shape[:2])
+        found = Candidates(np.zeros((0, 4)), np.zeros(0), np.zeros((0, 5, 2)))
         for side in SIDES:
-            found = self._at(rgb, np.eye(3), rgb.shape[:2], min(side / longest, max(1.0, side / SIDES[0])))
-            if len(found.scores):
-                break
+            scale = min(side / longest, max(1.0, side / SIDES[0]))
+            seen = self._at(rgb, np.eye(3), rgb.shape[:2], scale)
+            if len(seen.scores):
+                found = seen
+                if (seen.boxes[:, 3] - seen.boxes[:, 1]).max() * scale >= TINY:
+                    break
         return found
 
     def _turned(self, rgb: np.ndarray, angles: tuple[int, ...]) -> Candidates:

@@ -1,0 +1,64 @@
+"""What several tests share: reference data where it is at hand, test photographs, perception parts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mattface import weights
+from mattface.vocabulary import Face
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of the reference data: $MATTFACE_SHARED, or ../shared beside the checkout."""
+    folder = Path(os.environ.get("MATTFACE_SHARED") or ROOT.parent / "shared")
+    if not folder.is_dir():
+        pytest.skip("no reference data: set MATTFACE_SHARED to its folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def need() -> Callable[..., None]:
+    """need("centerface", ...) skips the test when one of these weights is not on this machine."""
+
+    def check(*names: str) -> None:
+        for name in names:
+            if not weights.present(name):
+                pytest.skip(f"no weights {name}: {weights.card(name).how}")
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def astronaut() -> np.ndarray:
+    """(512, 512, 3) uint8 photograph out of scikit-image: one frontal face."""
+    data = pytest.importorskip("skimage.data", reason="scikit-image is not installed")
+    return np.ascontiguousarray(data.astronaut())
+
+
+@pytest.fixture(scope="session")
+def hopper() -> np.ndarray:
+    """(600, 512, 3) uint8 photograph out of matplotlib: one frontal face with glasses."""
+    cbook = pytest.importorskip("matplotlib.cbook", reason="matplotlib is not installed")
+    image = pytest.importorskip("PIL.Image")
+    with cbook.get_sample_data("grace_hopper.jpg") as stream:
+        return np.array(image.open(stream).convert("RGB"))
+
+
+@pytest.fixture(scope="session")
+def faces(need: Callable[..., None], astronaut: np.ndarray, hopper: np.ndarray) -> dict[str, tuple[np.ndarray, Face]]:
+    """Both photographs with their face: "astronaut" and "hopper" -> (picture, face with mesh)."""
+    from mattface.detect import load_detector
+    from mattface.landmarks import load_landmarker
+
+    need("centerface", "face-mesh")
+    find, measure = load_detector("centerface"), load_landmarker("face-mesh")
+    pictures = {"astronaut": astronaut, "hopper": hopper}
+    return {name: (rgb, measure(rgb, find(rgb)[0])) for name, rgb in pictures.items()}
