@@ -1,30 +1,24 @@
 """mattface demo: an example pair, swapped both ways by every method that has weights.
 
 The pair is two public-domain photographs out of installed packages: matplotlib's Grace Hopper and scikit-image's
-astronaut (Eileen Collins). Their glasses, ages and light differ, which makes them an honest test.
+astronaut (Eileen Collins).
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mattface.errors import MattfaceError, WeightsError
+from mattface.errors import WeightsError
+from mattface.examples import example_pair
 from mattface.methods import METHODS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from mattface.vocabulary import Picture, SwapResult
-
-PAIR = {
-    "hopper": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
-    "astronaut": ("skimage", "data/astronaut.png"),
-}
-"""name -> (package, file inside it)."""
 
 TILE = 512
 MARGIN = 12
@@ -45,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
     from mattface import picture_io, weights
 
     start = time.perf_counter()
-    pictures = {name: picture_io.read(_packaged(*place)) for name, place in PAIR.items()}
+    pictures = {name: picture_io.read(path) for name, path in example_pair().items()}
     weights.pull(["embedded"])
     folder = Path(args.out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,15 +56,6 @@ def run(args: argparse.Namespace) -> None:
     sheet = folder / "contact-sheet.png"
     picture_io.write(picture_io.read(contact_sheet(rows)), sheet, overwrite=True)
     print(f"contact sheet: {sheet.resolve()}\ndone in {time.perf_counter() - start:.1f} s")
-
-
-def _packaged(package: str, file: str) -> Path:
-    """A file inside an installed package, which is not imported for it."""
-    spec = importlib.util.find_spec(package)
-    for place in (spec.submodule_search_locations or []) if spec else []:
-        if (Path(place) / file).is_file():
-            return Path(place) / file
-    raise MattfaceError(f"the demo needs {file} of {package}, which is not here. Type: pip install 'mattface[demo]'")
 
 
 def directions(pictures: dict[str, Picture]) -> list[tuple[str, str]]:
