@@ -33,5 +33,5 @@ def _inside(package: str, file: str) -> Path:
         if (Path(place) / file).is_file():
             return Path(place) / file
     raise MattfaceError(
-        f"expected the example picture {file} in {package}; not here. Type: pip install 'mattface[demo]'"
+        f"expected the picture {file} in {package}; not here. Type: pip install 'mattface[demo]'"
     )
