@@ -1,0 +1,386 @@
+"""The whole walk: read, detect, align, swap, paste. `load` builds a `Swapper` from a method's name."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+
+from mattface import align, cuda_ops, detect, embed, landmarks, paste, picture_io, pixels
+from mattface.errors import DeviceError, NoFaceError, UsageError, WeightsError
+from mattface.methods import METHODS
+from mattface.methods.contract import Method
+from mattface.vocabulary import Crop, Face, Identity, Picture, Swap, SwappedFace, SwapResult
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+UNSURE = 0.5  # presence of the landmark stage below which a note is made
+SMALL = 80  # pixels between the sides of a face's box below which a note is made
+
+
+def load(
+    method: str = "mesh",
+    weights: str | None = None,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype | None = None,
+    **options: Any,
+) -> Swapper:
+    """Builds a ready swapper with the strongest perception parts that are here.
+
+    Args:
+        method: name in `mattface.methods.METHODS`.
+        weights: name or path of the method's weights; None takes its default.
+        device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
+        dtype: "fp32" (default), "bf16" or "fp16" (CUDA only): the format in which the method's networks multiply.
+        options: of the method's builder.
+
+    Raises:
+        UsageError: unknown method, device, number format or option.
+        DeviceError: the device or the number format is not available here.
+        WeightsError: weights are missing; the message says what to type.
+    """
+    if method not in METHODS:
+        raise UsageError(f"expected a method, one of {', '.join(sorted(METHODS))}; got {method!r}.")
+    where = resolve_device(device)
+    kind = resolve_dtype(dtype, where)
+    module, builder = METHODS[method].split(":")
+    built = getattr(import_module(module), builder)(weights, where, kind, **options)
+    return Swapper(built, detect.load_detector(), landmarks.load_landmarker(), identity_part(where), where, kind)
+
+
+def identity_part(device: torch.device) -> embed.Embedder | None:
+    """The strongest identity network that is here, or None."""
+    here = any(usable for _, usable, _ in embed.available())
+    return embed.load_embedder(device=device) if here else None
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """"auto", "cpu", "cuda" or "cuda:N" as a device that is really here."""
+    text = str(device)
+    if text == "auto":
+        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        wanted = torch.device(text)
+    except RuntimeError as error:
+        raise UsageError(f"expected device auto, cpu, cuda or cuda:N; got {text!r}.") from error
+    if wanted.type == "cpu":
+        return torch.device("cpu")
+    if wanted.type != "cuda":
+        raise UsageError(f"expected device auto, cpu, cuda or cuda:N; got {text!r}.")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    index = wanted.index or 0
+    if index >= count:
+        raise DeviceError(f"expected CUDA device {index}; this torch sees {count}. Use --device cpu, or a CUDA build.")
+    return torch.device("cuda", index)
+
+
+def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    """A number format that the device computes in."""
+    names = {**DTYPES, **{kind: kind for kind in DTYPES.values()}, None: torch.float32}
+    if dtype not in names:
+        raise UsageError(f"expected dtype {', '.join(DTYPES)}; got {dtype!r}.")
+    kind = names[dtype]
+    if kind == torch.float16 and device.type == "cpu":
+        raise DeviceError("expected a CUDA device for fp16; got the CPU. Use --dtype fp32 or bf16.")
+    if kind == torch.bfloat16 and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise DeviceError(f"expected a GPU that computes in bf16; {torch.cuda.get_device_name(device)} does not. Use fp32.")
+    return kind
+
+
+@dataclass
+class Stopwatch:
+    """Seconds per stage, added up; waits for the GPU at both ends of a stage."""
+
+    device: torch.device
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Times what happens inside."""
+        self._wait()
+        start = time.perf_counter()
+        yield
+        self._wait()
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+class Swapper:
+    """Swaps faces in pictures. Build one with `mattface.load`, or hand it parts of your own.
+
+    Holds no state between calls: prepare a source once, swap it as often as you like, from any thread.
+
+    Attributes:
+        method: the swapping method.
+        detector, landmarker: perception parts.
+        embedder: identity network, or None; needed only for several sources and for the identity cosine.
+        device, dtype: where and in which number format the method's networks run.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        detector: detect.Detector,
+        landmarker: landmarks.Landmarker,
+        embedder: embed.Embedder | None,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.method = method
+        self.detector = detector
+        self.landmarker = landmarker
+        self.embedder = embedder
+        self.device, self.dtype = device, dtype
+
+    @torch.inference_mode()
+    def prepare(self, source: Any) -> Identity:
+        """Encodes a source person once. The largest face of every picture is used.
+
+        Args:
+            source: path, PIL image, (H, W, 3/4) RGB array or Picture; or a list of them, all of one person. Of several,
+                the normalised embeddings are averaged and normalised again, and the pixels of the one nearest to that
+                mean are used.
+
+        Raises:
+            NoFaceError: no face in one of them.
+            WeightsError: several sources, and no identity network is here.
+            InputError: a picture cannot be read.
+        """
+        sources = list(source) if isinstance(source, list | tuple) else [source]
+        if not sources:
+            raise UsageError("expected at least one source picture; got none.")
+        if len(sources) > 1 and self.embedder is None:
+            raise WeightsError(
+                f"averaging {len(sources)} sources needs an identity network; none is here. "
+                "Run: mattface weights pull identity-resnet, or pass one source."
+            )
+        crops, embeddings = [], []
+        for index, one in enumerate(sources):
+            picture = picture_io.read(one)
+            eight = eight_bit(picture.pixels)
+            face = self.landmarker(eight, self._faces(eight, f"source {index + 1}" if len(sources) > 1 else "source")[0])
+            crops.append(align.cut(picture.pixels, face, self.method.crop.template, self.method.crop.size))
+            if self.embedder is not None:
+                embeddings.append(self.embedder(eight, face))
+        mean, primary = mean_identity(embeddings)
+        return Identity(self.method.name, tuple(crops), primary, mean, self.method.encode(crops[primary]))
+
+    @torch.inference_mode()
+    def swap(self, source: Any, target: Any, face: str | int = "largest", measure: bool = True) -> SwapResult:
+        """Puts the source's face onto one or all faces of the target.
+
+        Args:
+            source: an `Identity` from `prepare`, or whatever `prepare` takes.
+            target: path, PIL image, (H, W, 3/4) RGB array (uint8, uint16, float32 in [0, 1]) or Picture.
+            face: "largest", "all", or the index of a face, largest first.
+            measure: report each face's identity cosine to the source where an identity network is here.
+
+        Returns:
+            The result in the target's own type, size and depth; outside the matte it equals the target bit for bit.
+
+        Raises:
+            NoFaceError: no face, or no face of that index, in a picture.
+            InputError: a picture cannot be read.
+            UsageError: an identity of another method, or an unknown choice of face.
+        """
+        watch = Stopwatch(self.device)
+        with watch.stage("prepare"):
+            identity = self._identity(source)
+        with watch.stage("read"):
+            picture = picture_io.read(target)
+            eight = eight_bit(picture.pixels)
+        with watch.stage("detect"):
+            found = choose(self._faces(eight, "target"), face)
+        result, matte = picture, np.zeros(picture.pixels.shape[:2], np.float32)
+        swapped: list[SwappedFace] = []
+        notes = list(picture.notes)
+        for index, one in found:
+            with watch.stage("landmarks"):
+                one = self.landmarker(eight, one)
+            notes += remarks(index, one, picture.size)
+            result, covered, done = self._one(result, index, one, identity, watch)
+            matte = np.maximum(matte, covered)
+            swapped.append(done)
+        if measure and identity.embedding is not None and self.embedder is not None:
+            with watch.stage("measure"):
+                self._add_cosines(self.embedder, result, eight, swapped, identity.embedding)
+        report = self._report(watch, notes, swapped)
+        return SwapResult(picture_io.to_caller(result, target), matte, tuple(swapped), report, result)
+
+    @torch.inference_mode()
+    def get(self, image_bgr: np.ndarray, target_face: Any, source_face: Identity, paste_back: bool = True) -> Any:
+        """The calling habit of insightface's swapper.
+
+        Args:
+            image_bgr: (H, W, 3) uint8 BGR.
+            target_face: an insightface face (`.bbox`, `.kps`, `.det_score`) or a `Face` of ours, in this image.
+            source_face: an `Identity` from `prepare`. An insightface source face holds an embedding, no pixels, and
+                these methods need the pixels.
+            paste_back: False returns the crop instead of the picture.
+
+        Returns:
+            (H, W, 3) uint8 BGR; or, without paste_back, the (S, S, 3) uint8 BGR crop and the (2, 3) matrix from image to
+            crop in cv2's convention (centre of the first pixel at 0).
+
+        Raises:
+            UsageError: other types.
+        """
+        if not isinstance(source_face, Identity):
+            raise UsageError(
+                f"source_face must be an Identity; got {type(source_face).__name__}. Call prepare(picture) once and "
+                "pass what it returns: an embedding alone holds no pixels to swap."
+            )
+        if not isinstance(image_bgr, np.ndarray) or image_bgr.dtype != np.uint8 or image_bgr.shape[2:] != (3,):
+            raise UsageError("image_bgr must be an HxWx3 uint8 array. Read it with cv2.imread.")
+        rgb = np.ascontiguousarray(image_bgr[..., ::-1])
+        face = self.landmarker(rgb, as_face(target_face))
+        watch = Stopwatch(self.device)
+        result, _, done = self._one(Picture(rgb), 0, face, self._identity(source_face), watch)
+        if paste_back:
+            return np.ascontiguousarray(result.pixels[..., ::-1])
+        matrix = np.linalg.inv(paste.HALF) @ done.image_to_crop @ paste.HALF
+        return np.ascontiguousarray(done.crop[..., ::-1]), matrix[:2]
+
+    def _identity(self, source: Any) -> Identity:
+        identity = source if isinstance(source, Identity) else self.prepare(source)
+        if identity.method != self.method.name:
+            raise UsageError(
+                f"this identity was prepared by {identity.method}; expected one of {self.method.name}. Prepare it again."
+            )
+        return identity
+
+    def _faces(self, rgb: np.ndarray, who: str) -> list[Face]:
+        found = self.detector(rgb)
+        if not found:
+            height, width = rgb.shape[:2]
+            raise NoFaceError(
+                f"expected a face in the {who}; {self.detector.name} found none in {width}x{height} pixels. "
+                "Use a picture where both eyes and the mouth show and the face is at least 20 pixels wide."
+            )
+        return found
+
+    def _one(
+        self, picture: Picture, index: int, face: Face, identity: Identity, watch: Stopwatch
+    ) -> tuple[Picture, np.ndarray, SwappedFace]:
+        """One face: align, swap, paste."""
+        with watch.stage("align"):
+            crop = align.cut(picture.pixels, face, self.method.crop.template, self.method.crop.size)
+        with watch.stage("swap"):
+            swap = self.method.swap(identity.encoded, crop)
+        with watch.stage("paste"):
+            result, matte = paste.paste(picture, swap, crop.image_to_crop)
+        report = {
+            "crop_size": crop.size,
+            "face_width": float(face.box[2] - face.box[0]),
+            "presence": face.presence,
+            "matte_share": float((matte > 0).mean()),
+        }
+        return result, matte, SwappedFace(index, face, crop.image_to_crop, crop_pixels(swap, crop), report)
+
+    @staticmethod
+    def _add_cosines(
+        embedder: embed.Embedder, result: Picture, before: np.ndarray, swapped: list[SwappedFace], source: np.ndarray
+    ) -> None:
+        """Cosine to the source of every swapped face, and of what was there before."""
+        after = eight_bit(result.pixels)
+        for one in swapped:
+            one.report["identity_cosine"] = float(embedder(after, one.face) @ source)
+            one.report["identity_cosine_before"] = float(embedder(before, one.face) @ source)
+
+    def _report(self, watch: Stopwatch, notes: Sequence[str], swapped: Sequence[SwappedFace]) -> dict[str, Any]:
+        parser = getattr(self.method, "parser", None)
+        return {
+            "method": self.method.name,
+            "weights": self.method.weights,
+            "device": str(self.device),
+            "dtype": next(name for name, kind in DTYPES.items() if kind == self.dtype),
+            "parts": {
+                "detector": self.detector.name,
+                "landmarks": self.landmarker.name,
+                "identity": None if self.embedder is None else self.embedder.name,
+                "parser": "mesh" if parser is None else parser.name,
+            },
+            "ops": {op: state["chosen"] for op, state in cuda_ops.available().items()},
+            "seconds": {name: round(value, 4) for name, value in watch.seconds.items()},
+            "faces": [one.report for one in swapped],
+            "notes": list(dict.fromkeys(notes)),
+        }
+
+
+def eight_bit(image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) of any supported type as uint8, for the perception parts."""
+    if image.dtype == np.uint8:
+        return image
+    if image.dtype == np.uint16:
+        return (image // 257).astype(np.uint8)
+    return np.rint(image * 255).astype(np.uint8)
+
+
+def crop_pixels(swap: Swap, target: Crop) -> np.ndarray:
+    """(S, S, 3) uint8: the swapped crop over the target's crop."""
+    matte = swap.matte.float().cpu()
+    return pixels.to_pixels(matte * swap.pixels.float().cpu() + (1 - matte) * target.pixels.cpu(), np.uint8)
+
+
+def mean_identity(embeddings: Sequence[np.ndarray]) -> tuple[np.ndarray | None, int]:
+    """Mean of unit vectors (D,), normalised again, and the index of the one nearest to it; (None, 0) for none."""
+    if not embeddings:
+        return None, 0
+    mean = np.mean(embeddings, axis=0)
+    mean = mean / max(float(np.linalg.norm(mean)), 1e-12)
+    return mean.astype(np.float32), int(np.argmax([e @ mean for e in embeddings]))
+
+
+def choose(faces: Sequence[Face], which: str | int) -> list[tuple[int, Face]]:
+    """The chosen faces with their indices.
+
+    Raises:
+        UsageError: `which` is neither "largest", "all" nor a whole number.
+        NoFaceError: no face of that index.
+    """
+    if which == "largest":
+        return [(0, faces[0])]
+    if which == "all":
+        return list(enumerate(faces))
+    if isinstance(which, bool) or not isinstance(which, int | np.integer):
+        raise UsageError(f'face must be "largest", "all" or a whole number from 0; got {which!r}.')
+    if not 0 <= which < len(faces):
+        sizes = ", ".join(f"{k}: {face.box[2] - face.box[0]:.0f} px wide" for k, face in enumerate(faces))
+        raise NoFaceError(f"expected a face {which} in the target; it has {len(faces)} ({sizes}). Use one of those.")
+    return [(int(which), faces[which])]
+
+
+def remarks(index: int, face: Face, size: tuple[int, int]) -> list[str]:
+    """What is worth knowing about a target face before one looks at the result."""
+    notes = []
+    width = float(face.box[2] - face.box[0])
+    if width < SMALL:
+        notes.append(f"face {index} is only {width:.0f} pixels wide: its landmarks are coarse")
+    if face.presence is not None and face.presence < UNSURE:
+        notes.append(f"face {index}: the landmark part is not sure ({face.presence:.2f}); look at the result")
+    points = face.points if face.mesh is None else face.mesh[:, :2]
+    if (points < 0).any() or (points > size).any():
+        notes.append(f"face {index} is cut by the frame: what lies beyond it was made up by mirroring")
+    return notes
+
+
+def as_face(face: Any) -> Face:
+    """A `Face` from ours or from insightface's (`bbox`, `kps`, `det_score`)."""
+    if isinstance(face, Face):
+        return face
+    box, points = getattr(face, "bbox", None), getattr(face, "kps", None)
+    if box is None or points is None or np.shape(points) != (5, 2):
+        raise UsageError(
+            f"target_face must be a Face or have bbox (4,) and kps (5, 2); got {type(face).__name__}. "
+            "Pass what the detector returns."
+        )
+    score = getattr(face, "det_score", None)
+    return Face(np.asarray(box, np.float64)[:4], 1.0 if score is None else float(score), np.asarray(points, np.float64))
