@@ -91,7 +91,7 @@ def crop_matrix(face: Face, template: str, size: int) -> np.ndarray:
     if template == "ffhq":
         return ffhq_matrix(face, size)
     if template == "arcface":
-        return HALF @ arcface_matrix(face.points - 0.5, size)
+        return similarity(face.points, arcface_template(size) + 0.5)
     raise UsageError(f"expected crop template ffhq or arcface; got {template!r}.")
 
 

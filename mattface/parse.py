@@ -51,7 +51,7 @@ def inner_face(mesh: np.ndarray, size: int, feather: float = FEATHER) -> torch.T
     filled[[0, -1]], filled[:, [0, -1]] = filled[[1, -2]], filled[:, [1, -2]]
     distance = cv2.distanceTransform(filled, cv2.DIST_L2, cv2.DIST_MASK_5)[1:-1, 1:-1]
     width = max(feather * float(np.sqrt(max(cv2.contourArea(outline), 1.0))), 1.0)
-    ramp = np.clip((distance - 0.5) / width, 0, 1)
+    ramp = np.clip((distance - 1.5) / width, 0, 1)  # filling and scaling up reach at most so far beyond the outline
     mask = torch.from_numpy(ramp * ramp * (3 - 2 * ramp))[None, None].float()
     if work == size:
         return mask

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from mattface import weights
-from mattface.data.templates import HALF, arcface_template, similarity
+from mattface.data.templates import arcface_template, similarity
 from mattface.embed import resnet
 from mattface.errors import UsageError
 from mattface.vocabulary import Face
@@ -142,7 +142,7 @@ def _resnet(device: torch.device) -> Embedder:
 
 
 def _framing_112(mesh: np.ndarray | None, points: np.ndarray) -> np.ndarray:
-    return HALF @ similarity(points - 0.5, arcface_template(PLAIN_CROP))
+    return similarity(points, arcface_template(PLAIN_CROP) + 0.5)
 
 
 def _arcface(device: torch.device) -> Embedder:
