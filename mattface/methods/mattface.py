@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +25,9 @@ from mattface.parse import inner_face
 from mattface.transfer.correspond import Correspond
 from mattface.transfer.idatt import LEVELS, PyramidIDATT
 from mattface.vocabulary import Crop, FeaturePyramid, Swap
+from mattface.weights import layouts
+
+OFFICIAL = "psp-ffhq"
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,13 @@ class MattfaceNetwork(nn.Module):
         return swap
 
 
+def target_mask(target: Crop) -> torch.Tensor:
+    """(1, 1, S, S) inner face of a target crop."""
+    if target.mesh is None:
+        raise UsageError("mattface needs dense landmarks of the target; got a crop without a mesh.")
+    return inner_face(target.mesh, target.size)
+
+
 def build_network(config: Config) -> MattfaceNetwork:
     """Builds the network with fresh weights."""
     _, coarse, medium, fine = config.widths
@@ -178,9 +189,7 @@ class MattfaceMethod:
 
     def swap(self, encoded: Encoded, target: Crop) -> Swap:
         """Swaps one target crop of the network's resolution."""
-        if target.mesh is None:
-            raise UsageError("mattface needs dense landmarks of the target; got a crop without a mesh.")
-        mask = inner_face(target.mesh, target.size).to(self.device)
+        mask = target_mask(target).to(self.device)
         with self._precision():
             return self.network(encoded, target.pixels.to(self.device), mask)
 
@@ -188,19 +197,96 @@ class MattfaceMethod:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
 
-def build(weights: str | None, device: torch.device, dtype: torch.dtype, **options: Any) -> MattfaceMethod:
+def build(
+    weights: str | None, device: torch.device, dtype: torch.dtype, transfer: str = "idatt"
+) -> MattfaceMethod | StyleMixMethod:
     """Builds the method from a checkpoint that carries its configuration.
 
     Args:
-        weights: name of registered weights or a path to a safetensors file; None takes mattface-demo.
+        weights: name of registered weights, a safetensors file, or a folder that holds one; None takes mattface-demo.
         device, dtype: where and in which number format the network runs.
-        options: `detail` ("flow" or "off") overrides the checkpoint's.
+        transfer: "idatt" (the paper), or "style-mix", which mixes W+ codes of the official pSp file instead.
+
+    Raises:
+        UsageError: an unknown transfer, or one that the weights cannot do.
+        WeightsError: weights that are missing, damaged, or without a trained IDATT.
     """
+    if transfer not in ("idatt", "style-mix"):
+        raise UsageError(f'transfer must be "idatt" or "style-mix"; got {transfer!r}.')
+    if transfer == "style-mix":
+        if weights not in (None, OFFICIAL):
+            raise UsageError(f'transfer "style-mix" runs on the weights {OFFICIAL}; got {weights!r}.')
+        return StyleMixMethod(*official_parts(), OFFICIAL, device, dtype)
+    if weights == OFFICIAL:
+        raise WeightsError(
+            f"{OFFICIAL} holds encoder and generator, but no trained IDATT and no blend; both are needed to swap. "
+            'Train them, take --weights mattface-demo, or mix W+ codes instead: --transfer style-mix (Python: '
+            'transfer="style-mix").'
+        )
     name = weights or "mattface-demo"
-    tensors, metadata = registry.load_tensors(name)
+    tensors, metadata = registry.load_tensors(checkpoint_in(name))
     if "config" not in metadata:
         raise WeightsError(f"{name} must carry a mattface configuration in its metadata; got none. Train or pull one.")
-    config = Config.from_json(metadata["config"])
-    network = build_network(config)
-    network.load_state_dict({k: v.float() for k, v in tensors.items()})
+    network = build_network(Config.from_json(metadata["config"]))
+    registry.load_strictly(network, {k: v.float() for k, v in tensors.items()}, name)
     return MattfaceMethod(network, name, device, dtype)
+
+
+def checkpoint_in(name: str) -> str | Path:
+    """The one safetensors file of a folder; anything that is no folder is returned as it is."""
+    if not Path(name).is_dir():
+        return name
+    files = sorted(Path(name).glob("*.safetensors"))
+    if len(files) != 1:
+        raise WeightsError(f"{name} must hold one .safetensors file; found {len(files)}. Name the file itself.")
+    return files[0]
+
+
+def official_parts() -> tuple[Encoder, LatentHeads, SynthesisNetwork]:
+    """Encoder, latent heads and generator of the official pSp FFHQ file."""
+    state = registry.load_checkpoint(registry.find(OFFICIAL))
+    starts = bool(getattr(state.get("opts"), "get", lambda *_: True)("start_from_latent_avg", True))
+    parts = layouts.psp_file(state["state_dict"], state["latent_avg"], starts)
+    encoder, heads, generate = Encoder(), LatentHeads(), SynthesisNetwork()
+    synthesis = {k.removeprefix("synthesis."): v for k, v in parts.generator.items() if k.startswith("synthesis.")}
+    for network, tensors in ((encoder, parts.encoder), (heads, parts.heads), (generate, synthesis)):
+        registry.load_strictly(network, tensors, OFFICIAL)
+    return encoder, heads, generate
+
+
+class StyleMixMethod:
+    """Untrained stand-in for IDATT: the target's W+ code with the source's styles in the middle layers.
+
+    Coarse styles (0 to 3) carry pose, fine ones (10 to 17) colour and light; both stay the target's. The side image is
+    blended in under the inner-face mask. Identity moves only as far as pSp's inversion holds it.
+    """
+
+    name = "mattface"
+    crop = CropSpec("ffhq", 1024)
+    mixed = slice(4, 10)
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        invert: LatentHeads,
+        generate: SynthesisNetwork,
+        weights: str,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.parts = nn.ModuleList([encoder, invert, generate]).to(device).eval().requires_grad_(False)
+        self.encoder, self.invert, self.generate = encoder, invert, generate
+        self.weights, self.device, self.dtype = f"{weights}, style-mix", device, dtype
+
+    def encode(self, source: Crop) -> torch.Tensor:
+        """(1, L, D) W+ code of a crop."""
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return self.invert(self.encoder(resize(source.pixels.to(self.device), self.encoder.size)))
+
+    def swap(self, encoded: torch.Tensor, target: Crop) -> Swap:
+        """Mixes the codes, generates, and masks the inner face."""
+        w_plus = self.encode(target).clone()
+        w_plus[:, self.mixed] = encoded[:, self.mixed]
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            image = self.generate(w_plus).image
+        return Swap(resize(image.float(), target.size), target_mask(target).to(self.device))

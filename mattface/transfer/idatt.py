@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -59,7 +61,8 @@ class IDATT(nn.Module):
         v = torch.cat([v, where], dim=-1)  # (B, N, C/4 + 2): values and positions share one attention
         # Fused attention wants one width for all three; zeros added to queries and keys do not change their products.
         q, k = F.pad(q, (0, 2)), F.pad(k, (0, 2))
-        with torch.autocast(target.device.type, enabled=False):
+        kind = target.device.type
+        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
             moved = F.scaled_dot_product_attention(q.unsqueeze(1), k.unsqueeze(1), v.unsqueeze(1), scale=1.0)
         moved = moved.squeeze(1).transpose(1, 2).reshape(b, -1, h, w)
         values, flow = moved[:, :-2].to(target.dtype), moved[:, -2:]

@@ -1,0 +1,169 @@
+"""The mattface chain: official sizes, tiny networks end to end, checkpoints, and what is said when weights lack."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mattface.errors import UsageError, WeightsError
+from mattface.methods import mattface as method
+from mattface.methods.mattface import Config, MattfaceMethod, StyleMixMethod, build, build_network
+from mattface.vocabulary import Crop
+
+CPU = torch.device("cpu")
+TINY = Config(
+    resolution=64,
+    encoder_size=32,
+    stem=4,
+    widths=(4, 8, 8, 8),
+    units=(1, 1, 1, 1),
+    style=8,
+    head_width=8,
+    noise=False,
+    channels={4: 8, 8: 8, 16: 8, 32: 8, 64: 4},
+    detail_widths=(8, 8, 8),
+)
+
+
+def face_mesh(size: int) -> np.ndarray:
+    """A round face of 468 points in the middle of the crop."""
+    k = np.arange(468)
+    radius, angle = 0.3 * size * np.sqrt((k + 1) / 468), k * 2.4
+    return np.stack([size / 2 + radius * np.cos(angle), size / 2 + radius * np.sin(angle), 0 * angle], 1)
+
+
+def crop(seed: int, size: int = 64) -> Crop:
+    pixels = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    return Crop(pixels, np.eye(3), face_mesh(size), face_mesh(size)[:5, :2])
+
+
+def randomised(config: Config) -> method.MattfaceNetwork:
+    torch.manual_seed(0)
+    network = build_network(config)
+    for p in network.parameters():
+        if p.ndim > 1 and not p.any():
+            torch.nn.init.normal_(p, std=0.2)
+    for block in network.transfer.levels.values():
+        block.gamma.data.fill_(1.0)
+    return network.eval()
+
+
+def test_the_official_sizes_are_the_papers():
+    with torch.device("meta"):
+        network = build_network(Config(detail="off"))
+        image = torch.empty(1, 3, 1024, 1024)
+        pyramid = network.encode(image)
+    assert [tuple(x.shape[1:]) for x in pyramid.levels()] == [(128, 64, 64), (256, 32, 32), (512, 16, 16)]
+    assert network.invert.w_avg.shape == (18, 512)
+    assert network.generate.num_styles == 18
+    with torch.device("meta"):
+        swap = network(network.encode_source(image), image, torch.empty(1, 1, 1024, 1024))
+    assert swap.pixels.shape == (1, 3, 1024, 1024) and swap.matte.shape == (1, 1, 1024, 1024)
+
+
+@pytest.mark.parametrize("detail", ["flow", "off"])
+@pytest.mark.parametrize("levels", [("coarse", "medium", "fine"), ("fine",)])
+def test_chain_runs_in_every_form(detail, levels):
+    network = randomised(replace(TINY, detail=detail, levels=levels))
+    chain = MattfaceMethod(network, "tiny", CPU, torch.float32)
+    source, target = crop(0), crop(1)
+    swap = chain.swap(chain.encode(source), target)
+    assert swap.pixels.shape == (1, 3, 64, 64) and swap.matte.shape == (1, 1, 64, 64)
+    assert torch.isfinite(swap.pixels).all() and swap.matte.min() >= 0 and swap.matte.max() <= 1
+    other = chain.swap(chain.encode(crop(2)), target)
+    assert not torch.allclose(other.pixels, swap.pixels), "the source must matter"
+    assert ("flow" in swap.extras) == (detail == "flow")
+
+
+def test_matte_is_exactly_zero_away_from_the_face():
+    network = build_network(TINY).eval()
+    chain = MattfaceMethod(network, "tiny", CPU, torch.float32)
+    matte = chain.swap(chain.encode(crop(0)), crop(1)).matte[0, 0]
+    assert matte[:6].max() == 0 and matte[:, :6].max() == 0
+    assert matte[32, 32] == 1
+
+
+def test_bf16_stays_near_fp32():
+    network = randomised(TINY)
+    swaps = []
+    for dtype in (torch.float32, torch.bfloat16):
+        chain = MattfaceMethod(network, "tiny", CPU, dtype)
+        swaps.append(chain.swap(chain.encode(crop(0)), crop(1)).pixels.float())
+    scale = swaps[0].abs().mean()
+    assert 0 < (swaps[0] - swaps[1]).abs().mean() < 0.05 * scale
+
+
+def test_gradients_reach_every_trained_part():
+    network = randomised(TINY).train()
+    image, mask = torch.rand(2, 3, 64, 64) * 2 - 1, torch.rand(2, 1, 64, 64)
+    swap = network(network.encode_source(image.flip(0)), image, mask)
+    total = swap.pixels.square().sum() + swap.matte.sum() + swap.extras["decoded"].square().sum()
+    (total + swap.extras["side"].square().sum()).backward()
+    dead = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+    # the last level's own refinement and colour bias may be untouched by this objective, whole parts may not
+    parts = {n.split(".")[0] for n, p in network.named_parameters() if p.grad is not None and p.grad.any()}
+    assert parts == {"encoder", "transfer", "invert", "generate", "blend", "correspond"}
+    assert len(dead) < 0.05 * len(list(network.parameters())), dead
+
+
+def saved(tmp_path, config=TINY, metadata=None):
+    network = randomised(config)
+    path = tmp_path / "tiny.safetensors"
+    tensors = {k: v.contiguous() for k, v in network.state_dict().items()}
+    save_file(tensors, path, {"config": config.to_json()} if metadata is None else metadata)
+    return network, path
+
+
+def test_checkpoints_carry_their_configuration(tmp_path):
+    network, path = saved(tmp_path)
+    for where in (str(path), str(tmp_path)):
+        loaded = build(where, CPU, torch.float32)
+        assert loaded.network.config == TINY
+        for (name, a), b in zip(network.state_dict().items(), loaded.network.state_dict().values(), strict=True):
+            assert torch.equal(a, b), name
+
+
+def test_foreign_and_missing_checkpoints_are_refused(tmp_path):
+    _, path = saved(tmp_path, metadata={"hello": "world"})
+    with pytest.raises(WeightsError, match="configuration"):
+        build(str(path), CPU, torch.float32)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(WeightsError, match=r"one \.safetensors"):
+        build(str(tmp_path / "none"), CPU, torch.float32)
+    wrong = replace(TINY, style=16)
+    _, path = saved(tmp_path, metadata={"config": wrong.to_json()})
+    with pytest.raises(WeightsError):
+        build(str(path), CPU, torch.float32)
+
+
+def test_official_weights_without_idatt_say_what_to_do():
+    with pytest.raises(WeightsError, match=r"no trained IDATT.*style-mix"):
+        build("psp-ffhq", CPU, torch.float32)
+    with pytest.raises(UsageError, match="runs on the weights"):
+        build("mattface-demo", CPU, torch.float32, transfer="style-mix")
+    with pytest.raises(UsageError, match="transfer must be"):
+        build(None, CPU, torch.float32, transfer="magic")
+
+
+def test_style_mixing_takes_the_middle_styles_of_the_source():
+    network = randomised(replace(TINY, resolution=64))
+    mix = StyleMixMethod(network.encoder, network.invert, network.generate, "tiny", CPU, torch.float32)
+    seen = []
+    network.generate.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    source, target = crop(0), crop(1)
+    with torch.inference_mode():
+        encoded = mix.encode(source)
+        swap = mix.swap(encoded, target)
+        own = mix.encode(target)
+    assert torch.equal(seen[0][:, 4:10], encoded[:, 4:10]) and torch.equal(seen[0][:, :4], own[:, :4])
+    assert not torch.allclose(encoded, own)
+    assert swap.pixels.shape == (1, 3, 64, 64) and swap.matte.max() == 1
+
+
+def test_wrong_configurations_are_refused():
+    with pytest.raises(UsageError, match="detail"):
+        replace(TINY, detail="some")
+    with pytest.raises(UsageError, match="reach resolution"):
+        replace(TINY, resolution=128)
