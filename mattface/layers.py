@@ -60,6 +60,8 @@ class EqualConv2d(nn.Module):
         clamp: limit of the result before `gain`; None for no limit.
     """
 
+    blur: torch.Tensor
+
     def __init__(
         self,
         inputs: int,
@@ -73,7 +75,7 @@ class EqualConv2d(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
-        self.register_buffer("blur", setup_filter(BLUR) if down > 1 else None, persistent=False)
+        self.register_buffer("blur", setup_filter(BLUR), persistent=False)
         self.down, self.act, self.clamp = down, act, clamp
         self.weight_gain = 1 / math.sqrt(inputs * kernel * kernel)
 

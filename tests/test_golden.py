@@ -53,6 +53,12 @@ def middle(image: torch.Tensor) -> torch.Tensor:
     return image[:, :, 448:576, 448:576]
 
 
+def mapping_outputs(w_plus: torch.Tensor, average: torch.Tensor, expected: dict[str, np.ndarray]) -> dict:
+    """Truncated styles, and what is left without the average, which is thirty times larger than the rest."""
+    expected["mapping_offset"] = expected["mapping_w"] - 0.3 * average.numpy()
+    return {"mapping_w": w_plus, "mapping_offset": w_plus - 0.3 * average}
+
+
 def test_nvidia_64() -> None:
     state, expected = original("stylegan2_nvidia_64", True)
     net = build_generator(64, 64, 3, channel_base=2048, channel_max=64)
@@ -60,8 +66,9 @@ def test_nvidia_64() -> None:
     w_plus = seeded_input("nv64_w", (1, 10, 64))
     image = net.synthesis(w_plus).image
     pair = net.synthesis(w_plus.expand(2, -1, -1)).image  # the path of larger batches
+    styles = net.mapping(seeded_input("nv64_z", (2, 64)), truncation_psi=0.7)
     got = {
-        "mapping_w": net.mapping(seeded_input("nv64_z", (2, 64)), truncation_psi=0.7),
+        **mapping_outputs(styles, net.mapping.w_avg, expected),
         "img_const": image,
         "img_none": net.synthesis(w_plus, noise="none").image,
         **statistics(image, "img_const_"),
@@ -87,8 +94,9 @@ def test_nvidia_1024() -> None:
     net.load_state_dict(layouts.nvidia_generator(state))
     w_plus = seeded_input("nv1024_w", (1, 18, 512))
     image, plain = net.synthesis(w_plus).image, net.synthesis(w_plus, noise="none").image
+    styles = net.mapping(seeded_input("nv1024_z", (2, 512)), truncation_psi=0.7)
     got = {
-        "mapping_w": net.mapping(seeded_input("nv1024_z", (2, 512)), truncation_psi=0.7),
+        **mapping_outputs(styles, net.mapping.w_avg, expected),
         "img_const_crop": middle(image),
         "img_const_small": F.avg_pool2d(image, 16),
         "img_none_crop": middle(plain),

@@ -88,6 +88,9 @@ class SynthesisLayer(nn.Module):
         use_noise: False leaves noise buffer and strength out.
     """
 
+    blur: torch.Tensor
+    noise_const: torch.Tensor
+
     def __init__(
         self, inputs: int, outputs: int, w_dim: int, resolution: int, up: int, clamp: float | None, use_noise: bool
     ) -> None:
@@ -97,7 +100,7 @@ class SynthesisLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.resolution, self.up = resolution, up
         self.clamp = None if clamp is None else clamp * math.sqrt(2)
-        self.register_buffer("blur", setup_filter(BLUR) if up > 1 else None, persistent=False)
+        self.register_buffer("blur", setup_filter(BLUR), persistent=False)
         self.use_noise = use_noise
         if use_noise:
             self.register_buffer("noise_const", torch.randn(resolution, resolution))
@@ -172,6 +175,8 @@ class SynthesisBlock(nn.Module):
         clamp: see `SynthesisLayer`.
         use_noise: see `SynthesisLayer`.
     """
+
+    blur: torch.Tensor
 
     def __init__(
         self, inputs: int, outputs: int, w_dim: int, resolution: int, clamp: float | None, use_noise: bool
