@@ -149,7 +149,7 @@ class Detector:
         self.name = name
         self.network = network
 
-    def __call__(self, rgb: np.ndarray) -> list[Face]:
+    def __call__(self, rgb: np.ndarray, thorough: bool = True) -> list[Face]:
         """Faces of a picture, largest first.
 
         Looks upright first, at the usual size and then larger for small faces; when that finds nothing, or only points
@@ -157,6 +157,7 @@ class Detector:
 
         Args:
             rgb: (H, W, 3) uint8.
+            thorough: False looks once, upright and at the usual size (video: the next frame is another chance).
 
         Returns:
             Faces in pixels of the picture; empty when there is none.
@@ -166,8 +167,8 @@ class Detector:
         """
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
             raise UsageError(f"expected HxWx3 uint8 RGB; got {rgb.shape} {rgb.dtype}. Convert the picture first.")
-        found = self._upright(rgb)
-        if not any(plausible(points) for points in found.points):
+        found = self._upright(rgb, SIDES if thorough else SIDES[:1])
+        if thorough and not any(plausible(points) for points in found.points):
             for angles in ((90, 180, 270), (45, 135, 225, 315)):
                 turned = self._turned(rgb, angles)
                 if len(turned.scores):
@@ -176,11 +177,11 @@ class Detector:
         faces = [Face(b, float(s), p) for b, s, p in zip(found.boxes, found.scores, found.points, strict=True)]
         return sorted(faces, key=lambda face: -float(np.prod(face.box[2:] - face.box[:2])))
 
-    def _upright(self, rgb: np.ndarray) -> Candidates:
+    def _upright(self, rgb: np.ndarray, sides: tuple[int, ...]) -> Candidates:
         """Faces of the picture as it is; the next larger size is tried while even the largest face is tiny."""
         longest = max(rgb.shape[:2])
         found = Candidates(np.zeros((0, 4)), np.zeros(0), np.zeros((0, 5, 2)))
-        for side in SIDES:
+        for side in sides:
             scale = min(side / longest, max(1.0, side / SIDES[0]))
             seen = self._at(rgb, np.eye(3), rgb.shape[:2], scale)
             if len(seen.scores):

@@ -95,6 +95,20 @@ def test_turned_copies_map_back() -> None:
     np.testing.assert_allclose(face.box, [60.5, 90.5, 120.5, 150.5], atol=2)
 
 
+def test_quick_look_is_one_look() -> None:
+    shapes = []
+
+    def network(rgb: np.ndarray) -> Candidates:
+        shapes.append(rgb.shape)
+        return Candidates(np.zeros((0, 4)), np.zeros(0), np.zeros((0, 5, 2)))
+
+    picture = np.zeros((480, 1000, 3), np.uint8)
+    assert Detector("test", network)(picture, thorough=False) == []
+    assert shapes == [(320, 640, 3)], "640 wide, sides padded to multiples of 32"
+    assert Detector("test", network)(picture) == []
+    assert len(shapes) == 1 + len(detect.SIDES) + 7
+
+
 @pytest.mark.parametrize(
     "bad",
     [np.zeros((8, 8)), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3), np.float32)],
