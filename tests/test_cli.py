@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 
 import mattface
-from mattface import cli, picture_io
+from mattface import cli, picture_io, weights
 from mattface.cli.demo import contact_sheet, directions
+from mattface.cli.loading import load
 from mattface.cli.swap import plain
 from mattface.errors import DeviceError, InputError, MattfaceError, NoFaceError, UsageError, WeightsError
+from mattface.examples import example_pair
 from mattface.vocabulary import Face, Picture, SwappedFace, SwapResult
 
 ENVIRONMENT = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
@@ -347,3 +349,85 @@ def test_every_command_is_documented() -> None:
     choices = next(a for a in actions if isinstance(a, argparse._SubParsersAction)).choices
     assert set(choices) == {"swap", "doctor", "weights", "demo"}
     assert all(command.description for command in choices.values())
+
+
+def test_native_chatter_is_held_back_and_the_rest_passed_on(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    def noisy(**_: Any) -> str:
+        os.write(2, b"INFO: I am here\nWARNING: look out\n")
+        return "swapper"
+
+    monkeypatch.setattr(mattface, "load", noisy)
+    assert load() == "swapper"
+    assert capfd.readouterr().err == "WARNING: look out\n"
+
+
+def needs(*names: str) -> None:
+    """Skips the test when weights are not here."""
+    missing = [name for name in names if not weights.present(name)]
+    if missing:
+        pytest.skip(f"weights are missing: mattface weights pull {' '.join(missing)}")
+
+
+def test_a_real_swap(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    needs("centerface", "face-mesh")
+    pair = example_pair()
+    files = ["-s", str(pair["astronaut"]), "-t", str(pair["hopper"]), "-o", str(tmp_path / "o.png")]
+    more = ["--method", "mesh", "--matte", str(tmp_path / "m.tif"), "--report", str(tmp_path / "r.json")]
+    assert cli.main(["swap", *files, *more]) == 0
+    assert capfd.readouterr().err == ""
+    before, after = picture_io.read(pair["hopper"]), picture_io.read(tmp_path / "o.png")
+    matte = picture_io.read(tmp_path / "m.tif").pixels[..., 0]
+    assert 0.02 < (matte > 0).mean() < 0.5
+    assert np.array_equal(after.pixels[matte == 0], before.pixels[matte == 0])
+    assert np.abs(after.pixels[matte > 0.9].astype(int) - before.pixels[matte > 0.9]).mean() > 10
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["parts"]["detector"] in ("centerface", "scrfd")
+    assert np.shape(report["faces"][0]["image_to_crop"]) == (3, 3)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (64, 48)])
+def test_no_face_is_four(tmp_path: Path, capfd: pytest.CaptureFixture, size: tuple[int, int]) -> None:
+    needs("centerface", "face-mesh")
+    picture_io.write(Picture(np.full((size[1], size[0], 3), 120, np.uint8)), tmp_path / "t.png")
+    files = ["-s", str(example_pair()["hopper"]), "-t", str(tmp_path / "t.png"), "-o", str(tmp_path / "o.png")]
+    assert cli.main(["swap", *files, "--method", "mesh"]) == 4
+    assert capfd.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "o.png").exists()
+
+
+def test_missing_parts_are_five(tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: Any) -> None:
+    monkeypatch.setenv("MATTFACE_HOME", str(tmp_path / "empty"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    pair = [str(path) for path in example_pair().values()]
+    assert cli.main(["swap", "-s", pair[0], "-t", pair[1], "-o", str(tmp_path / "o.png"), "--method", "mesh"]) == 5
+    assert "mattface weights pull" in capfd.readouterr().err
+
+
+def test_absent_cuda_is_six(tmp_path: Path) -> None:
+    pair = [str(path) for path in example_pair().values()]
+    files = ["-s", pair[0], "-t", pair[1], "-o", str(tmp_path / "o.png")]
+    assert cli.main(["swap", *files, "--method", "mesh", "--device", "cuda:99"]) == 6
+
+
+def test_demo_writes_a_sheet_and_says_how_it_went(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    needs(*weights.expand(["embedded"]))
+    assert cli.main(["demo", "--out", str(tmp_path / "new" / "demo")]) == 0
+    said = capfd.readouterr().out
+    sheet = tmp_path / "new" / "demo" / "contact-sheet.png"
+    for words in (
+        str(sheet),
+        "mesh-hopper-onto-astronaut.png",
+        "device: cpu" if not cuda() else "cuda",
+        "upfirdn2d",
+        "seconds",
+    ):
+        assert words in said
+    assert picture_io.read(sheet).pixels.shape[0] > 1000
+
+
+def cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

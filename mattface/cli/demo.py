@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 TILE = 512
 MARGIN = 12
 CAPTION = 26
+HEAD = 2.2
+"""Side of a close-up, in sides of the face's box."""
 
 
 def add_parser(commands: Any) -> None:
@@ -49,12 +52,8 @@ def run(args: argparse.Namespace) -> None:
             results[method] = swap_both_ways(method, pictures, args.device, folder)
         except WeightsError as error:
             print(f"{method}: left out. {error}")
-    rows = []
-    for index, (source, target) in enumerate(directions(pictures)):
-        tiles = {f"source: {source}": pictures[source], f"target: {target}": pictures[target]}
-        rows.append(tiles | {method: both[index].picture for method, both in results.items()})
     sheet = folder / "contact-sheet.png"
-    picture_io.write(picture_io.read(contact_sheet(rows)), sheet, overwrite=True)
+    picture_io.write(picture_io.read(contact_sheet(rows(pictures, results))), sheet, overwrite=True)
     print(f"contact sheet: {sheet.resolve()}\ndone in {time.perf_counter() - start:.1f} s")
 
 
@@ -66,11 +65,11 @@ def directions(pictures: dict[str, Picture]) -> list[tuple[str, str]]:
 
 def swap_both_ways(method: str, pictures: dict[str, Picture], device: str, folder: Path) -> list[SwapResult]:
     """Swaps, writes each result as a PNG, and prints where it is and how it went."""
-    import mattface
     from mattface import picture_io
+    from mattface.cli.loading import load
 
     start = time.perf_counter()
-    swapper = mattface.load(method, device=device)
+    swapper = load(method, device=device)
     print(f"{method}: loaded in {time.perf_counter() - start:.2f} s")
     results = []
     for source, target in directions(pictures):
@@ -92,6 +91,25 @@ def _flat(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
+def rows(pictures: dict[str, Picture], results: dict[str, list[SwapResult]]) -> list[dict[str, Picture]]:
+    """Close-ups of source, target and every method's result, a row for each direction."""
+    some = next(iter(results.values()))
+    boxes = {target: some[k].faces[0].face.box for k, (_, target) in enumerate(directions(pictures))}
+    table = []
+    for k, (source, target) in enumerate(directions(pictures)):
+        row = {f"source: {source}": close_up(pictures[source], boxes[source])}
+        row[f"target: {target}"] = close_up(pictures[target], boxes[target])
+        table.append(row | {m: close_up(both[k].picture, boxes[target]) for m, both in results.items()})
+    return table
+
+
+def close_up(picture: Picture, box: Any) -> Picture:
+    """A square around a face, as far as the picture goes; the box is left, top, right, bottom in pixels."""
+    (x, y), half = (box[:2] + box[2:]) / 2, HEAD * max(box[2:] - box[:2]) / 2
+    left, top = max(0, round(x - half)), max(0, round(y - half))
+    return replace(picture, pixels=picture.pixels[top : round(y + half), left : round(x + half)], alpha=None)
+
+
 def contact_sheet(rows: list[dict[str, Picture]]) -> Image:
     """Labelled tiles, one row after the other.
 
@@ -101,7 +119,7 @@ def contact_sheet(rows: list[dict[str, Picture]]) -> Image:
     Returns:
         An RGB image; every picture is fitted into a square of `TILE` pixels.
     """
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw, ImageFont, ImageOps
 
     from mattface.picture_io import to_pil
 
@@ -114,6 +132,6 @@ def contact_sheet(rows: list[dict[str, Picture]]) -> Image:
             left, top = MARGIN + x * (TILE + MARGIN), MARGIN + y * step
             draw.text((left, top), label, fill="black", font=font)
             image = to_pil(picture).convert("RGB")
-            image.thumbnail((TILE, TILE), Image.Resampling.LANCZOS)
+            image = ImageOps.contain(image, (TILE, TILE), Image.Resampling.LANCZOS)
             sheet.paste(image, (left + (TILE - image.width) // 2, top + CAPTION + (TILE - image.height) // 2))
     return sheet

@@ -115,7 +115,9 @@ def lines(found: dict[str, Any]) -> list[str]:
         out.append(f"  {op:24} {state['chosen']}" + (f" ({missing})" if missing else ""))
     out += ["", "parts (the first usable one runs)"]
     for stage, parts in found["parts"].items():
-        out += [f"  {stage:12} {p['part']:11} {'usable' if p['usable'] else p['note']}" for p in parts]
+        out += [
+            f"  {stage:12} {p['part']:12} {'usable' if p['usable'] else 'weights missing, see below'}" for p in parts
+        ]
     return [*out, "", "methods", "  " + ", ".join(found["methods"]), "", "weights", *_weight_lines(found["weights"])]
 
 

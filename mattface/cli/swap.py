@@ -79,8 +79,8 @@ def _device(text: str) -> str:
 
 def run(args: argparse.Namespace) -> None:
     """Reads, swaps, writes."""
-    import mattface
     from mattface import picture_io
+    from mattface.cli.loading import load
 
     start = time.perf_counter()
     _check_places(args)
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> None:
         target = picture_io.read(args.target, args.allow_huge)
         step("loading")
         chosen = {"method": args.method} if args.method else {}
-        swapper = mattface.load(**chosen, weights=args.weights, device=args.device, dtype=args.dtype)
+        swapper = load(**chosen, weights=args.weights, device=args.device, dtype=args.dtype)
         step("swapping")
         result = swapper.swap(swapper.prepare(sources), target, face=args.face)
         step("writing")
