@@ -52,7 +52,7 @@ def randomised(config: Config) -> method.MattfaceNetwork:
 
 def test_the_official_sizes_are_the_papers():
     with torch.device("meta"):
-        network = build_network(Config(detail="off"))
+        network = build_network(Config(detail="off")).to("meta")
         image = torch.empty(1, 3, 1024, 1024)
         pyramid = network.encode(image)
     assert [tuple(x.shape[1:]) for x in pyramid.levels()] == [(128, 64, 64), (256, 32, 32), (512, 16, 16)]
