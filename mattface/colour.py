@@ -44,7 +44,7 @@ def shrink(values: np.ndarray, side: int = WORK_SIDE) -> np.ndarray:
 
 
 def measure_light(pixels: np.ndarray, skin: np.ndarray, sigma: float, rounds: int = 3) -> Light:
-    """Estimates the local skin colour by normalised convolution of log colour, discounting what does not look like skin.
+    """Estimates the local skin colour by normalised convolution of log colour, discounting what does not look so.
 
     Brightness is local; hue is taken from a neighbourhood three times as wide, because light changes quickly over a
     face and skin does not.
@@ -101,7 +101,7 @@ def smooth(values: np.ndarray, weight: np.ndarray, sigma: float, base: np.ndarra
 
 
 def skin_distance(log: np.ndarray, local: np.ndarray) -> np.ndarray:
-    """How unlike the local skin a pixel is: darker (hair, shadow) counts, lighter less (highlights), other hues most."""
+    """How unlike the local skin a pixel is: darker (hair, shadow) counts, lighter less, other hues most."""
     difference = log - local
     light = difference.mean(-1)
     hue = difference - light[..., None]

@@ -41,7 +41,7 @@ def paste(picture: Picture, swap: Swap, image_to_crop: np.ndarray) -> tuple[Pict
     """
     pixels = picture.pixels
     if pixels.dtype not in PIXEL_TYPES:
-        raise UsageError(f"expected uint8, uint16 or float32 pixels; got {pixels.dtype}. Read pictures with picture_io.")
+        raise UsageError(f"expected uint8, uint16 or float32 pixels; got {pixels.dtype}. Read it with picture_io.")
     if swap.pixels.shape[0] != 1 or swap.matte.shape[0] != 1:
         raise UsageError(f"expected one swapped crop; got a batch of {swap.pixels.shape[0]}. Paste them one by one.")
     matrix = np.asarray(image_to_crop, np.float64)

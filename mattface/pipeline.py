@@ -60,7 +60,7 @@ def identity_part(device: torch.device) -> embed.Embedder | None:
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """"auto", "cpu", "cuda" or "cuda:N" as a device that is really here."""
+    """A device that is really here, from "auto", "cpu", "cuda" or "cuda:N"."""
     text = str(device)
     if text == "auto":
         return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
@@ -88,7 +88,7 @@ def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torc
     if kind == torch.float16 and device.type == "cpu":
         raise DeviceError("expected a CUDA device for fp16; got the CPU. Use --dtype fp32 or bf16.")
     if kind == torch.bfloat16 and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise DeviceError(f"expected a GPU that computes in bf16; {torch.cuda.get_device_name(device)} does not. Use fp32.")
+        raise DeviceError(f"expected a GPU with bf16; {torch.cuda.get_device_name(device)} has none. Use fp32.")
     return kind
 
 
@@ -166,7 +166,8 @@ class Swapper:
         for index, one in enumerate(sources):
             picture = picture_io.read(one)
             eight = eight_bit(picture.pixels)
-            face = self.landmarker(eight, self._faces(eight, f"source {index + 1}" if len(sources) > 1 else "source")[0])
+            name = f"source {index + 1}" if len(sources) > 1 else "source"
+            face = self.landmarker(eight, self._faces(eight, name)[0])
             crops.append(align.cut(picture.pixels, face, self.method.crop.template, self.method.crop.size))
             if self.embedder is not None:
                 embeddings.append(self.embedder(eight, face))
@@ -227,8 +228,8 @@ class Swapper:
             paste_back: False returns the crop instead of the picture.
 
         Returns:
-            (H, W, 3) uint8 BGR; or, without paste_back, the (S, S, 3) uint8 BGR crop and the (2, 3) matrix from image to
-            crop in cv2's convention (centre of the first pixel at 0).
+            (H, W, 3) uint8 BGR; or, without paste_back, the (S, S, 3) uint8 BGR crop and the (2, 3) matrix from image
+            to crop in cv2's convention (centre of the first pixel at 0).
 
         Raises:
             UsageError: other types.
@@ -253,7 +254,7 @@ class Swapper:
         identity = source if isinstance(source, Identity) else self.prepare(source)
         if identity.method != self.method.name:
             raise UsageError(
-                f"this identity was prepared by {identity.method}; expected one of {self.method.name}. Prepare it again."
+                f"this identity was prepared by {identity.method}; expected one of {self.method.name}. Prepare again."
             )
         return identity
 

@@ -1,7 +1,7 @@
 """mesh: dense correspondence, light matching and multi-band blending. Nothing is trained; any resolution.
 
-The honest yardstick: the source's own pixels, moved onto the target's mesh. It fails where the source does not show what
-the target needs (a face turned far away, hands or hair over the face, glasses in one of the two photos).
+The honest yardstick: the source's own pixels, moved onto the target's mesh. It fails where the source does not show
+what the target needs (a face turned far away, hands or hair over the face, glasses in one of the two photos).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from mattface import colour, mesh
 from mattface.errors import UsageError
 from mattface.methods.contract import CropSpec
-from mattface.parse import inner_face
+from mattface.parse import Parser, load_parser
 from mattface.vocabulary import Crop, Swap
 
 
@@ -62,8 +62,9 @@ class MeshMethod:
     weights: str | None = None
     crop = CropSpec("ffhq", None)
 
-    def __init__(self, config: Config, device: torch.device) -> None:
+    def __init__(self, config: Config, parser: Parser, device: torch.device) -> None:
         self.config = config
+        self.parser = parser
         self.device = device
 
     def encode(self, source: Crop) -> Encoded:
@@ -89,7 +90,7 @@ class MeshMethod:
         flow, visibility = mesh.flow(encoded.mesh, points, target.size)
         warped = resample(encoded.pixels, flow)
         regions = Regions.draw(points, target.size)
-        matte = inner_face(points, target.size)[0, 0].cpu().numpy() * visibility
+        matte = self.parser(target)[0, 0].numpy() * visibility
         matched, covered = self.match(warped, pixels, regions, visibility, height)
         matte = matte * (1 - covered) * self.openings(encoded.mesh, points, regions, height)
         blended = multiband(matched, pixels, matte, self.config.bands)
@@ -119,7 +120,7 @@ class MeshMethod:
         return colour.relight(warped, *full), cover
 
     def openings(self, source: np.ndarray, target: np.ndarray, regions: Regions, height: float) -> np.ndarray:
-        """(S, S) factor on the matte: the target keeps the inside of its mouth and its eyes where the source's do not fit."""
+        """(S, S) factor on the matte: mouth and eyes that do not fit stay the target's."""
         sigma = self.config.feather * height
         keep = np.ones_like(regions.mouth)
         keep -= mesh.blur(regions.mouth, sigma) * (1 - mouth_fit(source, target, self.config.mouth_open))
@@ -158,12 +159,13 @@ class Regions:
         ids = mesh.triangle_ids(points, size)
         region = np.where(ids >= 0, shape.region[ids], -1)
         mouth, left, right = ((region == k).astype(np.float32) for k in (mesh.MOUTH, mesh.LEFT_EYE, mesh.RIGHT_EYE))
-        across, down = np.abs(shape.mean[:, 0]), shape.mean[:, 1]  # in units of the mean face; eyes at -0.6, brows at -1
+        across, down = np.abs(shape.mean[:, 0]), shape.mean[:, 1]  # eyes at -0.6, brows at -1
         upper = mesh.ramp(-down, 1.03, 1.25)
         from_centre = np.select([down < -0.75, down < -0.4], [1.08, 0.98], 0.75)
         sides = mesh.ramp(across, from_centre, from_centre + 0.2)
         border, _ = mesh.interpolate(np.maximum(upper, sides)[:, None], points, size)
-        return cls((ids >= 0).astype(np.float32), (region == mesh.SKIN).astype(np.float32), mouth, (left, right), border[..., 0])
+        face, skin = (ids >= 0).astype(np.float32), (region == mesh.SKIN).astype(np.float32)
+        return cls(face, skin, mouth, (left, right), border[..., 0])
 
 
 def to_array(crop: Crop) -> np.ndarray:
@@ -174,7 +176,7 @@ def to_array(crop: Crop) -> np.ndarray:
 def required_mesh(crop: Crop, who: str) -> np.ndarray:
     """The crop's mesh, or UsageError."""
     if crop.mesh is None:
-        raise UsageError(f"mesh needs dense landmarks of the {who}; got a crop without a mesh. Run the landmark stage first.")
+        raise UsageError(f"mesh needs dense landmarks of the {who}; this crop has no mesh. Find landmarks first.")
     return np.asarray(crop.mesh, np.float64)
 
 
@@ -264,4 +266,4 @@ def build(weights: str | None, device: torch.device, dtype: torch.dtype, **optio
     unknown = sorted(set(options) - set(Config.__dataclass_fields__))
     if unknown:
         raise UsageError(f"mesh options are {', '.join(Config.__dataclass_fields__)}; got {', '.join(unknown)}.")
-    return MeshMethod(Config(**options), device)
+    return MeshMethod(Config(**options), load_parser(device=device), device)
