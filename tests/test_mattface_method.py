@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from mattface.errors import UsageError, WeightsError
 from mattface.methods import mattface as method
 from mattface.methods.mattface import Config, MattfaceMethod, StyleMixMethod, build, build_network
+from mattface.parse import Parser
 from mattface.vocabulary import Crop
 
 CPU = torch.device("cpu")
@@ -67,7 +68,7 @@ def test_the_official_sizes_are_the_papers():
 @pytest.mark.parametrize("levels", [("coarse", "medium", "fine"), ("fine",)])
 def test_chain_runs_in_every_form(detail, levels):
     network = randomised(replace(TINY, detail=detail, levels=levels))
-    chain = MattfaceMethod(network, "tiny", CPU, torch.float32)
+    chain = MattfaceMethod(network, Parser("mesh"), "tiny", CPU, torch.float32)
     source, target = crop(0), crop(1)
     swap = chain.swap(chain.encode(source), target)
     assert swap.pixels.shape == (1, 3, 64, 64) and swap.matte.shape == (1, 1, 64, 64)
@@ -79,7 +80,7 @@ def test_chain_runs_in_every_form(detail, levels):
 
 def test_matte_is_exactly_zero_away_from_the_face():
     network = build_network(TINY).eval()
-    chain = MattfaceMethod(network, "tiny", CPU, torch.float32)
+    chain = MattfaceMethod(network, Parser("mesh"), "tiny", CPU, torch.float32)
     matte = chain.swap(chain.encode(crop(0)), crop(1)).matte[0, 0]
     assert matte[:6].max() == 0 and matte[:, :6].max() == 0
     assert matte[32, 32] == 1
@@ -89,7 +90,7 @@ def test_bf16_stays_near_fp32():
     network = randomised(TINY)
     swaps = []
     for dtype in (torch.float32, torch.bfloat16):
-        chain = MattfaceMethod(network, "tiny", CPU, dtype)
+        chain = MattfaceMethod(network, Parser("mesh"), "tiny", CPU, dtype)
         swaps.append(chain.swap(chain.encode(crop(0)), crop(1)).pixels.float())
     scale = swaps[0].abs().mean()
     assert 0 < (swaps[0] - swaps[1]).abs().mean() < 0.05 * scale
@@ -149,7 +150,7 @@ def test_official_weights_without_idatt_say_what_to_do():
 
 def test_style_mixing_takes_the_middle_styles_of_the_source():
     network = randomised(replace(TINY, resolution=64))
-    mix = StyleMixMethod(network.encoder, network.invert, network.generate, "tiny", CPU, torch.float32)
+    mix = StyleMixMethod(network.encoder, network.invert, network.generate, Parser("mesh"), "tiny", CPU, torch.float32)
     seen = []
     network.generate.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     source, target = crop(0), crop(1)

@@ -21,7 +21,7 @@ from mattface.generate.synthesis import Noise, SynthesisNetwork, num_styles
 from mattface.invert import OFFICIAL_LEVELS, LatentHeads
 from mattface.layers import resize
 from mattface.methods.contract import CropSpec
-from mattface.parse import inner_face
+from mattface.parse import Parser, load_parser
 from mattface.transfer.correspond import Correspond
 from mattface.transfer.idatt import LEVELS, PyramidIDATT
 from mattface.vocabulary import Crop, FeaturePyramid, Swap
@@ -149,13 +149,6 @@ class MattfaceNetwork(nn.Module):
         return swap
 
 
-def target_mask(target: Crop) -> torch.Tensor:
-    """(1, 1, S, S) inner face of a target crop."""
-    if target.mesh is None:
-        raise UsageError("mattface needs dense landmarks of the target; got a crop without a mesh.")
-    return inner_face(target.mesh, target.size)
-
-
 def build_network(config: Config) -> MattfaceNetwork:
     """Builds the network with fresh weights."""
     _, coarse, medium, fine = config.widths
@@ -176,7 +169,10 @@ class MattfaceMethod:
 
     name = "mattface"
 
-    def __init__(self, network: MattfaceNetwork, weights: str, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, network: MattfaceNetwork, parser: Parser, weights: str, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.parser = parser
         self.network = network.to(device).eval().requires_grad_(False)
         self.crop = CropSpec("ffhq", network.config.resolution)
         self.weights = weights
@@ -189,7 +185,7 @@ class MattfaceMethod:
 
     def swap(self, encoded: Encoded, target: Crop) -> Swap:
         """Swaps one target crop of the network's resolution."""
-        mask = target_mask(target).to(self.device)
+        mask = self.parser(target).to(self.device)
         with self._precision():
             return self.network(encoded, target.pixels.to(self.device), mask)
 
@@ -216,7 +212,7 @@ def build(
     if transfer == "style-mix":
         if weights not in (None, OFFICIAL):
             raise UsageError(f'transfer "style-mix" runs on the weights {OFFICIAL}; got {weights!r}.')
-        return StyleMixMethod(*official_parts(), OFFICIAL, device, dtype)
+        return StyleMixMethod(*official_parts(), load_parser(device=device), OFFICIAL, device, dtype)
     if weights == OFFICIAL:
         raise WeightsError(
             f"{OFFICIAL} holds encoder and generator, but no trained IDATT and no blend; both are needed to swap. "
@@ -229,7 +225,7 @@ def build(
         raise WeightsError(f"{name} must carry a mattface configuration in its metadata; got none. Train or pull one.")
     network = build_network(Config.from_json(metadata["config"]))
     registry.load_strictly(network, {k: v.float() for k, v in tensors.items()}, name)
-    return MattfaceMethod(network, name, device, dtype)
+    return MattfaceMethod(network, load_parser(device=device), name, device, dtype)
 
 
 def checkpoint_in(name: str) -> str | Path:
@@ -270,12 +266,13 @@ class StyleMixMethod:
         encoder: Encoder,
         invert: LatentHeads,
         generate: SynthesisNetwork,
+        parser: Parser,
         weights: str,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
         self.parts = nn.ModuleList([encoder, invert, generate]).to(device).eval().requires_grad_(False)
-        self.encoder, self.invert, self.generate = encoder, invert, generate
+        self.encoder, self.invert, self.generate, self.parser = encoder, invert, generate, parser
         self.weights, self.device, self.dtype = f"{weights}, style-mix", device, dtype
 
     def encode(self, source: Crop) -> torch.Tensor:
@@ -289,4 +286,4 @@ class StyleMixMethod:
         w_plus[:, self.mixed] = encoded[:, self.mixed]
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             image = self.generate(w_plus).image
-        return Swap(resize(image.float(), target.size), target_mask(target).to(self.device))
+        return Swap(resize(image.float(), target.size), self.parser(target).to(self.device))
