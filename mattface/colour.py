@@ -14,6 +14,7 @@ import numpy as np
 
 WORK_SIDE = 256  # low frequencies are found at this resolution
 FLOOR = 4 / 255
+NOISE = 0.06  # brightness below which differences mean little
 DEEPEST_SHADE = -0.4  # natural logarithm
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, for gamma-encoded RGB
 
@@ -69,13 +70,14 @@ def measure_light(pixels: np.ndarray, skin: np.ndarray, sigma: float, rounds: in
     return Light(np.exp(local), np.clip(near, 0, 1), outlier)
 
 
-def reached(outlier: np.ndarray, face: np.ndarray, threshold: float) -> np.ndarray:
-    """Outliers that touch the outside of the face: hair and the like, but not brows, eyes or moles.
+def reached(outlier: np.ndarray, face: np.ndarray, threshold: float, gap: float) -> np.ndarray:
+    """Where outliers reach in from the outside of the face: hair, scarves and the like, but not brows, eyes or moles.
 
     Args:
         outlier: (h, w) from `Light`.
         face: (h, w) float, 0 outside the face.
         threshold: outlier value that counts.
+        gap: width in pixels of skin-coloured gaps that are closed (strands, patterns).
 
     Returns:
         (h, w) float32, 1 where an unbroken region of outliers leads to the outside.
@@ -84,7 +86,10 @@ def reached(outlier: np.ndarray, face: np.ndarray, threshold: float) -> np.ndarr
     beyond = (face <= 0).astype(np.uint8)
     _, labels = cv2.connectedComponents(np.maximum(strange, beyond), connectivity=4)
     touching = np.unique(labels[beyond > 0])
-    return cv2.dilate(np.isin(labels, touching).astype(np.float32), np.ones((3, 3), np.uint8))
+    side = 2 * max(1, round(gap / 2)) + 1
+    ball = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    found = cv2.morphologyEx(np.isin(labels, touching).astype(np.float32), cv2.MORPH_CLOSE, ball)
+    return cv2.dilate(found, np.ones((3, 3), np.uint8))
 
 
 def weighted_mean(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -103,8 +108,9 @@ def smooth(values: np.ndarray, weight: np.ndarray, sigma: float, base: np.ndarra
 def skin_distance(log: np.ndarray, local: np.ndarray) -> np.ndarray:
     """How unlike the local skin a pixel is: darker (hair, shadow) counts, lighter less, other hues most."""
     difference = log - local
-    light = difference.mean(-1)
-    hue = difference - light[..., None]
+    level, usual = (np.exp(m.mean(-1)) + NOISE for m in (log, local))
+    light = np.log(level / usual)
+    hue = difference - difference.mean(-1, keepdims=True)
     hue = np.sqrt((hue**2).sum(-1)) * np.exp(np.minimum(light, 0))  # hues of dark pixels are uncertain
     return np.sqrt((np.minimum(light, 0) / 0.35) ** 2 + (np.maximum(light, 0) / 0.8) ** 2 + (hue / 0.3) ** 2)
 

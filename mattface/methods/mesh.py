@@ -27,16 +27,15 @@ class Config:
     Attributes:
         light_radius: radius of the local light estimate, in face heights.
         local_light: largest local departure from the overall change of light, natural logarithm.
-        hair_low, hair_high: skin distance (see `colour.skin_distance`) where covering hair begins and is certain.
+        hair: skin distance (see `colour.skin_distance`) from which something covers the face.
         mouth_open: opening of the mouth (inner lips, in mouth widths) from which its inside is visible.
         bands: smallest side of the blending pyramid in pixels.
         feather: softness of inner borders (eyes, mouth, hair), in face heights.
     """
 
     light_radius: float = 0.10
-    local_light: float = 0.5
-    hair_low: float = 1.2
-    hair_high: float = 2.2
+    local_light: float = 0.9
+    hair: float = 1.2
     mouth_open: float = 0.06
     bands: int = 32
     feather: float = 0.008
@@ -107,15 +106,14 @@ class MeshMethod:
         """The warped source in the target's light, and where hair covers either face from its border."""
         config, size = self.config, pixels.shape[0]
         skin, face, border = regions.skin * visibility, regions.face, regions.border
-        small = [colour.shrink(m) for m in (warped, pixels, skin * (1 - 0.9 * border), face)]
+        small = [colour.shrink(m) for m in (warped, pixels, skin * (1 - 0.95 * border), face)]
         sigma = config.light_radius * height * small[0].shape[0] / size
         source, target = (colour.measure_light(p, small[2], sigma) for p in small[:2])
         wanted = colour.limited(source.colour, target.colour, small[2] * source.trust, config.local_light)
         full = [cv2.resize(m, (size, size), interpolation=cv2.INTER_CUBIC) for m in (source.colour, wanted)]
         cover = np.zeros_like(small[2])
         for light in (source, target):
-            connected = colour.reached(light.outlier, small[3], config.hair_low)
-            cover = np.maximum(cover, mesh.ramp(light.outlier, config.hair_low, config.hair_high) * connected)
+            cover = np.maximum(cover, colour.reached(light.outlier, small[3], config.hair, 0.8 * sigma))
         cover = cv2.resize(colour.blur(cover.astype(np.float32), 1.5), (size, size)) * border
         return colour.relight(warped, *full), cover
 
@@ -161,7 +159,7 @@ class Regions:
         mouth, left, right = ((region == k).astype(np.float32) for k in (mesh.MOUTH, mesh.LEFT_EYE, mesh.RIGHT_EYE))
         across, down = np.abs(shape.mean[:, 0]), shape.mean[:, 1]  # eyes at -0.6, brows at -1
         upper = mesh.ramp(-down, 1.03, 1.25)
-        from_centre = np.select([down < -0.75, down < -0.4], [1.08, 0.98], 0.75)
+        from_centre = np.select([down < -0.75, down < -0.4], [1.05, 0.95], 0.68)
         sides = mesh.ramp(across, from_centre, from_centre + 0.2)
         border, _ = mesh.interpolate(np.maximum(upper, sides)[:, None], points, size)
         face, skin = (ids >= 0).astype(np.float32), (region == mesh.SKIN).astype(np.float32)
