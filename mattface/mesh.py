@@ -117,7 +117,10 @@ def triangle_ids(mesh: np.ndarray, size: int, chosen: np.ndarray | None = None) 
 
 
 def barycentric(mesh: np.ndarray, ids: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(N, 3) weights of the corners of triangle ids (N,) at x, y (N,), clipped into the triangle."""
+    """(N, 3) weights of the corners of triangle ids (N,) at x, y (N,).
+
+    cv2 draws a triangle up to a pixel too large: weights may leave [0, 1], but not far, or slivers would run away.
+    """
     triangles = topology().triangles
     a, b, c = (mesh[triangles[:, k], :2] for k in range(3))
     area = signed_areas(mesh[:, :2])
@@ -130,7 +133,7 @@ def barycentric(mesh: np.ndarray, ids: np.ndarray, x: np.ndarray, y: np.ndarray)
     weights[:, 1] = table[:, 0] * dx + table[:, 1] * dy
     weights[:, 2] = table[:, 2] * dx + table[:, 3] * dy
     weights[:, 0] = 1 - weights[:, 1] - weights[:, 2]
-    np.clip(weights, 0, 1, out=weights)
+    np.clip(weights, -0.5, 1.5, out=weights)
     return weights / weights.sum(1, keepdims=True)
 
 

@@ -93,8 +93,8 @@ def unwarp(crop: np.ndarray, image_to_crop: np.ndarray, size: tuple[int, int], i
         (height, width[, 3]) float32; beyond the crop its border is repeated, a matte is 0.
     """
     finer = float(np.hypot(*image_to_crop[:2, 0]))
-    whole = max(1, int(finer))
-    if whole > 1:  # exact means of blocks first
+    whole = max(1, int(finer / 2))
+    if whole > 1:  # means of blocks take it to between two and four times as fine, a Gaussian does the rest
         side = crop.shape[0] // whole
         crop = cv2.resize(crop[: side * whole, : side * whole], (side, side), interpolation=cv2.INTER_AREA)
         image_to_crop = np.diag([1 / whole, 1 / whole, 1.0]) @ image_to_crop

@@ -1,0 +1,121 @@
+"""Correspondence between meshes: exact where it can be known, soft where the source cannot be seen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mattface import mesh
+from mattface.data.topology import LEFT_EYE, RIGHT_EYE
+
+SIZE = 256
+
+
+def face(yaw: float = 0.0, scale: float = 70.0, centre: tuple[float, float] = (128.0, 128.0)) -> np.ndarray:
+    """The mean face in pixels, turned about the vertical axis by `yaw` degrees."""
+    a = np.deg2rad(yaw)
+    turn = np.array([[np.cos(a), 0, -np.sin(a)], [0, 1, 0], [np.sin(a), 0, np.cos(a)]])
+    points = mesh.topology().mean @ turn.T * scale
+    points[:, :2] += centre
+    return points
+
+
+def grid(size: int) -> np.ndarray:
+    """(size, size, 2) pixel centres."""
+    axis = np.arange(size) + 0.5
+    return np.stack(np.meshgrid(axis, axis), -1)
+
+
+def test_topology_is_a_disc_that_faces_the_camera() -> None:
+    shape = mesh.topology()
+    edges = np.sort(shape.triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
+    unique, used = np.unique(edges, axis=0, return_counts=True)
+    assert len(np.unique(shape.triangles)) == 468
+    assert 468 - len(unique) + len(shape.triangles) == 1  # Euler: no holes, no handles
+    assert (used <= 2).all()
+    assert {tuple(e) for e in unique[used == 1]} == {
+        tuple(sorted(e)) for e in zip(shape.oval, np.roll(shape.oval, -1), strict=True)
+    }
+    assert (mesh.signed_areas(shape.mean[:, :2]) > 0).mean() > 0.9
+
+
+def test_mirror_and_regions_match_the_point_names() -> None:
+    shape = mesh.topology()
+    assert (shape.mirror[shape.mirror] == np.arange(468)).all()
+    np.testing.assert_allclose(shape.mean[shape.mirror], shape.mean * [-1, 1, 1], atol=1e-6)
+    for label, ring in ((mesh.LEFT_EYE, LEFT_EYE), (mesh.RIGHT_EYE, RIGHT_EYE)):
+        assert set(np.unique(shape.triangles[shape.region == label])) == set(ring)
+    assert set(np.unique(shape.triangles[shape.region == mesh.MOUTH])) == set(shape.lip_rings[-1].tolist())
+
+
+def test_flow_to_itself_is_the_identity() -> None:
+    flow, visibility = mesh.flow(face(), face(), SIZE)
+    inside = visibility > 0
+    error = np.abs(flow - grid(SIZE)).max(-1)
+    assert inside.mean() > 0.2
+    assert np.percentile(error, 99) < 0.02 and error.max() < 0.25  # slivers are not exact; outside it continues
+    assert np.median(visibility[inside]) > 0.99
+
+
+def test_flow_follows_a_similarity_to_a_source_of_another_size() -> None:
+    target = face()
+    angle = 0.4
+    linear = 2.5 * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    source = np.column_stack([target[:, :2] @ linear.T + [40, -10], target[:, 2] * 2.5])
+    flow, _ = mesh.flow(source, target, SIZE)
+    error = np.abs(flow - (grid(SIZE) @ linear.T + [40, -10])).max(-1)
+    assert np.percentile(error, 99) < 0.05 and error.max() < 2.5 * 0.25
+
+
+def test_flow_takes_points_to_points_under_an_expression() -> None:
+    target, source = face(), face()
+    chin = target[:, 1] > 128 + 50
+    source[chin, 1] += 6 * (target[chin, 1] - 178) / 50
+    flow, _ = mesh.flow(source, target, SIZE)
+    for point in (1, 168, 152, 33, 61):
+        x, y = target[point, :2]
+        found = flow[min(int(y - 1), SIZE - 1), int(x)]
+        assert np.linalg.norm(found - (source[point, :2] + [int(x) + 0.5 - x, int(y - 1) + 0.5 - y])) < 1.5
+
+
+def test_the_side_that_the_source_turns_away_is_left_to_the_target() -> None:
+    target = face()
+    _, seen = mesh.flow(face(yaw=50.0), target, SIZE)
+    _, mirrored = mesh.flow(face(yaw=-50.0), target, SIZE)
+    left, right = seen[:, :110].sum(), seen[:, 146:].sum()
+    assert max(left, right) > 2 * min(left, right)
+    np.testing.assert_allclose(mirrored[:, ::-1].sum(), seen.sum(), rtol=0.05)
+    steps = np.abs(np.diff(seen, axis=1))[:, 60:196]
+    assert steps[100:150].max() < 0.35  # the falloff inside the face is soft
+
+
+def test_a_profile_target_draws_no_back_faces() -> None:
+    ids = mesh.triangle_ids(face(yaw=70.0), SIZE)
+    drawn = np.unique(ids[ids >= 0])
+    assert (mesh.signed_areas(face(yaw=70.0)[:, :2])[drawn] > 0).all()
+    assert len(drawn) < len(mesh.topology().triangles)
+
+
+def test_the_visible_triangle_is_the_nearest() -> None:
+    turned = face(yaw=45.0)
+    ids = mesh.triangle_ids(turned, SIZE)
+    x, y = turned[1, :2]
+    around = ids[int(y) - 2 : int(y) + 3, int(x) - 2 : int(x) + 3]
+    nearest = [1 in mesh.topology().triangles[k] for k in np.unique(around[around >= 0])]
+    assert any(nearest)
+
+
+def test_nothing_in_the_frame_gives_no_visibility() -> None:
+    flow, visibility = mesh.flow(face(), face(centre=(2000.0, 2000.0)), 64)
+    assert visibility.max() == 0 and np.isfinite(flow).all()
+
+
+@pytest.mark.parametrize("bad", [np.zeros((68, 3)), np.full((468, 3), np.nan), np.zeros((468, 2))])
+def test_flow_refuses_other_meshes(bad: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="source_mesh must be a finite"):
+        mesh.flow(bad, face(), SIZE)
+
+
+def test_flow_refuses_an_empty_size() -> None:
+    with pytest.raises(ValueError, match="size must be"):
+        mesh.flow(face(), face(), 0)
