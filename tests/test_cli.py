@@ -363,15 +363,8 @@ def test_native_chatter_is_held_back_and_the_rest_passed_on(
     assert capfd.readouterr().err == "WARNING: look out\n"
 
 
-def needs(*names: str) -> None:
-    """Skips the test when weights are not here."""
-    missing = [name for name in names if not weights.present(name)]
-    if missing:
-        pytest.skip(f"weights are missing: mattface weights pull {' '.join(missing)}")
-
-
-def test_a_real_swap(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
-    needs("centerface", "face-mesh")
+def test_a_real_swap(need: Any, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    need("centerface", "face-mesh")
     pair = example_pair()
     files = ["-s", str(pair["astronaut"]), "-t", str(pair["hopper"]), "-o", str(tmp_path / "o.png")]
     more = ["--method", "mesh", "--matte", str(tmp_path / "m.tif"), "--report", str(tmp_path / "r.json")]
@@ -388,8 +381,8 @@ def test_a_real_swap(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (64, 48)])
-def test_no_face_is_four(tmp_path: Path, capfd: pytest.CaptureFixture, size: tuple[int, int]) -> None:
-    needs("centerface", "face-mesh")
+def test_no_face_is_four(need: Any, tmp_path: Path, capfd: pytest.CaptureFixture, size: tuple[int, int]) -> None:
+    need("centerface", "face-mesh")
     picture_io.write(Picture(np.full((size[1], size[0], 3), 120, np.uint8)), tmp_path / "t.png")
     files = ["-s", str(example_pair()["hopper"]), "-t", str(tmp_path / "t.png"), "-o", str(tmp_path / "o.png")]
     assert cli.main(["swap", *files, "--method", "mesh"]) == 4
@@ -411,8 +404,8 @@ def test_absent_cuda_is_six(tmp_path: Path) -> None:
     assert cli.main(["swap", *files, "--method", "mesh", "--device", "cuda:99"]) == 6
 
 
-def test_demo_writes_a_sheet_and_says_how_it_went(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
-    needs(*weights.expand(["embedded"]))
+def test_demo_writes_a_sheet_and_says_how_it_went(need: Any, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    need(*weights.expand(["embedded"]))
     assert cli.main(["demo", "--out", str(tmp_path / "new" / "demo")]) == 0
     said = capfd.readouterr().out
     sheet = tmp_path / "new" / "demo" / "contact-sheet.png"

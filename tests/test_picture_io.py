@@ -228,24 +228,34 @@ def test_cmyk_becomes_rgb_without_its_profile(tmp_path: Path, name: str) -> None
     picture_io.write(picture, tmp_path / "out.png")
 
 
-def _grey_profile() -> bytes:
-    """A grey profile whose tone curve is gamma 1 (linear light), built by hand: header, white point, curve."""
-    curve = b"curv" + bytes(4) + (1).to_bytes(4, "big") + (256).to_bytes(2, "big") + bytes(2)
-    white = b"XYZ " + bytes(4) + bytes.fromhex("0000f6d6000100000000d32d")
-    text = b"desc" + bytes(4) + (2).to_bytes(4, "big") + b"g\0" + bytes(80)
-    text += bytes(-len(text) % 4)
-    tags, offset, table = [(b"desc", text), (b"wtpt", white), (b"kTRC", curve)], 128 + 4 + 36, b""
+def _description() -> bytes:
+    return b"desc" + bytes(4) + (2).to_bytes(4, "big") + b"g\0" + bytes(82)
+
+
+def _white_point() -> bytes:
+    return b"XYZ " + bytes(4) + bytes.fromhex("0000f6d6000100000000d32d")
+
+
+def _profile(kind: bytes, tags: list[tuple[bytes, bytes]]) -> bytes:
+    """An ICC profile, version 2.1, of 12 bytes class, colour space and connection space, and its tags."""
+    offset, table = 128 + 4 + 12 * len(tags), b""
     for name, body in tags:
         table += name + offset.to_bytes(4, "big") + len(body).to_bytes(4, "big")
         offset += len(body)
-    body = (3).to_bytes(4, "big") + table + b"".join(b for _, b in tags)
+    body = len(tags).to_bytes(4, "big") + table + b"".join(b for _, b in tags)
     head = bytearray(128)
     head[0:4] = (128 + len(body)).to_bytes(4, "big")
     head[8:12] = bytes.fromhex("02100000")
-    head[12:24] = b"mntrGRAYXYZ "
+    head[12:24] = kind
     head[36:40] = b"acsp"
     head[68:80] = bytes.fromhex("0000f6d6000100000000d32d")
     return bytes(head) + body
+
+
+def _grey_profile() -> bytes:
+    """A grey profile whose tone curve is gamma 1 (linear light)."""
+    curve = b"curv" + bytes(4) + (1).to_bytes(4, "big") + (256).to_bytes(2, "big") + bytes(2)
+    return _profile(b"mntrGRAYXYZ ", [(b"desc", _description()), (b"wtpt", _white_point()), (b"kTRC", curve)])
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -259,21 +269,41 @@ def test_grey_goes_through_its_profile(dtype: Any) -> None:
     assert "profile" in notes[0]
 
 
-def test_cmyk_goes_through_its_profile(cmyk_profile: bytes | None) -> None:
-    if cmyk_profile is None:
-        pytest.skip("no CMYK profile is installed here")
+def _cmyk_profile() -> bytes:
+    """A small printer profile: a 2x2x2x2 table to Lab in which 100 % magenta and yellow print as pure blue.
+
+    No plain formula gives that colour, so a test sees whether the table was used.
+    """
+    from skimage.color import rgb2lab
+
+    corners = np.indices((2, 2, 2, 2)).reshape(4, -1).T
+    rgb = (1.0 - corners[:, :3]) * (1.0 - corners[:, 3:])
+    rgb[(corners == [0, 1, 1, 0]).all(-1)] = 0, 0, 1
+    lab = rgb2lab(rgb[None])[0] * [2.55, 1, 1] + [0, 128, 128]
+    straight = bytes(range(256))
+    table = b"mft1" + bytes(4) + bytes([4, 3, 2, 0])
+    table += b"".join(v.to_bytes(4, "big") for v in (65536, 0, 0, 0, 65536, 0, 0, 0, 65536))
+    table += straight * 4 + np.rint(lab).astype(np.uint8).tobytes() + straight * 3
+    return _profile(b"prtrCMYKLab ", [(b"desc", _description()), (b"wtpt", _white_point()), (b"A2B0", table)])
+
+
+def test_cmyk_goes_through_its_profile() -> None:
     ink = np.zeros((2, 2, 4), np.uint8)
     ink[0] = 0, 255, 255, 0
-    rgb, icc, _ = colour.to_rgb(ink, "cmyk", cmyk_profile)
+    rgb, icc, notes = colour.to_rgb(ink, "cmyk", _cmyk_profile())
     assert icc[16:20] == b"RGB "
-    assert rgb[1].min() > 245
-    assert rgb[0, 0, 0] > 200 > 90 > rgb[0, 0, 2]
+    assert rgb[1].min() > 250
+    assert rgb[0, 0, 2] > 245 > 120 > rgb[0, 0, 0]
+    assert "through its ICC profile" in notes[0]
 
 
-@pytest.fixture
-def cmyk_profile() -> bytes | None:
-    found = sorted(Path("/usr/share/color/icc").rglob("*.icc")) if Path("/usr/share/color/icc").is_dir() else []
-    return next((d for d in (p.read_bytes() for p in found) if d[16:20] == b"CMYK" and d[12:16] == b"prtr"), None)
+def test_cmyk_file_is_written_with_a_profile_that_fits(tmp_path: Path) -> None:
+    image = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    image.save(tmp_path / "a.tif", icc_profile=_cmyk_profile())
+    picture_io.write(picture_io.read(tmp_path / "a.tif"), tmp_path / "b.tif")
+    back = picture_io.read(tmp_path / "b.tif")
+    assert back.metadata["icc"][16:20] == b"RGB "
+    assert back.pixels[3, 3, 2] > 245
 
 
 def test_a_profile_of_another_colour_model_is_left_out_with_a_note() -> None:
