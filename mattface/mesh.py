@@ -191,7 +191,7 @@ def unhidden(mesh: np.ndarray, size: int = 192, tolerance: float = 0.06) -> np.n
     return 1 - ramp(behind, tolerance, 2 * tolerance)
 
 
-def ramp(value: np.ndarray, low: float, high: float) -> np.ndarray:
+def ramp(value: np.ndarray, low: float | np.ndarray, high: float | np.ndarray) -> np.ndarray:
     """Smooth step: 0 below low, 1 above high, 3t^2 - 2t^3 between."""
     t = np.clip((value - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)

@@ -110,12 +110,12 @@ class MeshMethod:
         sigma = config.light_radius * height * small[0].shape[0] / size
         source, target = (colour.measure_light(p, small[2], sigma) for p in small[:2])
         wanted = colour.limited(source.colour, target.colour, small[2] * source.trust, config.local_light)
-        full = [cv2.resize(m, (size, size), interpolation=cv2.INTER_CUBIC) for m in (source.colour, wanted)]
+        own, new = (cv2.resize(m, (size, size), interpolation=cv2.INTER_CUBIC) for m in (source.colour, wanted))
         cover = np.zeros_like(small[2])
         for light in (source, target):
             cover = np.maximum(cover, colour.reached(light.outlier, small[3], config.hair, 0.8 * sigma))
         cover = cv2.resize(colour.blur(cover.astype(np.float32), 1.5), (size, size)) * border
-        return colour.relight(warped, *full), cover
+        return colour.relight(warped, own, new), cover
 
     def openings(self, source: np.ndarray, target: np.ndarray, regions: Regions, height: float) -> np.ndarray:
         """(S, S) factor on the matte: mouth and eyes that do not fit stay the target's."""
@@ -191,8 +191,8 @@ def resample(pixels: np.ndarray, flow: np.ndarray) -> np.ndarray:
         side = max(1, round(pixels.shape[0] / shrink))
         flow = flow * (side / pixels.shape[0])
         pixels = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
-    centres = flow - np.float32(0.5)
-    sampled = cv2.remap(pixels, centres, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+    x, y = (np.ascontiguousarray(flow[..., k] - np.float32(0.5)) for k in range(2))
+    sampled = cv2.remap(pixels, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
     return np.clip(sampled, 0, 1)
 
 
