@@ -82,7 +82,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
 def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
     """A number format that the device computes in."""
     kind = DTYPES.get(dtype) if isinstance(dtype, str) else dtype or torch.float32
-    if kind not in DTYPES.values():
+    if kind is None or kind not in DTYPES.values():
         raise UsageError(f"expected dtype {', '.join(DTYPES)}; got {dtype!r}.")
     if kind == torch.float16 and device.type == "cpu":
         raise DeviceError("expected a CUDA device for fp16; got the CPU. Use --dtype fp32 or bf16.")

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from mattface import mesh
 from mattface.data.topology import LEFT_EYE, RIGHT_EYE
+from mattface.methods.mesh import Config, MeshMethod, mouth_fit
+from mattface.parse import Parser
+from mattface.vocabulary import Crop
 
 SIZE = 256
 
@@ -119,3 +123,27 @@ def test_flow_refuses_other_meshes(bad: np.ndarray) -> None:
 def test_flow_refuses_an_empty_size() -> None:
     with pytest.raises(ValueError, match="size must be"):
         mesh.flow(face(), face(), 0)
+
+
+def test_the_methods_maps_stay_in_their_ranges() -> None:
+    rng = np.random.default_rng(0)
+    crops = [
+        Crop(torch.from_numpy(rng.uniform(-1, 1, (1, 3, SIZE, SIZE))).float(), np.eye(3), points, points[:5, :2])
+        for points in (face(), face(yaw=15.0))
+    ]
+    method = MeshMethod(Config(), Parser("mesh"), torch.device("cpu"))
+    swap = method.swap(method.encode(crops[0]), crops[1])
+    assert swap.pixels.shape == (1, 3, SIZE, SIZE) and swap.matte.shape == (1, 1, SIZE, SIZE)
+    assert swap.extras["flow"].shape == (1, 2, SIZE, SIZE)
+    for values, low in ((swap.pixels, -1), (swap.matte, 0), (swap.extras["visibility"], 0)):
+        assert float(values.min()) >= low and float(values.max()) <= 1
+
+
+def test_a_smile_keeps_its_teeth_when_the_source_is_closed() -> None:
+    closed, smiling = face(), face()
+    lower = [14, 87, 317, 178, 402, 88, 318]
+    smiling[lower, 1] += 15
+    closed[lower, 1] = closed[[13, 82, 312, 81, 311, 80, 310], 1] + 0.2
+    assert mouth_fit(closed, smiling, 0.06) == 0
+    assert mouth_fit(smiling, smiling, 0.06) == 1
+    assert mouth_fit(smiling, closed, 0.06) == 1

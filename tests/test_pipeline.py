@@ -110,6 +110,7 @@ def test_faces_are_chosen_by_name_and_number() -> None:
     target = picture(1)
     largest, second, both = (ours.swap(identity, target, face=f) for f in ("largest", 1, "all"))
     assert [f.index for f in both.faces] == [0, 1] and [f.index for f in second.faces] == [1]
+    assert both.matte.min() >= 0 and both.matte.max() <= 1
     assert largest.matte[100, 80] > 0.9 and largest.matte[150, 190] == 0
     assert second.matte[100, 80] == 0 and second.matte[150, 190] > 0.9
     np.testing.assert_array_equal(both.matte, np.maximum(largest.matte, second.matte))

@@ -91,7 +91,7 @@ class MeshMethod:
         regions = Regions.draw(points, target.size)
         matte = self.parser(target)[0, 0].numpy() * visibility
         matched, covered = self.match(warped, pixels, regions, visibility, height)
-        matte = matte * (1 - covered) * self.openings(encoded.mesh, points, regions, height)
+        matte = matte * np.clip(1 - covered, 0, 1) * self.openings(encoded.mesh, points, regions, height)
         blended = multiband(matched, pixels, matte, self.config.bands)
         extent = encoded.pixels.shape[0]
         return Swap(
@@ -163,7 +163,7 @@ class Regions:
         sides = mesh.ramp(across, from_centre, from_centre + 0.2)
         border, _ = mesh.interpolate(np.maximum(upper, sides)[:, None], points, size)
         face, skin = (ids >= 0).astype(np.float32), (region == mesh.SKIN).astype(np.float32)
-        return cls(face, skin, mouth, (left, right), border[..., 0])
+        return cls(face, skin, mouth, (left, right), np.clip(border[..., 0], 0, 1))
 
 
 def to_array(crop: Crop) -> np.ndarray:
@@ -202,8 +202,8 @@ def distance(points: np.ndarray, a: int, b: int) -> float:
 
 
 def similar(a: float, b: float) -> float:
-    """1 for openings that differ by less than half, 0 from twice and a half on."""
-    return 1 - float(mesh.ramp(np.abs(np.log(max(a, 1e-3) / max(b, 1e-3))), np.log(1.5), np.log(2.5)))
+    """1 for openings within a factor of 1.8, 0 from 2 on: a half-blended mouth shows two rows of teeth."""
+    return 1 - float(mesh.ramp(np.abs(np.log(max(a, 1e-3) / max(b, 1e-3))), np.log(1.8), np.log(2.0)))
 
 
 def mouth_fit(source: np.ndarray, target: np.ndarray, visible: float) -> float:
