@@ -144,6 +144,6 @@ def test_a_smile_keeps_its_teeth_when_the_source_is_closed() -> None:
     lower = [14, 87, 317, 178, 402, 88, 318]
     smiling[lower, 1] += 15
     closed[lower, 1] = closed[[13, 82, 312, 81, 311, 80, 310], 1] + 0.2
-    assert mouth_fit(closed, smiling, 0.06) == 0
-    assert mouth_fit(smiling, smiling, 0.06) == 1
-    assert mouth_fit(smiling, closed, 0.06) == 1
+    assert mouth_fit(closed, smiling, 0.115) == 0
+    assert mouth_fit(smiling, smiling, 0.115) == 1
+    assert mouth_fit(smiling, closed, 0.115) == 1

@@ -36,7 +36,7 @@ class Config:
     light_radius: float = 0.10
     local_light: float = 0.9
     hair: float = 1.2
-    mouth_open: float = 0.06
+    mouth_open: float = 0.115
     bands: int = 32
     feather: float = 0.008
 
@@ -209,8 +209,9 @@ def similar(a: float, b: float) -> float:
 def mouth_fit(source: np.ndarray, target: np.ndarray, visible: float) -> float:
     """How far the inside of the source's mouth may be shown in the target's, in [0, 1]."""
     opening = [distance(p, 13, 14) / max(distance(p, 78, 308), 1e-6) for p in (source, target)]
-    closed = 1 - float(mesh.ramp(np.array(opening[1]), visible / 2, visible))
-    return max(closed, similar(*opening))
+    closed = 1 - float(mesh.ramp(np.array(opening[1]), 0.8 * visible, visible))
+    shown = float(mesh.ramp(np.array(opening[0]), visible, 1.2 * visible))  # thick closed lips measure up to `visible`
+    return max(closed, shown * similar(*opening))
 
 
 def eye_fit(source: np.ndarray, target: np.ndarray, eye: int) -> float:
