@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from mattface.pipeline import Swapper
 
 
-def load(method: str = "mesh", weights: str | None = None, device: str = "auto", dtype: str | None = None, **options: Any) -> Swapper:
+def load(
+    method: str = "mesh", weights: str | None = None, device: str = "auto", dtype: str | None = None, **options: Any
+) -> Swapper:
     """Builds a ready swapper. See `mattface.pipeline.load`."""
     from mattface import pipeline
 

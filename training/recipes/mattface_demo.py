@@ -29,14 +29,14 @@ class Recipe:
     size: int = 128
     pairs: int = 2000
     same: float = 0.1
-    steps: int = 3200
+    steps: int = 2600
     batch: int = 8
     rate: float = 1e-3
     warmup: int = 100
     decay: float = 1e-3
     average: float = 0.998
     save_every: int = 250
-    fine_steps: int = 400
+    fine_steps: int = 240
     fine_rate: float = 1e-3
     loss: dict[str, float] = field(
         default_factory=lambda: {
