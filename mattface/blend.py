@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mattface.layers import resize, warp
+from mattface.layers import resize, start_at_zero, warp
 from mattface.vocabulary import Correspondence, GeneratorFeatures, Swap
 
 FLOOR = 0.02
@@ -56,9 +56,7 @@ class MaskBlend(nn.Module):
 
     def __init__(self, channels: int, detail: bool) -> None:
         super().__init__()
-        self.refine = nn.Conv2d(1 + 2 * channels, 1, 3, padding=1)
-        nn.init.zeros_(self.refine.weight)
-        nn.init.zeros_(self.refine.bias)
+        self.refine = start_at_zero(nn.Conv2d(1 + 2 * channels, 1, 3, padding=1))
         self.from_source = nn.Conv2d(channels + 1, channels, 1) if detail else None
 
     def forward(
@@ -87,9 +85,7 @@ class DecoderLevel(nn.Module):
         super().__init__()
         self.enter = None if below is None else nn.Conv2d(below, channels, 3, padding=1)
         self.mix = nn.Conv2d(channels, channels, 3, padding=1)
-        self.to_rgb = nn.Conv2d(channels, 3, 1)
-        nn.init.zeros_(self.to_rgb.weight)
-        nn.init.zeros_(self.to_rgb.bias)
+        self.to_rgb = start_at_zero(nn.Conv2d(channels, 3, 1))
 
     def forward(
         self, below: tuple[torch.Tensor, torch.Tensor] | None, level: torch.Tensor

@@ -181,6 +181,13 @@ class IRSETrunk(nn.Module):
         return maps
 
 
+def start_at_zero(layer: nn.Module) -> nn.Module:
+    """Sets all weights of a layer to 0, so that what it adds starts as nothing."""
+    for p in layer.parameters():
+        nn.init.zeros_(p)
+    return layer
+
+
 def resize(x: torch.Tensor, size: int) -> torch.Tensor:
     """Square maps to side `size`: area average when shrinking, bilinear (pixel centres, no corners) when growing.
 

@@ -146,6 +146,8 @@ def test_official_weights_without_idatt_say_what_to_do():
         build("mattface-demo", CPU, torch.float32, transfer="style-mix")
     with pytest.raises(UsageError, match="transfer must be"):
         build(None, CPU, torch.float32, transfer="magic")
+    with pytest.raises(UsageError, match="one option"):
+        build(None, CPU, torch.float32, colour="blue")
 
 
 def test_style_mixing_takes_the_middle_styles_of_the_source():

@@ -76,8 +76,8 @@ def average(into: nn.Module, network: nn.Module, decay: float) -> None:
     """Exponential moving average of all weights; buffers are copied."""
     for a, b in zip(into.parameters(), network.parameters(), strict=True):
         a.lerp_(b, 1 - decay)
-    for a, b in zip(into.buffers(), network.buffers(), strict=True):
-        a.copy_(b)
+    for old, new in zip(into.buffers(), network.buffers(), strict=True):
+        old.copy_(new)
 
 
 class Journal:
@@ -101,7 +101,8 @@ class Journal:
 def train(recipe: Recipe, store: PairStore, folder: Path, device: torch.device) -> MattfaceNetwork:
     """Stage one. Continues from `folder` when it holds an interrupted run."""
     torch.manual_seed(recipe.seed)
-    network = build_network(recipe.config).to(device, memory_format=torch.channels_last)
+    network = build_network(recipe.config).to(device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     kept = copy.deepcopy(network)
     optimiser = torch.optim.AdamW(network.parameters(), recipe.rate, weight_decay=recipe.decay)
     begin, state = 0, load_state(folder / "stage1.pt")
@@ -138,7 +139,7 @@ def step_on(
         source = network.encode_source(pair.source, upto=upto)
         swap = network(source, pair.target, pair.mask, upto=upto)
     terms = pair_losses(swap, pair)
-    loss = sum(recipe.loss[k] * v for k, v in terms.items())
+    loss = torch.stack([recipe.loss[k] * v for k, v in terms.items()]).sum()
     if not torch.isfinite(loss):
         raise FloatingPointError(f"the loss must stay finite; got {({k: float(v) for k, v in terms.items()})}.")
     optimiser.zero_grad(set_to_none=True)
@@ -154,7 +155,10 @@ def above(network: MattfaceNetwork, size: int) -> list[nn.Parameter]:
     groups = [network.blend.encoder.levels, network.blend.blends, network.blend.decoder]
     chosen = [m for group in groups for r, m in group.items() if int(r) > size]
     chosen += [network.generate.get_submodule(f"b{r}") for r in network.generate.resolutions if r > size]
-    return [p.requires_grad_(True) for m in chosen for p in m.parameters()]
+    parameters = [p for m in chosen for p in m.parameters()]
+    for p in parameters:
+        p.requires_grad_(True)
+    return parameters
 
 
 def refine(recipe: Recipe, network: MattfaceNetwork, teacher: Teacher, folder: Path, device: torch.device) -> None:

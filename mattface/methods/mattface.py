@@ -70,9 +70,10 @@ class Config:
     @classmethod
     def from_json(cls, text: str) -> Config:
         """Reads what `to_json` wrote."""
-        values = json.loads(text)
+        values: dict[str, Any] = json.loads(text)
         values["channels"] = {int(r): c for r, c in values["channels"].items()}
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**fields)
 
     def to_json(self) -> str:
         """The configuration as JSON, as kept in a checkpoint's metadata."""
@@ -194,19 +195,22 @@ class MattfaceMethod:
 
 
 def build(
-    weights: str | None, device: torch.device, dtype: torch.dtype, transfer: str = "idatt"
+    weights: str | None, device: torch.device, dtype: torch.dtype, **options: Any
 ) -> MattfaceMethod | StyleMixMethod:
     """Builds the method from a checkpoint that carries its configuration.
 
     Args:
         weights: name of registered weights, a safetensors file, or a folder that holds one; None takes mattface-demo.
         device, dtype: where and in which number format the network runs.
-        transfer: "idatt" (the paper), or "style-mix", which mixes W+ codes of the official pSp file instead.
+        options: `transfer`, which is "idatt" (the paper) or "style-mix" (mixes W+ codes of the official pSp file).
 
     Raises:
-        UsageError: an unknown transfer, or one that the weights cannot do.
+        UsageError: an unknown option, or a transfer that the weights cannot do.
         WeightsError: weights that are missing, damaged, or without a trained IDATT.
     """
+    transfer = options.pop("transfer", "idatt")
+    if options:
+        raise UsageError(f"mattface has one option, transfer; got {', '.join(sorted(options))}.")
     if transfer not in ("idatt", "style-mix"):
         raise UsageError(f'transfer must be "idatt" or "style-mix"; got {transfer!r}.')
     if transfer == "style-mix":

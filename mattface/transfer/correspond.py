@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mattface.layers import resize, warp
+from mattface.layers import resize, start_at_zero, warp
 from mattface.vocabulary import Correspondence, FeaturePyramid
 
 
@@ -50,8 +50,7 @@ class Correspond(nn.Module):
         self.colour = nn.Conv2d(w1, 6, 3, padding=1)
         self.decide = nn.Conv2d(w4, 2, 3, padding=1)
         for layer in (self.shift_1, self.shift_2, self.shift_4, self.colour, self.decide):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)  # starts as the attention's own flow, no colour change, even odds
+            start_at_zero(layer)  # begins as the attention's own flow, no colour change, even odds
 
     def forward(
         self,

@@ -57,7 +57,7 @@ class IDATT(nn.Module):
         # float32 whatever the network runs in: eight bits of mantissa cannot tell neighbouring positions apart.
         maps = (self.query(target), self.key(source), self.value(source))
         q, k, v = (x.float().flatten(2).transpose(1, 2) for x in maps)  # (B, N, C/4)
-        where = position_grid(*source.shape[2:], device=v.device, dtype=v.dtype).expand(b, -1, -1)
+        where = position_grid(source.shape[2], source.shape[3], v.device, v.dtype).expand(b, -1, -1)
         v = torch.cat([v, where], dim=-1)  # (B, N, C/4 + 2): values and positions share one attention
         # Fused attention wants one width for all three; zeros added to queries and keys do not change their products.
         q, k = F.pad(q, (0, 2)), F.pad(k, (0, 2))
