@@ -1,6 +1,8 @@
 """The mattface chain: official sizes, tiny networks end to end, checkpoints, and what is said when weights lack."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -148,6 +150,30 @@ def test_official_weights_without_idatt_say_what_to_do():
         build(None, CPU, torch.float32, transfer="magic")
     with pytest.raises(UsageError, match="one option"):
         build(None, CPU, torch.float32, colour="blue")
+
+
+def official_file(folder: Path) -> Path:
+    """A pSp file with every official name and shape, each tensor one repeated number, so that it is small on disk."""
+    keys = {}
+    for half, name in (("encoder", "psp_encoder"), ("decoder", "stylegan2_rosinality_1024")):
+        shapes = json.loads((Path(__file__).parent / f"golden/{name}_keys.json").read_text())
+        keys |= {f"{half}.{k}": torch.full((1,) * len(s), 0.01).expand(s) for k, s in shapes.items()}
+    whole = {"state_dict": keys, "latent_avg": torch.full((18, 512), 0.5), "opts": {"start_from_latent_avg": True}}
+    path = folder / "weights" / "psp_ffhq_encode.pt"
+    path.parent.mkdir(parents=True)
+    torch.save(whole, path)
+    return path
+
+
+@pytest.mark.slow
+def test_official_file_opens_for_style_mixing(tmp_path, monkeypatch):
+    official_file(tmp_path)
+    monkeypatch.setenv("MATTFACE_HOME", str(tmp_path))
+    built = build("psp-ffhq", CPU, torch.float32, transfer="style-mix")
+    assert built.weights == "psp-ffhq, style-mix"
+    assert torch.equal(built.invert.w_avg, torch.full((18, 512), 0.5))
+    assert (built.generate.get_submodule("b1024").conv1.weight == 0.01).all()
+    assert (built.encoder.trunk.stages[3][2].conv2.weight == 0.01).all()
 
 
 def test_style_mixing_takes_the_middle_styles_of_the_source():

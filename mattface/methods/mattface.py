@@ -245,7 +245,9 @@ def checkpoint_in(name: str) -> str | Path:
 def official_parts() -> tuple[Encoder, LatentHeads, SynthesisNetwork]:
     """Encoder, latent heads and generator of the official pSp FFHQ file."""
     state = registry.load_checkpoint(registry.find(OFFICIAL))
-    starts = bool(getattr(state.get("opts"), "get", lambda *_: True)("start_from_latent_avg", True))
+    if not {"state_dict", "latent_avg"} <= state.keys():
+        raise WeightsError(f"{OFFICIAL} must hold state_dict and latent_avg; got {sorted(state)}. Get the file again.")
+    starts = bool(state.get("opts", {}).get("start_from_latent_avg", True))
     parts = layouts.psp_file(state["state_dict"], state["latent_avg"], starts)
     encoder, heads, generate = Encoder(), LatentHeads(), SynthesisNetwork()
     synthesis = {k.removeprefix("synthesis."): v for k, v in parts.generator.items() if k.startswith("synthesis.")}
