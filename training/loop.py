@@ -162,7 +162,11 @@ def above(network: MattfaceNetwork, size: int) -> list[nn.Parameter]:
 
 
 def refine(recipe: Recipe, network: MattfaceNetwork, teacher: Teacher, folder: Path, device: torch.device) -> None:
-    """Stage two: the blocks above the first stage's size, on full-resolution pairs."""
+    """Stage two: the blocks above the first stage's size, on full-resolution pairs.
+
+    Batch statistics stay those of stage one: a batch of one would ruin them.
+    """
+    network.eval()
     optimiser = torch.optim.AdamW(above(network, recipe.size), recipe.fine_rate, weight_decay=recipe.decay)
     journal = Journal(folder)
     rng = torch.Generator().manual_seed(recipe.seed)
