@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
@@ -13,12 +10,12 @@ import numpy as np
 import torch
 
 from mattface import align, cuda_ops, detect, embed, landmarks, paste, picture_io, pixels
-from mattface.errors import DeviceError, NoFaceError, UsageError, WeightsError
+from mattface.devices import DTYPES, Stopwatch, resolve_device, resolve_dtype
+from mattface.errors import NoFaceError, UsageError, WeightsError
 from mattface.methods import METHODS
 from mattface.methods.contract import Method
 from mattface.vocabulary import Crop, Face, Identity, Picture, Swap, SwappedFace, SwapResult
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 UNSURE = 0.5  # presence of the landmark stage below which a note is made
 SMALL = 80  # pixels between the sides of a face's box below which a note is made
 
@@ -57,59 +54,6 @@ def identity_part(device: torch.device) -> embed.Embedder | None:
     """The strongest identity network that is here, or None."""
     here = any(usable for _, usable, _ in embed.available())
     return embed.load_embedder(device=device) if here else None
-
-
-def resolve_device(device: str | torch.device) -> torch.device:
-    """A device that is really here, from "auto", "cpu", "cuda" or "cuda:N"."""
-    text = str(device)
-    if text == "auto":
-        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    try:
-        wanted = torch.device(text)
-    except RuntimeError as error:
-        raise UsageError(f"expected device auto, cpu, cuda or cuda:N; got {text!r}.") from error
-    if wanted.type == "cpu":
-        return torch.device("cpu")
-    if wanted.type != "cuda":
-        raise UsageError(f"expected device auto, cpu, cuda or cuda:N; got {text!r}.")
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    index = wanted.index or 0
-    if index >= count:
-        raise DeviceError(f"expected CUDA device {index}; this torch sees {count}. Use --device cpu, or a CUDA build.")
-    return torch.device("cuda", index)
-
-
-def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    """A number format that the device computes in."""
-    kind = DTYPES.get(dtype) if isinstance(dtype, str) else dtype or torch.float32
-    if kind is None or kind not in DTYPES.values():
-        raise UsageError(f"expected dtype {', '.join(DTYPES)}; got {dtype!r}.")
-    if kind == torch.float16 and device.type == "cpu":
-        raise DeviceError("expected a CUDA device for fp16; got the CPU. Use --dtype fp32 or bf16.")
-    if kind == torch.bfloat16 and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise DeviceError(f"expected a GPU with bf16; {torch.cuda.get_device_name(device)} has none. Use fp32.")
-    return kind
-
-
-@dataclass
-class Stopwatch:
-    """Seconds per stage, added up; waits for the GPU at both ends of a stage."""
-
-    device: torch.device
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Times what happens inside."""
-        self._wait()
-        start = time.perf_counter()
-        yield
-        self._wait()
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
 
 
 class Swapper:
@@ -199,12 +143,15 @@ class Swapper:
             eight = eight_bit(picture.pixels)
         with watch.stage("detect"):
             found = choose(self._faces(eight, "target"), face)
+        with watch.stage("landmarks"):
+            found = [(index, self.landmarker(eight, one)) for index, one in found]
         result, matte = picture, np.zeros(picture.pixels.shape[:2], np.float32)
         swapped: list[SwappedFace] = []
         notes = list(picture.notes)
+        if face == "all":
+            found, dropped = without_doubtful(found)
+            notes += dropped
         for index, one in found:
-            with watch.stage("landmarks"):
-                one = self.landmarker(eight, one)
             notes += remarks(index, one, picture.size)
             result, covered, done = self._one(result, index, one, identity, watch)
             matte = np.maximum(matte, covered)
@@ -356,6 +303,15 @@ def choose(faces: Sequence[Face], which: str | int) -> list[tuple[int, Face]]:
         sizes = ", ".join(f"{k}: {face.box[2] - face.box[0]:.0f} px wide" for k, face in enumerate(faces))
         raise NoFaceError(f"expected a face {which} in the target; it has {len(faces)} ({sizes}). Use one of those.")
     return [(int(which), faces[which])]
+
+
+def without_doubtful(found: Sequence[tuple[int, Face]]) -> tuple[list[tuple[int, Face]], list[str]]:
+    """Leaves out what the landmark part takes for no face at all, and says so; never the last one."""
+    sure = [(index, face) for index, face in found if face.presence is None or face.presence >= UNSURE]
+    if not sure:
+        return list(found), []
+    left = sorted({index for index, _ in found} - {index for index, _ in sure})
+    return sure, [f"face {index} left out: the landmark part sees none there; ask for it by number" for index in left]
 
 
 def remarks(index: int, face: Face, size: tuple[int, int]) -> list[str]:

@@ -17,6 +17,7 @@ MODULES = {
     "vocabulary": 1,
     "checks": 1,
     "data": 1,
+    "devices": 1,
     "examples": 1,
     "layers": 1,
     "provenance": 1,

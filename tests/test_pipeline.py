@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import mattface
-from mattface import detect, landmarks, pipeline, weights
+from mattface import detect, devices, landmarks, pipeline, weights
 from mattface.errors import DeviceError, NoFaceError, UsageError, WeightsError
 from mattface.examples import example_pair
 from mattface.mesh import topology
@@ -180,19 +180,19 @@ def test_insightface_habit() -> None:
 
 
 def test_devices_and_number_formats() -> None:
-    assert pipeline.resolve_device("cpu") == CPU
-    assert pipeline.resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert devices.resolve_device("cpu") == CPU
+    assert devices.resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     with pytest.raises(DeviceError, match="CUDA device 99"):
-        pipeline.resolve_device("cuda:99")
+        devices.resolve_device("cuda:99")
     for wrong in ("gpu", "meta", "cuda:x"):
         with pytest.raises(UsageError, match="expected device"):
-            pipeline.resolve_device(wrong)
-    assert pipeline.resolve_dtype(None, CPU) == torch.float32
-    assert pipeline.resolve_dtype("bf16", CPU) == torch.bfloat16
+            devices.resolve_device(wrong)
+    assert devices.resolve_dtype(None, CPU) == torch.float32
+    assert devices.resolve_dtype("bf16", CPU) == torch.bfloat16
     with pytest.raises(DeviceError, match="fp16"):
-        pipeline.resolve_dtype("fp16", CPU)
+        devices.resolve_dtype("fp16", CPU)
     with pytest.raises(UsageError, match="expected dtype"):
-        pipeline.resolve_dtype("int8", CPU)
+        devices.resolve_dtype("int8", CPU)
     with pytest.raises(UsageError, match="expected a method"):
         mattface.load("nonsense", device="cpu")
 
@@ -224,3 +224,10 @@ def test_a_real_swap_moves_identity_and_leaves_the_rest() -> None:
     assert report["identity_cosine"] > report["identity_cosine_before"] + 0.2
     np.testing.assert_array_equal(result.image[result.matte == 0], target[result.matte == 0])
     assert 0.005 < (result.matte > 0).mean() < 0.2
+
+
+def test_doubtful_faces_are_left_out_of_all_but_never_everything():
+    faces = [Face(np.array([0, 0, 9, 9.0]), 0.9, np.zeros((5, 2)), None, p) for p in (0.99, 0.004, 0.8)]
+    kept, notes = pipeline.without_doubtful(list(enumerate(faces)))
+    assert [index for index, _ in kept] == [0, 2] and len(notes) == 1 and "face 1" in notes[0]
+    assert pipeline.without_doubtful([(1, faces[1])]) == ([(1, faces[1])], [])
