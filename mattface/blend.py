@@ -17,6 +17,10 @@ from mattface.vocabulary import Correspondence, GeneratorFeatures, Swap
 
 FLOOR = 0.02
 """Matte values up to this become exactly 0, so that pixels outside the face are the target's own."""
+LIGHT_SIDE = 32
+"""Side of the small copy on which light is compared; a blur over five of its pixels is one neighbourhood."""
+STEEPEST = 2.5
+"""Largest exponent, or its inverse, of a tone curve that matches light."""
 
 
 class SideEncoder(nn.Module):
@@ -157,7 +161,7 @@ class TwoStageBlend(nn.Module):
         size = decoded.shape[-1]
         if match is None:
             return Swap(decoded, self.matte(logit), extras)
-        pixels, more = self._with_detail(decoded, match, source_image, size)
+        pixels, more = self._with_detail(decoded, match, source_image, target_image, mask)
         return Swap(pixels, resize(self.matte(match.matte), size), extras | more)
 
     @staticmethod
@@ -174,13 +178,47 @@ class TwoStageBlend(nn.Module):
 
     @staticmethod
     def _with_detail(
-        decoded: torch.Tensor, match: Correspondence, source_image: torch.Tensor, size: int
+        decoded: torch.Tensor,
+        match: Correspondence,
+        source_image: torch.Tensor,
+        target_image: torch.Tensor,
+        mask: torch.Tensor,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Mixes the decoder's picture with the source's pixels, colours corrected, by confidence."""
+        size = decoded.shape[-1]
         flow = resize(match.flow, size)
         warped = warp(resize(source_image, size).float(), flow)
-        # gain acts on [0, 1] intensities: black stays black
-        lit = (warped + 1) * resize(match.gain, size) - 1 + resize(match.offset, size)
+        lit = match_light(warped, target_image, mask)
         confidence = resize(match.confidence, size)
         pixels = confidence * lit + (1 - confidence) * decoded
         return pixels, {"flow": flow, "warped": lit, "confidence": confidence}
+
+
+def match_light(image: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Gives a face the light of the target: a smooth field of tone curves, black to black and white to white.
+
+    Where the face's local mean intensity is a and the target's is b, intensities x become x^(log b / log a): a goes to b,
+    and neither end of the range is clipped. Local means are taken under the mask on a small copy.
+
+    Args:
+        image, target: (B, 3, S, S) in [-1, 1].
+        mask: (B, 1, S, S) inner face in [0, 1].
+
+    Returns:
+        (B, 3, S, S) in [-1, 1].
+    """
+    weight = resize(mask.float(), LIGHT_SIDE) + 1e-3
+    means = []
+    for x in (image, target):
+        local = resize((x.float() + 1) / 2, LIGHT_SIDE).clamp(0.02, 0.98) * weight
+        means.append(_blur(local) / _blur(weight))
+    curve = (means[1].log() / means[0].log()).clamp(1 / STEEPEST, STEEPEST)
+    intensity = ((image + 1) / 2).clamp(1e-3, 1)
+    return intensity.pow(resize(curve, image.shape[-1])) * 2 - 1
+
+
+def _blur(x: torch.Tensor) -> torch.Tensor:
+    """Two passes of a 3x3 mean."""
+    for _ in range(2):
+        x = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    return x

@@ -193,18 +193,14 @@ class SwapResult:
 
 @dataclass(frozen=True)
 class Correspondence:
-    """Where in the source every position of the target is shown, and how to use it (our option `detail`).
+    """Where in the source every position of the target is shown, and how far to use it (our option `detail`).
 
     Attributes:
         flow: (B, 2, h, w) float32 source position, x and y in [-1, 1] over the source crop.
-        gain: (B, 3, k, k) factor on the source's colours, low resolution.
-        offset: (B, 3, k, k) shift of the source's colours in units of [-1, 1], low resolution.
         confidence: (B, 1, h, w) in [0, 1]: how much of a pixel the source's own detail should give.
         matte: (B, 1, h, w) logit of the soft mask of what is replaced.
     """
 
     flow: torch.Tensor
-    gain: torch.Tensor
-    offset: torch.Tensor
     confidence: torch.Tensor
     matte: torch.Tensor

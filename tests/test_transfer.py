@@ -102,4 +102,4 @@ def test_correspondence_starts_as_the_attentions_flow():
     assert out.flow.shape == (2, 2, 64, 64) and out.matte.shape == (2, 1, 64, 64)
     inside = torch.nn.functional.avg_pool2d(out.flow, 4)[..., 1:-1, 1:-1]
     assert torch.allclose(inside, flows["coarse"][..., 1:-1, 1:-1], atol=0.15)
-    assert torch.equal(out.gain, torch.ones_like(out.gain)) and not out.offset.any()
+    assert torch.allclose(out.confidence, torch.full_like(out.confidence, 0.5))

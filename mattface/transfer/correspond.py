@@ -30,7 +30,7 @@ class ConvBlock(nn.Module):
 
 
 class Correspond(nn.Module):
-    """Flow, colour, confidence and matte from the features of both faces and IDATT's flows.
+    """Flow, confidence and matte from the features of both faces and IDATT's flows.
 
     Args:
         channels: C of the coarse features.
@@ -47,10 +47,9 @@ class Correspond(nn.Module):
         self.middle = ConvBlock(w1 + guide, w2)
         self.outer = ConvBlock(w2 + guide, w4)
         self.shift_1, self.shift_2, self.shift_4 = (nn.Conv2d(w, 2, 3, padding=1) for w in widths)
-        self.colour = nn.Conv2d(w1, 6, 3, padding=1)
         self.decide = nn.Conv2d(w4, 2, 3, padding=1)
-        for layer in (self.shift_1, self.shift_2, self.shift_4, self.colour, self.decide):
-            start_at_zero(layer)  # begins as the attention's own flow, no colour change, even odds
+        for layer in (self.shift_1, self.shift_2, self.shift_4, self.decide):
+            start_at_zero(layer)  # begins as the attention's own flow and even odds
 
     def forward(
         self,
@@ -75,7 +74,6 @@ class Correspond(nn.Module):
         flow = maps[0]  # levels are ordered coarse to fine; the coarse one has the highest resolution
         seen = warp(source.coarse, flow)
         x = self.trunk(self.enter(torch.cat([seen, target.coarse, swapped.coarse, *maps, resize(mask, size)], 1)))
-        gain, offset = self.colour(x).float().chunk(2, dim=1)
         flow = flow + self.shift_1(x).float()
         for block, shift, scale in ((self.middle, self.shift_2, 2), (self.outer, self.shift_4, 4)):
             side = size * scale
@@ -85,4 +83,4 @@ class Correspond(nn.Module):
             flow = flow + shift(x).float()
         confidence, matte = self.decide(x).float().chunk(2, dim=1)
         prior = torch.logit(resize(mask, size * 4).float().clamp(0.01, 0.99))
-        return Correspondence(flow, torch.exp(gain), offset, torch.sigmoid(confidence), matte + prior)
+        return Correspondence(flow, torch.sigmoid(confidence), matte + prior)

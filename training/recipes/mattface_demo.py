@@ -29,7 +29,7 @@ class Recipe:
     size: int = 128
     pairs: int = 2000
     same: float = 0.1
-    steps: int = 2600
+    steps: int = 3300
     batch: int = 8
     rate: float = 1e-3
     warmup: int = 100
