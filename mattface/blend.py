@@ -197,7 +197,7 @@ class TwoStageBlend(nn.Module):
 def match_light(image: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Gives a face the light of the target: a smooth field of tone curves, black to black and white to white.
 
-    Where the face's local mean intensity is a and the target's is b, intensities x become x^(log b / log a): a goes to b,
+    Where the face's local mean intensity is a and the target's is b, intensity x becomes x^(log b / log a): a goes to b
     and neither end of the range is clipped. Local means are taken under the mask on a small copy.
 
     Args:
