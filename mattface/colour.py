@@ -1,8 +1,10 @@
-"""Brings one face into another one's light: a smooth tone curve per place and channel, fixed at black and at white.
+"""Brings one face into another one's light: a tone curve per place, and one change of hue for the whole face.
 
 Photographs are treated as they are encoded (gamma), where a change of light is nearly a factor. A plain factor blows
 highlights when a dark face meets bright light, and drags brows and lashes along when it is the other way round. The
-curve used here therefore takes black to black, the source's local skin colour to the target's, and white to white.
+curve used here therefore takes black to black, the source's local skin brightness to the target's, and white towards
+white. Light changes quickly over a face and skin does not: brightness is matched locally, hue only by its mean and a
+plane through it, because the hue of dark skin is uncertain from place to place and lightening would show it as stains.
 """
 
 from __future__ import annotations
@@ -16,6 +18,9 @@ WORK_SIDE = 256  # low frequencies are found at this resolution
 FLOOR = 4 / 255
 NOISE = 0.06  # brightness below which differences mean little
 DEEPEST_SHADE = -0.4  # natural logarithm
+HUE_TILT = 0.12  # largest departure of a face's hue from its mean, natural logarithm
+DETAIL_DEPTH = 0.7  # darkness against the skin, natural logarithm, up to which something is skin detail and not hair
+HAIR_DEPTH = 0.25  # share of the contrast of hair and pupils that lightened skin would hide and that is restored
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, for gamma-encoded RGB
 
 
@@ -47,8 +52,7 @@ def shrink(values: np.ndarray, side: int = WORK_SIDE) -> np.ndarray:
 def measure_light(pixels: np.ndarray, skin: np.ndarray, sigma: float, rounds: int = 3) -> Light:
     """Estimates the local skin colour by normalised convolution of log colour, discounting what does not look so.
 
-    Brightness is local; hue is taken from a neighbourhood three times as wide, because light changes quickly over a
-    face and skin does not.
+    Brightness is local; hue is a plane over the face, tilted by at most `HUE_TILT`.
 
     Args:
         pixels: (h, w, 3) float32 RGB in [0, 1].
@@ -62,7 +66,8 @@ def measure_light(pixels: np.ndarray, skin: np.ndarray, sigma: float, rounds: in
         base = weighted_mean(log, weight)
         local, near = smooth(log, weight, sigma, base)
         wide, _ = smooth(log, weight, 3 * sigma, base)
-        local = wide + (local - wide).mean(-1, keepdims=True)
+        hue = hue_plane(log, weight)
+        local, wide = (m.mean(-1, keepdims=True) + hue for m in (local, wide))
         # shade may darken skin against its wide neighbourhood, but only so far; beyond that it is hair
         shaded = (local - wide).mean(-1, keepdims=True)
         outlier = skin_distance(log, wide + np.maximum(shaded, DEEPEST_SHADE))
@@ -105,6 +110,24 @@ def smooth(values: np.ndarray, weight: np.ndarray, sigma: float, base: np.ndarra
     return local, density / max(float(density.max()), 1e-6)
 
 
+def hue_plane(log: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """(h, w, 3) hue of log colours (h, w, 3), zero mean over channels: weighted mean plus a bounded tilt.
+
+    Bright pixels count more, since the hue of dark ones is uncertain; a ridge keeps the tilt of a small patch at bay.
+    """
+    level = log.mean(-1)
+    hue, sure = log - level[..., None], weight * np.exp(level)
+    mean = weighted_mean(hue, sure)
+    y, x = (np.linspace(-1, 1, n) for n in weight.shape)
+    place = np.stack(np.meshgrid(x, y), -1)
+    place -= (place * sure[..., None]).sum((0, 1)) / max(float(sure.sum()), 1e-6)
+    axes, values = place.reshape(-1, 2), (hue - mean).reshape(-1, 3)
+    weighted = axes * sure.reshape(-1, 1)
+    ridge = 0.02 * float(sure.sum()) + 1e-6  # against the spread of a face over the crop, about 0.1 per axis
+    slope = np.linalg.solve(weighted.T @ axes + ridge * np.eye(2), weighted.T @ values)
+    return (mean + HUE_TILT * np.tanh(place @ slope / HUE_TILT)).astype(np.float32)
+
+
 def skin_distance(log: np.ndarray, local: np.ndarray) -> np.ndarray:
     """How unlike the local skin a pixel is: darker (hair, shadow) counts, lighter less, other hues most."""
     difference = log - local
@@ -115,18 +138,18 @@ def skin_distance(log: np.ndarray, local: np.ndarray) -> np.ndarray:
     return np.sqrt((np.minimum(light, 0) / 0.35) ** 2 + (np.maximum(light, 0) / 0.8) ** 2 + (hue / 0.3) ** 2)
 
 
-def relight(pixels: np.ndarray, source: np.ndarray, target: np.ndarray, steepest: float = 1.6) -> np.ndarray:
-    """Takes black to black, the local skin colour `source` to `target`, and white to white.
+def relight(pixels: np.ndarray, source: np.ndarray, target: np.ndarray, steepest: float = 1.3) -> np.ndarray:
+    """Takes black to black, the local skin colour `source` to `target`, and white towards white.
 
-    Brightness follows a curve of two slopes that meet at the skin. Hue and saturation, as the relative excess of each
-    channel over the brightness, move by the skins' difference in proportion to how much of the skin's own colour a
-    pixel has, so that eyes and teeth stay white.
+    Brightness follows `tone`. Hue and saturation are the relative excess of each channel over the brightness, split
+    into a multiple of the skin's own excess (see `blush`) and the rest. The multiple is carried over to the target's
+    skin, so that eyes and teeth stay white; the rest (lips, sheen of the sky) never gains in strength.
 
     Args:
         pixels: (H, W, 3) float32 in [0, 1].
         source: (H, W, 3) local skin colour of these pixels, in (0, 1).
         target: (H, W, 3) local skin colour they shall have.
-        steepest: limit of the curve's slope, so that noise and highlights are not blown up.
+        steepest: limit of the curve's slope at the skin, so that noise and highlights are not blown up.
 
     Returns:
         (H, W, 3) float32 in [0, 1].
@@ -138,24 +161,45 @@ def relight(pixels: np.ndarray, source: np.ndarray, target: np.ndarray, steepest
         for m, y in ((pixels, light), (source, source_light), (target, target_light))
     )
     strength, wanted_strength = ((e**2).sum(-1) for e in (source_excess, target_excess))
-    likeness = np.clip((excess * source_excess).sum(-1) / np.maximum(strength, 1e-4), 0, 2)[..., None]
-    calm = np.minimum(np.sqrt(wanted_strength / np.maximum(strength, 1e-4)), 1)[..., None]
-    excess = target_excess * likeness + (excess - source_excess * likeness) * calm
+    lightened = np.maximum(target_light / np.maximum(source_light, FLOOR), 1)
+    likeness = np.clip((excess * source_excess).sum(-1) / np.maximum(strength, 1e-4), 0, 2)
+    calm = np.minimum(np.sqrt(wanted_strength / np.maximum(strength, 1e-4)), 1) / np.sqrt(lightened)
+    rest = (excess - source_excess * likeness[..., None]) * calm[..., None]
+    excess = target_excess * blush(likeness, lightened)[..., None] + rest
     return np.clip(wanted[..., None] * (1 + excess), 0, 1)
 
 
+def blush(likeness: np.ndarray, lightened: np.ndarray) -> np.ndarray:
+    """How much skin colour a pixel has once the skin under it is `lightened` by a factor >= 1.
+
+    A pixel is skin light plus white sheen, skin's share being `likeness`. The sheen does not grow with the skin, so its
+    share shrinks: share' = factor share / (factor share + 1 - share). Excess saturation shrinks by the factor.
+    """
+    share = np.minimum(likeness, 1)
+    return lightened * share / (lightened * share + 1 - share) + np.maximum(likeness - 1, 0) / lightened
+
+
 def tone(light: np.ndarray, source: np.ndarray, target: np.ndarray, steepest: float) -> np.ndarray:
-    """Brightness curve through (0, 0), (source, target), (1, 1), slopes limited; all (H, W) in [0, 1]."""
+    """Brightness curve through (0, 0) and (source, target), towards (1, 1); all (H, W) in [0, 1].
+
+    Below the skin it is a power of light / source. The exponent starts where the slope at the skin is `steepest` at
+    most and goes `HAIR_DEPTH` of the way to 1 further down: fine detail of lightened skin is not exaggerated, brows
+    and lashes stay dark without turning black.
+    Above it is a line, its slope limited likewise.
+    """
     source, target = np.clip(source, 0.02, 0.98), np.clip(target, 0.02, 0.98)
     difference = light - source
-    below = np.minimum(target / source, steepest)
-    above = np.minimum((1 - target) / (1 - source), steepest)
+    depth = np.log(np.maximum(light, 1e-4) / source)
+    gentle = np.minimum(steepest * source / target, 1)
+    power = gentle + HAIR_DEPTH * (1 - gentle) * (1 - np.exp(-((np.minimum(depth, 0) / DETAIL_DEPTH) ** 2)))
+    below = target * np.exp(power * depth)
+    above = target + difference * np.minimum((1 - target) / (1 - source), steepest)
     share = 1 / (1 + np.exp(-np.clip(difference / 0.04, -30, 30)))  # the slope changes softly at the skin colour
-    return np.clip(target + difference * (below + (above - below) * share), 0, 1)
+    return np.clip(below + (above - below) * share, 0, 1)
 
 
 def limited(source: np.ndarray, target: np.ndarray, skin: np.ndarray, local_limit: float) -> np.ndarray:
-    """The target's local skin colour, kept within a factor of where the faces' overall difference would put it.
+    """The target's local skin colour, its brightness kept within a factor of where the overall difference would put it.
 
     Args:
         source, target: (h, w, 3) local skin colours.
@@ -165,5 +209,5 @@ def limited(source: np.ndarray, target: np.ndarray, skin: np.ndarray, local_limi
     ratio = np.log(np.maximum(target, FLOOR)) - np.log(np.maximum(source, FLOOR))
     overall = weighted_mean(ratio, skin)
     local = ratio - overall
-    bounded = local_limit * np.tanh(local / local_limit)
-    return source * np.exp(overall + bounded)
+    level = local.mean(-1, keepdims=True)
+    return source * np.exp(overall + local - level + local_limit * np.tanh(level / local_limit))

@@ -68,3 +68,37 @@ def test_the_local_difference_is_bounded_around_the_overall_one() -> None:
     target[0, 0] = 0.01
     wanted = colour.limited(source, target, np.ones((8, 8)), 0.5)
     assert 0.5 * np.exp(-0.6) < wanted[0, 0, 0] < 0.5 * np.exp(-0.4)
+
+
+def test_stains_of_hue_in_dark_skin_do_not_stain_the_change_of_light() -> None:
+    source, target = skin((0.25, 0.16, 0.12)), skin((0.85, 0.68, 0.58))
+    source[40:70, 90:110] = (0.10, 0.14, 0.06)  # a dark corner that went green
+    lights = [colour.measure_light(p, ones(), 10.0) for p in (source, target)]
+    wanted = colour.limited(lights[0].colour, lights[1].colour, ones(), 0.9)
+    change = np.log(wanted / lights[0].colour)
+    hue = change - change.mean(-1, keepdims=True)
+    assert np.ptp(hue, axis=(0, 1)).max() < 0.05
+
+
+def test_a_tilt_of_hue_is_found_and_bounded() -> None:
+    x = np.linspace(-1, 1, SIDE)[None, :, None]
+    for tilt, lowest, highest in ((0.05, 0.07, 0.1), (1.0, 0.15, 2 * colour.HUE_TILT)):
+        log = np.tile(tilt * x * np.array([1.0, 0.0, -1.0]), (SIDE, 1, 1))
+        red = colour.hue_plane(log, ones())[..., 0]
+        assert lowest < red[:, -1].mean() - red[:, 0].mean() <= highest
+        assert np.abs(red[0] - red[-1]).max() < 1e-5
+
+
+def test_lightened_skin_keeps_gentle_detail_and_dark_hair() -> None:
+    light = np.linspace(0, 1, 201)[None]
+    skin_, wanted = np.full_like(light, 0.25), np.full_like(light, 0.75)
+    curve = colour.tone(light, skin_, wanted, 1.3)[0]
+    assert (np.diff(curve) >= 0).all() and curve[0] < 0.01 and curve[-1] > 0.99
+    assert np.interp(0.25, light[0], curve) - np.interp(0.22, light[0], curve) < 0.06  # a plain factor gives 0.09
+    assert np.interp(0.05, light[0], curve) < 0.35
+
+
+def test_sheen_on_lightened_skin_takes_the_skins_colour() -> None:
+    share = np.array([0.0, 0.5, 1.0, 1.5])
+    np.testing.assert_allclose(colour.blush(share, np.full(4, 3.0)), [0, 0.75, 1, 1 + 0.5 / 3], atol=1e-6)
+    np.testing.assert_allclose(colour.blush(share, np.ones(4)), share, atol=1e-6)
