@@ -19,8 +19,8 @@ FLOOR = 0.02
 """Matte values up to this become exactly 0, so that pixels outside the face are the target's own."""
 LIGHT_SIDE = 32
 """Side of the small copy on which light is compared; a blur over five of its pixels is one neighbourhood."""
-STEEPEST = 2.5
-"""Largest exponent, or its inverse, of a tone curve that matches light."""
+STEEPEST = 6.0
+"""Inverse of the smallest exponent of a tone curve that lightens."""
 
 
 class SideEncoder(nn.Module):
@@ -195,10 +195,11 @@ class TwoStageBlend(nn.Module):
 
 
 def match_light(image: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Gives a face the light of the target: a smooth field of tone curves, black to black and white to white.
+    """Gives a face the light of the target by a smooth field of tone curves that clip nothing.
 
-    Where the face's local mean intensity is a and the target's is b, intensity x becomes x^(log b / log a): a goes to b
-    and neither end of the range is clipped. Local means are taken under the mask on a small copy.
+    Where the face's local mean intensity is a and the target's is b, a goes to b: by x b / a where the target is darker
+    (highlights darken alike), by x^(log b / log a) where it is lighter (white stays white). Local means are taken under
+    the mask on a small copy, per channel.
 
     Args:
         image, target: (B, 3, S, S) in [-1, 1].
@@ -212,9 +213,11 @@ def match_light(image: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -
     for x in (image, target):
         local = resize((x.float() + 1) / 2, LIGHT_SIDE).clamp(0.02, 0.98) * weight
         means.append(_blur(local) / _blur(weight))
-    curve = (means[1].log() / means[0].log()).clamp(1 / STEEPEST, STEEPEST)
+    a, b = means
+    gain, exponent = (b / a).clamp(max=1), (b.log() / a.log()).clamp(1 / STEEPEST, 1)
     intensity = ((image + 1) / 2).clamp(1e-3, 1)
-    return intensity.pow(resize(curve, image.shape[-1])) * 2 - 1
+    size = image.shape[-1]
+    return intensity.pow(resize(exponent, size)) * resize(gain, size) * 2 - 1
 
 
 def _blur(x: torch.Tensor) -> torch.Tensor:
