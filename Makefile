@@ -18,9 +18,11 @@ help:
 	@echo "make clean  remove what was built, the environment included"
 
 demo: $(VENV)/.demo
+	@$(BIN)/python -m mattface ops build --if-possible
 	$(BIN)/python -m mattface demo --out demo-out
 
 test: $(VENV)/.dev
+	@$(BIN)/python -m mattface ops build --if-possible
 	@$(BIN)/python -m mattface weights pull $(EMBEDDED_FOR_TESTS) || \
 		echo "The perception parts could not be fetched: tests that need them are skipped."
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

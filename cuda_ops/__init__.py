@@ -4,5 +4,16 @@ from mattface.cuda_ops._bias_act import bias_act
 from mattface.cuda_ops._implementations import available
 from mattface.cuda_ops._upfirdn2d import upfirdn2d
 from mattface.cuda_ops.filters import downsample2d, filter2d, setup_filter, upsample2d
+from mattface.cuda_ops.fused import noise_bias_act, upsample_add
 
-__all__ = ["available", "bias_act", "downsample2d", "filter2d", "setup_filter", "upfirdn2d", "upsample2d"]
+__all__ = [
+    "available",
+    "bias_act",
+    "downsample2d",
+    "filter2d",
+    "noise_bias_act",
+    "setup_filter",
+    "upfirdn2d",
+    "upsample2d",
+    "upsample_add",
+]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from mattface.cuda_ops._implementations import Impl, require
+from mattface.cuda_ops._implementations import Impl, require, runs_native
 
 SELU_SCALE = 1.0507009873554805
 SELU_ALPHA = 1.6732632423543772
@@ -68,6 +68,10 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
+NUMBERS = {name: number for number, name in enumerate(ACTIVATIONS)}
+"""What the native kernels call the activations."""
+
+
 def bias_act(
     x: torch.Tensor,
     b: torch.Tensor | None = None,
@@ -98,7 +102,7 @@ def bias_act(
         ValueError: unknown activation, bias of another shape, type or device, gain or clamp out of range.
         RuntimeError: the implementation asked for is not there.
     """
-    require(impl, "bias_act")
+    require(impl, "bias_act", x)
     if act not in ACTIVATIONS:
         raise ValueError(f"bias_act: act must be one of {', '.join(ACTIVATIONS)}; got {act!r}.")
     spec = ACTIVATIONS[act]
@@ -166,6 +170,32 @@ def _op(
 ) -> torch.Tensor:
     """Schema and default kernel."""
     return _reference(x, b, dim, act, alpha, gain, clamp)
+
+
+@_op.register_kernel("cpu")
+def _native(
+    x: torch.Tensor, b: torch.Tensor | None, dim: int, act: str, alpha: float, gain: float, clamp: float | None
+) -> torch.Tensor:
+    """The native kernel where it was built, else the reference."""
+    if not runs_native(x):
+        return _reference(x, b, dim, act, alpha, gain, clamp)
+    y = torch.empty_like(x)  # dense, in x's order where x is dense
+    if y.numel():
+        source = x if x.stride() == y.stride() else y.copy_(x)
+        layout = (1, 1, y.numel(), False) if b is None else _runs(y, dim)
+        bias = None if b is None else b.contiguous()
+        stated = (NUMBERS[act], alpha, gain, -1.0 if clamp is None else clamp)
+        torch.ops.mattface_native.epilogue_(y, source, None, None, None, bias, *layout, *stated)
+    return y
+
+
+def _runs(y: torch.Tensor, dim: int) -> tuple[int, int, int, bool]:
+    """(samples, channels, pixels, channels are last) of a dense tensor's memory, channels being those of `dim`."""
+    channels, inner = y.shape[dim], y.stride(dim)
+    if channels == 1:
+        return 1, 1, y.numel(), False
+    outer = y.numel() // (channels * inner)
+    return (1, channels, outer, True) if inner == 1 else (outer, channels, inner, False)
 
 
 @_op.register_fake

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from mattface.cuda_ops._implementations import Impl, require
+from mattface.cuda_ops._implementations import Impl, require, runs_native
 
 LONGEST_OUTER = 8
 """A 1-D filter up to this length is applied as its outer product in one pass, a longer one axis by axis."""
@@ -55,7 +55,7 @@ def upfirdn2d(
         ValueError: wrong rank, device, factor, gain, or a filter larger than the padded image.
         RuntimeError: the implementation asked for is not there.
     """
-    require(impl, "upfirdn2d")
+    require(impl, "upfirdn2d", x)
     ups, downs, pads = _pair(up, "up"), _pair(down, "down"), _four(padding)
     _check(x, f, ups, downs, pads, gain)
     run = _reference if impl == "reference" else _op
@@ -206,10 +206,31 @@ def _op(
     return _reference(x, f, up, down, pad, flip, gain)
 
 
+@_op.register_kernel("cpu")
+def _native(
+    x: torch.Tensor, f: torch.Tensor | None, up: list[int], down: list[int], pad: list[int], flip: bool, gain: float
+) -> torch.Tensor:
+    """The native kernel where it was built, else the reference."""
+    if not runs_native(x):
+        return _reference(x, f, up, down, pad, flip, gain)
+    y = _empty_result(x, f, up, down, pad)
+    if y.numel():
+        taps = None if f is None else f.contiguous()
+        torch.ops.mattface_native.upfirdn2d_(y, x, taps, up, down, pad, flip, gain, False)
+    return y
+
+
 @_op.register_fake
 def _fake(
     x: torch.Tensor, f: torch.Tensor | None, up: list[int], down: list[int], pad: list[int], flip: bool, gain: float
 ) -> torch.Tensor:
+    return _empty_result(x, f, up, down, pad)
+
+
+def _empty_result(
+    x: torch.Tensor, f: torch.Tensor | None, up: list[int], down: list[int], pad: list[int]
+) -> torch.Tensor:
+    """Memory for the result, channels-last when `x` is stored so."""
     taps = _taps(f)
     height = output_size(x.shape[2], taps[0], up[1], down[1], pad[2], pad[3])
     width = output_size(x.shape[3], taps[1], up[0], down[0], pad[0], pad[1])

@@ -259,7 +259,8 @@ def test_help_is_quick_because_it_loads_no_torch(tmp_path: Path) -> None:
 def test_signals_leave_nothing_half_written(pair: Path, number: int, code: int) -> None:
     """The process is stopped while its temporary file lies in the folder."""
     waiting = (
-        "import os, sys, time\n"
+        "import os, signal, sys, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job starts with it ignored
         "sys.path.insert(0, sys.argv.pop(1))\n"
         "import mattface, test_cli\n"
         "from mattface.cli import main\n"
@@ -347,7 +348,7 @@ def test_contact_sheet_shows_every_picture(tmp_path: Path) -> None:
 def test_every_command_is_documented() -> None:
     actions = cli.parser()._subparsers._group_actions
     choices = next(a for a in actions if isinstance(a, argparse._SubParsersAction)).choices
-    assert set(choices) == {"swap", "doctor", "weights", "demo"}
+    assert set(choices) == {"swap", "doctor", "weights", "ops", "demo"}
     assert all(command.description for command in choices.values())
 
 

@@ -11,12 +11,14 @@ import torch
 from seeded import seeded_input
 
 from mattface import cuda_ops
-from mattface.cuda_ops import bias_act, downsample2d, filter2d, setup_filter, upfirdn2d, upsample2d
+from mattface.cuda_ops import _implementations, bias_act, downsample2d, filter2d, setup_filter, upfirdn2d, upsample2d
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = json.loads((GOLDEN / "ops_cases.json").read_text())
 VALUES = np.load(GOLDEN / "ops.npz")
-IMPLS = ("auto", "reference")
+UNBUILT = _implementations.missing("cpu")
+NATIVE = pytest.param("cpu", marks=pytest.mark.skipif(UNBUILT is not None, reason=f"CPU kernels: {UNBUILT}"))
+IMPLS = ("auto", "reference", NATIVE)
 
 
 def golden(name: str) -> torch.Tensor:
@@ -94,7 +96,7 @@ def test_bias_act_gradients_of_any_order(act: str, gain: float | None, clamp: fl
 def test_stated_gradients_equal_autograd_of_the_reference(act: str) -> None:
     """The kernel is opaque to autograd: without its own formula it would lose the second gradient without a word."""
     f, second = setup_filter([1, 3, 3, 1]), {}
-    for impl in IMPLS:
+    for impl in ("auto", "reference"):
         x = seeded_input("x", (1, 2, 8, 8)).double().requires_grad_()
         b = seeded_input("b", (2,)).double().requires_grad_()
         y = bias_act(upfirdn2d(x, f, up=2, padding=[2, 1], impl=impl), b, act=act, impl=impl)
@@ -221,7 +223,7 @@ REFUSED = [
     (lambda: upfirdn2d(X, None, down=[2, -1]), ValueError, "down must be"),
     (lambda: upfirdn2d(X, None, padding=[1, 2, 3]), ValueError, "padding must be 1, 2 or 4 integers"),
     (lambda: upfirdn2d(X, None, gain=float("nan")), ValueError, "gain must be finite; got nan"),
-    (lambda: upfirdn2d(X, None, impl="cuda"), RuntimeError, "not built"),
+    (lambda: upfirdn2d(X, None, impl="cuda"), RuntimeError, 'impl="cuda" cannot run'),
     (lambda: upfirdn2d(X, None, impl="fast"), ValueError, "impl must be"),
     (lambda: bias_act(X.long()), TypeError, "x must be a floating point tensor; got torch.int64"),
     (lambda: bias_act(X, torch.zeros(4)), ValueError, r"b must have shape \(3,\) for dim 1; got \(4,\)"),
@@ -232,7 +234,7 @@ REFUSED = [
     (lambda: bias_act(X, act="gelu"), ValueError, "act must be one of linear"),
     (lambda: bias_act(X, gain=float("inf")), ValueError, "gain and alpha must be finite"),
     (lambda: bias_act(X, clamp=-1), ValueError, "clamp must be None or at least 0; got -1"),
-    (lambda: bias_act(X, impl="cpu"), RuntimeError, "not built"),
+    (lambda: bias_act(X, impl="cuda"), RuntimeError, 'impl="cuda" cannot run'),
 ]
 
 
@@ -244,9 +246,25 @@ def test_refusals_are_one_line(case: int) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_available_names_what_is_missing() -> None:
-    report = cuda_ops.available()
+def test_available_names_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MATTFACE_HOME", str(tmp_path))
+    _implementations.missing.cache_clear()
+    try:
+        report = cuda_ops.available()
+        with pytest.raises(RuntimeError, match="mattface ops build"):
+            bias_act(X, impl="cpu")
+        assert torch.equal(bias_act(X), X)
+    finally:
+        _implementations.missing.cache_clear()
     assert set(report) == {"upfirdn2d", "bias_act"}
     for entry in report.values():
         assert entry["chosen"] == "reference"
-        assert all("not built" in reason for reason in entry["missing"].values())
+        assert "not built. Type: mattface ops build" in entry["missing"]["cpu"]
+        assert entry["missing"]["cuda"].startswith("not part of this version")
+
+
+@pytest.mark.skipif(UNBUILT is not None, reason=f"CPU kernels: {UNBUILT}")
+def test_built_kernels_are_chosen() -> None:
+    for entry in cuda_ops.available().values():
+        assert entry["chosen"] == "cpu"
+        assert "cpu" not in entry["missing"]

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mattface.cuda_ops import bias_act, setup_filter, upfirdn2d, upsample2d
+from mattface.cuda_ops import bias_act, noise_bias_act, setup_filter, upsample_add
 from mattface.errors import UsageError
 from mattface.layers import BLUR, EqualLinear
 from mattface.vocabulary import GeneratorFeatures, WPlus
@@ -49,7 +49,7 @@ def modulated_conv(
         up: 1 keeps the size; 2 gives the transposed convolution of size 2 H + K - 2.
 
     Returns:
-        (B, O, ...) and (B, O, 1, 1) factors still to be applied, or None.
+        (B, O, ...) and (B, O) factors still to be applied, or None.
     """
     if x.dtype == torch.float16:  # keeps sums in range; the normalisation cancels both factors
         weight = weight / weight.abs().amax((1, 2, 3), keepdim=True) / math.sqrt(weight[0].numel())
@@ -60,7 +60,7 @@ def modulated_conv(
         weight = (weight * style[0, None, :, None, None] * norm[0, :, None, None, None]).to(x.dtype)
         return _conv(x, weight, up), None
     y = _conv(x * style[:, :, None, None].to(x.dtype), weight.to(x.dtype), up)
-    return y, norm[:, :, None, None].to(x.dtype)
+    return y, norm
 
 
 def _full(x: torch.Tensor) -> torch.Tensor:
@@ -109,29 +109,24 @@ class SynthesisLayer(nn.Module):
     def forward(self, x: torch.Tensor, w: torch.Tensor, noise: Noise) -> torch.Tensor:
         """(B, inputs, h, w) and (B, D) to (B, outputs, h * up, w * up)."""
         y, scale = modulated_conv(x, self.weight, self.affine(_full(w)), self.up)
-        if self.up > 1:
-            y = upfirdn2d(y, self.blur, padding=1, gain=self.up**2)
-        grain = self._grain(y, noise)
-        if scale is not None:
-            y = y * scale if grain is None else torch.addcmul(grain, y, scale)
-        elif grain is not None:
-            y = y.add_(grain)  # nobody else holds y, and fresh memory costs more than the sum
-        return bias_act(y, self.bias.to(y.dtype), act="lrelu", clamp=self.clamp)
+        grain = self._grain(x, noise)
+        strength = None if grain is None else self.noise_strength
+        blur = self.blur if self.up > 1 else None
+        bias = self.bias.to(y.dtype)
+        return noise_bias_act(y, bias, scale, grain, strength, "lrelu", self.clamp, blur, 1, self.up**2, overwrite=True)
 
-    def _grain(self, y: torch.Tensor, noise: Noise) -> torch.Tensor | None:
-        """Noise image times its strength, or None."""
+    def _grain(self, x: torch.Tensor, noise: Noise) -> torch.Tensor | None:
+        """Noise image for the layer's result, or None."""
         if noise == "none" or not self.use_noise:
             return None
+        size = (x.shape[2] * self.up, x.shape[3] * self.up)
         if noise == "random":
-            image = torch.randn(y.shape[0], 1, *y.shape[2:], dtype=y.dtype, device=y.device)
-        elif y.shape[2:] == self.noise_const.shape:
-            image = self.noise_const.to(y.dtype)[None, None]
-        else:
-            raise UsageError(
-                f'noise="const" needs whole maps of {self.resolution} pixels; got {tuple(y.shape[2:])}. '
-                'Take "random" or "none" on crops.'
-            )
-        return image * self.noise_strength.to(y.dtype)
+            return torch.randn(x.shape[0], 1, *size, dtype=x.dtype, device=x.device)
+        if size == tuple(self.noise_const.shape):
+            return self.noise_const[None, None]
+        raise UsageError(
+            f'noise="const" needs whole maps of {self.resolution} pixels; got {size}. Take "random" or "none" on crops.'
+        )
 
 
 class ToRGB(nn.Module):
@@ -201,7 +196,7 @@ class SynthesisBlock(nn.Module):
             x = self.conv0(x, styles[:, 0], noise)
         x = self.conv1(x, styles[:, -2], noise)
         added = self.torgb(x, styles[:, -1])
-        return x, added if rgb is None else added.add(upsample2d(rgb, self.blur))
+        return x, added if rgb is None else upsample_add(rgb, self.blur, added)
 
 
 class SynthesisNetwork(nn.Module):

@@ -1,0 +1,62 @@
+"""mattface ops: which kernels run, and building faster ones."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+from mattface.errors import MattfaceError, UsageError
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command to the parser."""
+    parser = commands.add_parser("ops", help="which kernels run; build native ones", description=__doc__)
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    actions.add_parser("show", help="which implementation of every op runs, and why").set_defaults(run=show)
+    build = actions.add_parser("build", help="compile kernels for this processor")
+    build.add_argument("--arch", nargs="+", default=["cpu"], metavar="ARCH", help="cpu, the default")
+    build.add_argument("--force", action="store_true", help="compile again what is there")
+    build.add_argument("--if-possible", action="store_true", help="without a compiler say so and succeed")
+    build.set_defaults(run=build_named)
+
+
+def show(_: argparse.Namespace) -> None:
+    """One line per op."""
+    from mattface import cuda_ops
+
+    for op, state in cuda_ops.available().items():
+        print(f"{op}: {state['chosen']}")
+        for name, reason in state["missing"].items():
+            print(f"  {name}: {reason}")
+
+
+def build_named(args: argparse.Namespace) -> None:
+    """Compiles and says where the libraries lie."""
+    from mattface.cuda_ops import _build
+
+    unknown = [name for name in args.arch if name not in _build.TARGETS]
+    if unknown:
+        raise UsageError(f"--arch must be of {', '.join(_build.TARGETS)}; got {', '.join(unknown)}.")
+    for name in args.arch:
+        target = _build.Target(name)
+        try:
+            if args.if_possible:
+                _build.compiler(target)
+        except _build.BuildError as error:
+            print(f"{name}: left out, {error} Everything runs without it, more slowly.")
+            continue
+        _build_one(target, args.force)
+
+
+def _build_one(target: Any, force: bool) -> None:
+    from mattface.cuda_ops import _build
+
+    print(f"{target.name}: compiling where needed ...", flush=True)
+    start = time.perf_counter()
+    try:
+        library, compiled = _build.build(target, force)
+    except _build.BuildError as error:
+        raise MattfaceError(str(error)) from None
+    done = f"compiled in {time.perf_counter() - start:.1f} s" if compiled else "was there"
+    print(f"{target.name}: {done}: {library}")
