@@ -56,7 +56,7 @@ class Recipe:
 
 
 def recipe() -> Recipe:
-    """The configuration of the bundled checkpoint (5 million parameters, 1024 px output; its card tells how it was run)."""
+    """The configuration of the bundled checkpoint (5 million parameters, 1024 px; its card tells how it was run)."""
     channels = {4: 96, 8: 96, 16: 96, 32: 96, 64: 64, 128: 32, 256: 16, 512: 8, 1024: 8}
     config = Config(
         encoder_size=128,
