@@ -74,7 +74,7 @@ class MaskBlend(nn.Module):
         Returns:
             Blended features and the logit of the refined mask.
         """
-        if self.from_source is not None:
+        if self.from_source is not None and source is not None:
             side = side + self.from_source(source)
         prior = torch.logit(mask.float().clamp(0.01, 0.99))
         logit = self.refine(torch.cat([mask, side, target], 1)).float() + prior
@@ -120,7 +120,6 @@ class TwoStageBlend(nn.Module):
         self.decoder = nn.ModuleDict(
             {str(r): DecoderLevel(b, channels[r]) for r, b in zip(resolutions, below, strict=True)}
         )
-        self.detail = detail
 
     def forward(
         self,
@@ -149,7 +148,7 @@ class TwoStageBlend(nn.Module):
         state, extras = None, {}
         target = self.encoder(target_image, upto=upto)
         for r, features in target.items():
-            moved = self._moved(source, match, r) if self.detail else None
+            moved = None if match is None else self._moved(source, match, r)
             blended, logit = self.blends[str(r)](side.features[r], features, resize(mask, r), moved)
             extras[f"mask_logit_{r}"] = logit
             state = self.decoder[str(r)](state, blended)
@@ -170,9 +169,7 @@ class TwoStageBlend(nn.Module):
         return ((torch.sigmoid(logit) - FLOOR) / (1 - 2 * FLOOR)).clamp(0, 1)
 
     @staticmethod
-    def _moved(source: dict[int, torch.Tensor], match: Correspondence | None, r: int) -> torch.Tensor:
-        if match is None:
-            raise ValueError("this blend was built with detail; it needs a correspondence, got None.")
+    def _moved(source: dict[int, torch.Tensor], match: Correspondence, r: int) -> torch.Tensor:
         confidence = resize(match.confidence, r).to(source[r].dtype)
         return torch.cat([warp(source[r], resize(match.flow, r)) * confidence, confidence], 1)
 

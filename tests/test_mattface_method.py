@@ -129,6 +129,20 @@ def test_checkpoints_carry_their_configuration(tmp_path):
             assert torch.equal(a, b), name
 
 
+def test_detail_can_be_switched_off_but_not_invented(tmp_path):
+    _, path = saved(tmp_path)
+    off, flow = (build(str(path), CPU, torch.float32, detail=detail) for detail in ("off", "flow"))
+    swaps = [chain.swap(chain.encode(crop(0)), crop(1)) for chain in (off, flow)]
+    assert "flow" not in swaps[0].extras and "flow" in swaps[1].extras
+    assert torch.equal(swaps[0].pixels, swaps[0].extras["decoded"])
+    assert not torch.allclose(swaps[0].pixels, swaps[1].pixels)
+    _, path = saved(tmp_path, replace(TINY, detail="off"))
+    with pytest.raises(WeightsError, match="trained without detail"):
+        build(str(path), CPU, torch.float32, detail="flow")
+    with pytest.raises(UsageError, match="detail must be"):
+        build(str(path), CPU, torch.float32, detail="some")
+
+
 def test_foreign_and_missing_checkpoints_are_refused(tmp_path):
     _, path = saved(tmp_path, metadata={"hello": "world"})
     with pytest.raises(WeightsError, match="configuration"):
@@ -149,7 +163,7 @@ def test_official_weights_without_idatt_say_what_to_do():
         build("mattface-demo", CPU, torch.float32, transfer="style-mix")
     with pytest.raises(UsageError, match="transfer must be"):
         build(None, CPU, torch.float32, transfer="magic")
-    with pytest.raises(UsageError, match="one option"):
+    with pytest.raises(UsageError, match="options transfer and detail"):
         build(None, CPU, torch.float32, colour="blue")
 
 

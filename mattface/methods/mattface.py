@@ -202,15 +202,19 @@ def build(
     Args:
         weights: name of registered weights, a safetensors file, or a folder that holds one; None takes mattface-demo.
         device, dtype: where and in which number format the network runs.
-        options: `transfer`, which is "idatt" (the paper) or "style-mix" (mixes W+ codes of the official pSp file).
+        options: `transfer`, which is "idatt" (the paper) or "style-mix" (mixes W+ codes of the official pSp file);
+            `detail`, which is "flow" or "off" (the paper: nothing of the source is sampled) and by default what the
+            checkpoint was trained with.
 
     Raises:
         UsageError: an unknown option, or a transfer that the weights cannot do.
         WeightsError: weights that are missing, damaged, or without a trained IDATT.
     """
-    transfer = options.pop("transfer", "idatt")
+    transfer, detail = options.pop("transfer", "idatt"), options.pop("detail", None)
     if options:
-        raise UsageError(f"mattface has one option, transfer; got {', '.join(sorted(options))}.")
+        raise UsageError(f"mattface has the options transfer and detail; got {', '.join(sorted(options))}.")
+    if detail not in (None, "flow", "off"):
+        raise UsageError(f'detail must be "flow" or "off"; got {detail!r}.')
     if transfer not in ("idatt", "style-mix"):
         raise UsageError(f'transfer must be "idatt" or "style-mix"; got {transfer!r}.')
     if transfer == "style-mix":
@@ -229,6 +233,10 @@ def build(
         raise WeightsError(f"{name} must carry a mattface configuration in its metadata; got none. Train or pull one.")
     network = build_network(Config.from_json(metadata["config"]))
     registry.load_strictly(network, {k: v.float() for k, v in tensors.items()}, name)
+    if detail == "flow" and network.correspond is None:
+        raise WeightsError(f'{name} was trained without detail; got detail="flow". Leave it out or take other weights.')
+    if detail == "off":
+        network.correspond = None
     return MattfaceMethod(network, load_parser(device=device), name, device, dtype)
 
 
