@@ -23,7 +23,7 @@ SOURCES = Path(__file__).parent / "native"
 STABLE_SINCE = "0x020a000000000000"
 """torch 2.10, the oldest version whose stable interface has what the kernels use."""
 COMMON = ("-O3", "-std=c++17", f"-DTORCH_TARGET_VERSION={STABLE_SINCE}")
-HOST = ("-fPIC", "-Wall", "-march=native", "-fno-math-errno", "-fno-trapping-math")
+HOST = ("-fPIC", "-Wall", "-march=native", "-mprefer-vector-width=512", "-fno-math-errno", "-fno-trapping-math")
 LOCK_SECONDS = 300.0
 TARGETS = ("cpu",)
 

@@ -16,6 +16,7 @@
 
 #include "epilogue.h"
 #include "resample.h"
+#include "upconv.h"
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
@@ -212,7 +213,7 @@ class Resampler {
     std::fill(to, to + begin * E, R(0));
     std::fill(to + end * E, to + count * E, R(0));
     if (dense)
-      for (int64_t j = begin * E; j < end * E; ++j) to[j] = R(row[low * E + j]);
+      convert<R>(row + (low + begin) * E, to + begin * E, (end - begin) * E);
     else
       for (int64_t j = begin; j < end; ++j)
         for (int64_t c = 0; c < E; ++c) to[j * E + c] = R(row[(low + j) * step + c * stride_[1]]);
@@ -264,7 +265,7 @@ class Resampler {
     } else if (add) {
       for (int64_t j = 0; j < n; ++j) out[j] = T(R(out[j]) + row[j]);
     } else if constexpr (!std::is_same_v<T, R>) {
-      for (int64_t j = 0; j < n; ++j) out[j] = T(row[j]);
+      convert<R>(row, out, n);
     }
   }
 
@@ -293,6 +294,43 @@ void upfirdn2d_epilogue_(Tensor y, Tensor x, MaybeTensor f, Ints up, Ints down, 
   });
 }
 
+// Input rows [first, first + rows) of one sample of an up-convolution, whose columns are (rows * width, 9 * O). A row is
+// finished when the next one is there, so its results come with the next call, the last row's with its own.
+void upconv_rows_(Tensor y, MaybeTensor before, Tensor columns, int64_t sample, int64_t first, Tensor f, double f_gain,
+                  MaybeTensor scale, MaybeTensor noise, MaybeTensor strength, MaybeTensor bias, int64_t act,
+                  double alpha, double gain, double clamp) {
+  for_type(y.scalar_type(), [&](auto zero) {
+    using T = decltype(zero);
+    using R = typename Exact<T>::type;
+    const int64_t O = y.size(1), height = y.size(2) / 2, width = y.size(3) / 2, line = width * 9 * O;
+    const int64_t rows = columns.numel() / line, kept = before ? before->numel() / line : 0;
+    R g_y[kTaps], g_x[kTaps];
+    for (int k = 0; k < kTaps; ++k) g_y[k] = number<R>(f, kTaps - 1 - k), g_x[k] = R(g_y[k] * f_gain);
+    const auto e = epilogue<R>(scale, noise, strength, bias, O, 4 * height * width, act, alpha, gain, clamp);
+    const T* here = static_cast<const T*>(columns.const_data_ptr());
+    const T* earlier = before ? static_cast<const T*>(before->const_data_ptr()) + (kept - 2) * line : nullptr;
+    auto at = [&](int64_t row) -> const T* {  // null beyond the picture
+      if (row < 0 || row >= height) return nullptr;
+      return row >= first ? here + (row - first) * line : earlier + (row - first + 2) * line;
+    };
+    T* to = static_cast<T*>(y.mutable_data_ptr()) + sample * 4 * height * width * O;
+    if (first == 0) prefer_large_pages(to, 4 * height * width * O * sizeof(T));
+    const int64_t low = std::max<int64_t>(0, first - 1), high = first + rows - (first + rows < height ? 1 : 0);
+    const int64_t spans = (width + kSpan - 1) / kSpan;
+    const std::vector<T> zeros(9 * O, T(0));
+    torch::stable::parallel_for(0, (high - low) * spans, 1, [&](int64_t begin, int64_t end) {
+      std::vector<R> room;
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t row = low + task / spans, from = task % spans * kSpan;
+        const T *above = at(row - 1), *below = at(row + 1);
+        const ThreeRows<T> three{above ? above : zeros.data(), at(row), below ? below : zeros.data(),
+                                 above ? 9 * O : 0, below ? 9 * O : 0, width, O};
+        finish_two_rows(three, row, from, std::min(width, from + kSpan), g_y, g_x, e, sample, to, room);
+      }
+    });
+  });
+}
+
 }  // namespace
 }  // namespace mattface
 
@@ -307,10 +345,15 @@ STABLE_TORCH_LIBRARY(mattface_native, m) {
       "upfirdn2d_epilogue_(Tensor(a!) y, Tensor x, Tensor? f, int[] up, int[] down, int[] pad, bool flip, float gain, "
       "Tensor? scale, Tensor? noise, Tensor? strength, Tensor? bias, int act, float alpha, float act_gain, "
       "float clamp) -> ()");
+  m.def(
+      "upconv_rows_(Tensor(a!) y, Tensor? before, Tensor columns, int sample, int first, Tensor f, float f_gain, "
+      "Tensor? scale, Tensor? noise, Tensor? strength, Tensor? bias, int act, float alpha, float gain, float clamp) "
+      "-> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(mattface_native, CPU, m) {
   m.impl("epilogue_", TORCH_BOX(&mattface::epilogue_));
   m.impl("upfirdn2d_", TORCH_BOX(&mattface::upfirdn2d_));
   m.impl("upfirdn2d_epilogue_", TORCH_BOX(&mattface::upfirdn2d_epilogue_));
+  m.impl("upconv_rows_", TORCH_BOX(&mattface::upconv_rows_));
 }

@@ -4,23 +4,17 @@
 // channel. Loops are plain, written so that the compiler turns them into vector instructions.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 #include "activations.h"
+#include "lanes.h"
 
 namespace mattface {
-
-// The type a result is computed in: double for double, float for everything else.
-template <typename T>
-struct Exact {
-  using type = float;
-};
-template <>
-struct Exact<double> {
-  using type = double;
-};
 
 // R is the exact type. scale and bias hold a value per channel (scale one such run per sample when samples > 1).
 template <typename R>
@@ -34,40 +28,72 @@ struct Epilogue {
   R strength = 0;
 };
 
-template <Act A, typename R>
-inline R finished(R v, R alpha, R gain, R clamp) {
-  v = activate<A>(v, alpha) * gain;
-  v = v < -clamp ? -clamp : v;  // comparisons are false for NaN, which therefore stays
-  return v > clamp ? clamp : v;
+// V is R or a vector of R.
+template <Act A, typename V, typename R>
+inline V finished(V t, R alpha, R gain, R clamp) {
+  V v;
+  if constexpr (std::is_same_v<V, R>) {
+    v = activate<A>(t, alpha) * gain;
+  } else if constexpr (A == Act::linear) {
+    v = t * gain;
+  } else if constexpr (A == Act::relu || A == Act::lrelu) {
+    v = (t < 0 ? t * (A == Act::relu ? R(0) : alpha) : t) * gain;
+  } else {
+    R each[Lanes<R>::count];
+    std::memcpy(each, &t, sizeof t);
+    for (R& one : each) one = activate<A>(one, alpha) * gain;
+    std::memcpy(&v, each, sizeof v);
+  }
+  const V most = V{} + clamp;
+  v = v < -most ? -most : v;  // comparisons are false for NaN, which therefore stays
+  return v > most ? most : v;
+}
+
+constexpr int64_t kChunk = 64;  // pixels that stay in the first cache while their channels are finished block by block
+
+// Channels [c, c + lanes of V) of `pixels` pixels of C channels each.
+template <Act A, typename V, typename S, typename T, typename R>
+inline void finish_block(const S* src, T* dst, int64_t pixels, int64_t C, int64_t c, const Epilogue<R>& e,
+                         const R* scale, const R* noise) {
+  const V factor = load<V>(scale + c), bias = load<V>(e.bias.data() + c);
+  const R alpha = e.alpha, gain = e.gain, clamp = e.clamp, strength = e.strength;
+  src += c, dst += c;
+  if (noise)
+    for (int64_t p = 0; p < pixels; ++p, src += C, dst += C)
+      store(finished<A>(load<V>(src) * factor + (bias + noise[p] * strength), alpha, gain, clamp), dst);
+  else
+    for (int64_t p = 0; p < pixels; ++p, src += C, dst += C)
+      store(finished<A>(load<V>(src) * factor + bias, alpha, gain, clamp), dst);
 }
 
 // `pixels` pixels of C channels each, channels next to each other.
 template <Act A, typename S, typename T, typename R>
 void finish_pixels(const S* src, T* dst, int64_t pixels, int64_t C, const Epilogue<R>& e, const R* scale,
                    const R* noise) {
-  const R alpha = e.alpha, gain = e.gain, clamp = e.clamp;
-  const R* bias = e.bias.data();
-  constexpr int64_t block = 16;
-  const int64_t whole = C / block * block;
-  for (int64_t p = 0; p < pixels; ++p, src += C, dst += C) {
-    const R grain = noise ? noise[p] * e.strength : R(0);
-    for (int64_t c = 0; c < whole; c += block)
-      for (int64_t i = c; i < c + block; ++i)
-        dst[i] = T(finished<A>(R(src[i]) * scale[i] + (bias[i] + grain), alpha, gain, clamp));
-    for (int64_t i = whole; i < C; ++i)
-      dst[i] = T(finished<A>(R(src[i]) * scale[i] + (bias[i] + grain), alpha, gain, clamp));
+  constexpr int64_t lanes = Lanes<R>::count;
+  for (int64_t p = 0; p < pixels; p += kChunk, src += kChunk * C, dst += kChunk * C) {
+    const int64_t n = std::min(kChunk, pixels - p);
+    const R* grain = noise ? noise + p : nullptr;
+    int64_t c = 0;
+    for (; c + lanes <= C; c += lanes)
+      finish_block<A, typename Lanes<R>::type>(src, dst, n, C, c, e, scale, grain);
+    for (; c < C; ++c) finish_block<A, R>(src, dst, n, C, c, e, scale, grain);
   }
 }
 
 // `n` pixels of one channel.
 template <Act A, typename S, typename T, typename R>
 void finish_plane(const S* src, T* dst, int64_t n, const Epilogue<R>& e, R scale, R bias, const R* noise) {
+  using V = typename Lanes<R>::type;
   const R alpha = e.alpha, gain = e.gain, clamp = e.clamp, strength = e.strength;
-  if (noise)
-    for (int64_t i = 0; i < n; ++i)
-      dst[i] = T(finished<A>(R(src[i]) * scale + (noise[i] * strength + bias), alpha, gain, clamp));
-  else
-    for (int64_t i = 0; i < n; ++i) dst[i] = T(finished<A>(R(src[i]) * scale + bias, alpha, gain, clamp));
+  auto run = [&](auto zero, int64_t i) {
+    using W = decltype(zero);
+    const W shift = noise ? load<W>(noise + i) * strength + bias : W{} + bias;
+    store(finished<A>(load<W>(src + i) * scale + shift, alpha, gain, clamp), dst + i);
+  };
+  int64_t i = 0;
+  for (; i + Lanes<R>::count <= n; i += Lanes<R>::count) run(V{}, i);
+  for (; i < n; ++i) run(R(0), i);
 }
 
 // Where a row lies: its sample, its first channel and pixel, and how many channels each of its pixels holds.
