@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from mattface.cuda_ops._implementations import Impl, require, runs_native
+from mattface.cuda_ops._implementations import Impl, native, require, runs_native
 
 SELU_SCALE = 1.0507009873554805
 SELU_ALPHA = 1.6732632423543772
@@ -172,7 +172,7 @@ def _op(
     return _reference(x, b, dim, act, alpha, gain, clamp)
 
 
-@_op.register_kernel("cpu")
+@_op.register_kernel(("cpu", "cuda"))
 def _native(
     x: torch.Tensor, b: torch.Tensor | None, dim: int, act: str, alpha: float, gain: float, clamp: float | None
 ) -> torch.Tensor:
@@ -185,7 +185,7 @@ def _native(
         layout = (1, 1, y.numel(), False) if b is None else _runs(y, dim)
         bias = None if b is None else b.contiguous()
         stated = (NUMBERS[act], alpha, gain, -1.0 if clamp is None else clamp)
-        torch.ops.mattface_native.epilogue_(y, source, None, None, None, bias, *layout, *stated)
+        native(x).epilogue_(y, source, None, None, None, bias, *layout, *stated)
     return y
 
 

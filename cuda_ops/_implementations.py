@@ -37,6 +37,11 @@ def missing(kind: str) -> str | None:
     return None
 
 
+def native(x: torch.Tensor) -> Any:
+    """The native kernels for tensors on x's device, as a namespace of torch.ops; only where `runs_native(x)`."""
+    return torch.ops.mattface_native
+
+
 def runs_native(x: torch.Tensor) -> bool:
     """Whether a native kernel exists for tensors on x's device."""
     return x.device.type == "cpu" and missing("cpu") is None

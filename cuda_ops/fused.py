@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 
 from mattface.cuda_ops._bias_act import ACTIVATIONS, NUMBERS, bias_act
-from mattface.cuda_ops._implementations import runs_native
+from mattface.cuda_ops._implementations import native, runs_native
 from mattface.cuda_ops._upfirdn2d import _empty_result, _four, upfirdn2d
 from mattface.cuda_ops.filters import upsample2d
 
@@ -159,7 +159,7 @@ def _finish_(
     if x.numel():
         last = x.stride(1) == 1 and channels > 1
         stated = (NUMBERS[act], ACTIVATIONS[act].alpha, ACTIVATIONS[act].gain, clamp)
-        torch.ops.mattface_native.epilogue_(
+        native(x).epilogue_(
             x, x, _packed(scale), grain, strength, _packed(b), samples, channels, height * width, last, *stated
         )
 
@@ -181,7 +181,7 @@ def _filter_and_finish(
     grain = _exact_noise(x, noise, y.shape[2:])
     if y.numel():
         stated = (NUMBERS[act], ACTIVATIONS[act].alpha, ACTIVATIONS[act].gain, clamp)
-        torch.ops.mattface_native.upfirdn2d_epilogue_(
+        native(x).upfirdn2d_epilogue_(
             y, x, _packed(f), [1, 1], [1, 1], pad, False, filter_gain, _packed(scale), grain, strength, _packed(b),
             *stated,
         )  # fmt: skip
@@ -201,4 +201,4 @@ def _add_upsampled_(base: torch.Tensor, x: torch.Tensor, f: torch.Tensor) -> Non
         raise ValueError(f"upsample_add: base must be twice the size of x {tuple(x.shape)}; got {tuple(base.shape)}.")
     pad = [(taps[1] + 1) // 2, (taps[1] - 2) // 2, (taps[0] + 1) // 2, (taps[0] - 2) // 2]
     if base.numel():
-        torch.ops.mattface_native.upfirdn2d_(base, x, f.contiguous(), [2, 2], [1, 1], pad, False, 4.0, True)
+        native(x).upfirdn2d_(base, x, f.contiguous(), [2, 2], [1, 1], pad, False, 4.0, True)
