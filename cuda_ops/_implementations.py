@@ -11,7 +11,7 @@ from mattface.cuda_ops._build import Target, how
 
 Impl = Literal["auto", "reference", "cpu", "cuda"]
 
-OPS = ("upfirdn2d", "bias_act")
+OPS = ("upfirdn2d", "bias_act", "noise_bias_act", "upsample_add")
 
 
 @cache

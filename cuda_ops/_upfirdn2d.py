@@ -8,6 +8,7 @@ Letters: B batch, C channels, H W height and width, K filter taps.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -24,7 +25,7 @@ from mattface.cuda_ops._arguments import (
     paddings,
     without_autocast,
 )
-from mattface.cuda_ops._implementations import Impl, require, runs_native
+from mattface.cuda_ops._implementations import Impl, native, require, runs_native
 
 LONGEST_OUTER = 8
 """A 1-D filter up to this length is applied as its outer product in one pass, a longer one axis by axis."""
@@ -86,7 +87,7 @@ def resample(
     check_filter(op, f)
     check_flag(op, "flip_filter", flip_filter)
     gain = number(op, "gain", gain)
-    _check_sizes(op, x, f, up, pad)
+    check_sizes(op, x, f, up, pad)
     run = _reference if impl == "reference" else _op
     return run(x, f, up, down, pad, flip_filter, gain)
 
@@ -98,12 +99,22 @@ def taps_of(f: torch.Tensor | None) -> tuple[int, int]:
     return f.shape[0], f.shape[-1]
 
 
+def result_shape(
+    x: torch.Tensor, f: torch.Tensor | None, up: list[int], down: list[int], pad: list[int]
+) -> tuple[int, int, int, int]:
+    """(B, C, H', W')."""
+    taps = taps_of(f)
+    height = output_size(x.shape[2], taps[0], up[1], down[1], pad[2], pad[3])
+    width = output_size(x.shape[3], taps[1], up[0], down[0], pad[0], pad[1])
+    return x.shape[0], x.shape[1], height, width
+
+
 def output_size(size: int, taps: int, up: int, down: int, before: int, after: int) -> int:
     """Samples along one axis after up-sampling, padding, filtering and decimation."""
     return (size * up + before + after - taps) // down + 1
 
 
-def _check_sizes(op: str, x: torch.Tensor, f: torch.Tensor | None, up: list[int], pad: list[int]) -> None:
+def check_sizes(op: str, x: torch.Tensor, f: torch.Tensor | None, up: list[int], pad: list[int]) -> None:
     """Refuses another rank, a filter elsewhere, and one that is larger than the padded image."""
     if x.ndim != 4:
         raise ValueError(f"{op}: x must be (B, C, H, W); got shape {tuple(x.shape)}.")
@@ -125,9 +136,8 @@ def _reference(
     x: torch.Tensor, f: torch.Tensor | None, up: list[int], down: list[int], pad: list[int], flip: bool, gain: float
 ) -> torch.Tensor:
     """Plain PyTorch: depthwise convolutions without inserted zeros, differentiable by autograd itself."""
-    y = empty_result(x, f, up, down, pad)
-    if not (x.numel() and y.numel()):  # convolutions refuse nothing; its sum, 0, keeps the graph connected
-        return y.zero_() + x.sum()
+    if not (x.numel() and math.prod(result_shape(x, f, up, down, pad))):  # convolutions refuse empty tensors
+        return empty_result(x, f, up, down, pad).zero_() + x.sum()  # a sum of nothing keeps the graph connected
     exact = exact_type(x.dtype)
     f = torch.ones(1, 1, dtype=exact, device=x.device) if f is None else f.to(exact)
     if f.ndim == 1 and f.shape[0] <= LONGEST_OUTER:
@@ -188,13 +198,13 @@ def _depthwise(f: torch.Tensor, channels: int) -> torch.Tensor:
 def _op(
     x: torch.Tensor, f: torch.Tensor | None, up: list[int], down: list[int], pad: list[int], flip: bool, gain: float
 ) -> torch.Tensor:
-    """The native kernel where it was built, else the reference; factors are (x, y), pad is (left, right, top, bottom)."""
+    """The native kernel where it was built, else the reference; pad is (left, right, top, bottom)."""
     if not runs_native(x):
         return _reference(x, f, up, down, pad, flip, gain)
     y = empty_result(x, f, up, down, pad)
     if y.numel():
         taps = None if f is None else f.contiguous()
-        torch.ops.mattface_native.upfirdn2d_(y, x, taps, up, down, pad, flip, gain, False)
+        native(x).upfirdn2d_(y, x, taps, up, down, pad, flip, gain, False)
     return y
 
 
@@ -209,10 +219,8 @@ def empty_result(
     x: torch.Tensor, f: torch.Tensor | None, up: list[int], down: list[int], pad: list[int]
 ) -> torch.Tensor:
     """Memory for the result, channels-last when `x` is stored so."""
-    taps = taps_of(f)
-    height = output_size(x.shape[2], taps[0], up[1], down[1], pad[2], pad[3])
-    width = output_size(x.shape[3], taps[1], up[0], down[0], pad[0], pad[1])
-    return torch.empty((*x.shape[:2], height, width), dtype=x.dtype, device=x.device, memory_format=layout_of(x))
+    shape = result_shape(x, f, up, down, pad)
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout_of(x))
 
 
 def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
