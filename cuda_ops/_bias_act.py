@@ -13,7 +13,16 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from mattface.cuda_ops._implementations import Impl, require, runs_native
+from mattface.cuda_ops._arguments import (
+    check_device,
+    check_tensor,
+    exact_type,
+    matched,
+    number,
+    shown,
+    without_autocast,
+)
+from mattface.cuda_ops._implementations import Impl, native, require, runs_native
 
 SELU_SCALE = 1.0507009873554805
 SELU_ALPHA = 1.6732632423543772
@@ -82,59 +91,86 @@ def bias_act(
     clamp: float | None = None,
     impl: Impl = "auto",
 ) -> torch.Tensor:
-    """Computes clamp(gain * act(x + b)).
+    """Computes clamp(gain * act(x + b)), in at least single precision and rounded once.
+
+    Under autocast the op runs in the type of `x`, and `b` is cast to it; elsewhere a bias of another type is an error.
 
     Args:
         x: floating point tensor of any shape.
         b: (x.shape[dim],) bias of the same type, or None.
         dim: dimension the bias belongs to.
         act: linear, relu, lrelu, tanh, sigmoid, elu, selu, softplus or swish.
-        alpha: slope of lrelu below zero; None takes 0.2.
+        alpha: slope of lrelu below zero, at least 0; None takes 0.2.
         gain: factor after the activation; None takes the activation's own (sqrt(2) for relu, lrelu and swish).
-        clamp: limit of the absolute value of the result; None for no limit.
+        clamp: limit of the absolute value of the result, at least 0; None for no limit.
         impl: "auto", "reference" (plain PyTorch), "cpu" or "cuda".
 
     Returns:
-        A tensor of `x`'s shape, type and memory format.
+        A tensor of `x`'s shape, type and memory format. NaN stays NaN; the sign of a zero is not kept.
 
     Raises:
-        TypeError: wrong type of tensor.
-        ValueError: unknown activation, bias of another shape, type or device, gain or clamp out of range.
+        TypeError: wrong type of tensor or number, or a bias of another type.
+        ValueError: unknown activation, bias of another shape or device, alpha, gain or clamp out of range.
         RuntimeError: the implementation asked for is not there.
     """
-    require(impl, "bias_act", x)
-    if act not in ACTIVATIONS:
-        raise ValueError(f"bias_act: act must be one of {', '.join(ACTIVATIONS)}; got {act!r}.")
-    spec = ACTIVATIONS[act]
-    alpha = spec.alpha if alpha is None else float(alpha)
-    gain = spec.gain if gain is None else float(gain)
-    _check(x, b, dim, alpha, gain, clamp)
+    op = "bias_act"
+    check_tensor(op, "x", x)
+    require(impl, op, x)
+    spec, limit = activation(op, act), limit_of(op, clamp)
+    alpha = spec.alpha if alpha is None else number(op, "alpha", alpha)
+    if alpha < 0:
+        raise ValueError(f"{op}: alpha must be at least 0; got {alpha}.")
+    gain = spec.gain if gain is None else number(op, "gain", gain)
+    dim = _dimension(x, dim)
+    b = None if b is None else _bias(x, b, dim)
     run = _reference if impl == "reference" else _op
-    return run(x, b, dim % x.ndim, act, alpha, gain, None if clamp is None else float(clamp))
+    return run(x, b, dim, act, alpha, gain, limit)
 
 
-def _check(x: torch.Tensor, b: torch.Tensor | None, dim: int, alpha: float, gain: float, clamp: float | None) -> None:
-    """One-line refusals; see `bias_act`."""
-    if not isinstance(x, torch.Tensor) or not x.is_floating_point():
-        raise TypeError(f"bias_act: x must be a floating point tensor; got {getattr(x, 'dtype', type(x).__name__)}.")
+def activation(op: str, act: str) -> Activation:
+    """The activation of a name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not isinstance(act, str) or act not in ACTIVATIONS:
+        raise ValueError(f"{op}: act must be one of {', '.join(ACTIVATIONS)}; got {shown(act)}.")
+    return ACTIVATIONS[act]
+
+
+def limit_of(op: str, clamp: float | None) -> float | None:
+    """The number that `clamp` is.
+
+    Raises:
+        TypeError: not a number.
+        ValueError: below zero or not finite.
+    """
+    limit = None if clamp is None else number(op, "clamp", clamp)
+    if limit is not None and limit < 0:
+        raise ValueError(f"{op}: clamp must be None or at least 0; got {limit:g}.")
+    return limit
+
+
+def _dimension(x: torch.Tensor, dim: int) -> int:
+    """`dim` counted from the front."""
+    if isinstance(dim, bool) or not isinstance(dim, int):
+        raise TypeError(f"bias_act: dim must be an integer; got {shown(dim)}.")
+    if x.ndim == 0 and dim in (0, 1):  # 1 is the default; there is no room for a bias
+        return 0
     if not -x.ndim <= dim < x.ndim:
         raise ValueError(f"bias_act: dim must be a dimension of x, which has {x.ndim}; got {dim}.")
-    if not (math.isfinite(gain) and math.isfinite(alpha)):
-        raise ValueError(f"bias_act: gain and alpha must be finite; got {gain} and {alpha}.")
-    if clamp is not None and not clamp >= 0:
-        raise ValueError(f"bias_act: clamp must be None or at least 0; got {clamp}.")
-    if b is not None:
-        _check_bias(x, b, dim)
+    return dim % x.ndim
 
 
-def _check_bias(x: torch.Tensor, b: torch.Tensor, dim: int) -> None:
-    """Refuses a bias that does not belong to `x`."""
-    if not isinstance(b, torch.Tensor) or b.dtype != x.dtype:
-        raise TypeError(f"bias_act: b must be {x.dtype} like x; got {getattr(b, 'dtype', type(b).__name__)}.")
+def _bias(x: torch.Tensor, b: torch.Tensor, dim: int) -> torch.Tensor:
+    """A bias that belongs to `x`."""
+    check_tensor("bias_act", "b", b)
+    if x.ndim == 0:
+        raise ValueError("bias_act: b needs an x with dimensions; got an x of shape ().")
     if b.shape != (x.shape[dim],):
         raise ValueError(f"bias_act: b must have shape ({x.shape[dim]},) for dim {dim}; got {tuple(b.shape)}.")
-    if b.device != x.device:
-        raise ValueError(f"bias_act: b must be on the device of x ({x.device}); got {b.device}.")
+    check_device("bias_act", "b", b, x)
+    return matched("bias_act", "b", b, x)
 
 
 def _along(b: torch.Tensor, dim: int, ndim: int) -> torch.Tensor:
@@ -153,39 +189,34 @@ def _reference(
     x: torch.Tensor, b: torch.Tensor | None, dim: int, act: str, alpha: float, gain: float, clamp: float | None
 ) -> torch.Tensor:
     """Plain PyTorch in as few passes as it allows, differentiable by autograd itself."""
-    spec = ACTIVATIONS[act]
-    if spec.slope is None and gain > 0:  # act(gain * t) = gain * act(t)
-        y = spec.value(_biased(x, b, dim, gain), alpha)
-    else:
-        y = spec.value(_biased(x, b, dim, 1.0), alpha)
-        y = y * gain if gain != 1 else y
-    if clamp is None:
-        return y
-    return y.clamp(-clamp, clamp) if y.requires_grad else y.clamp_(-clamp, clamp)
+    spec, exact = ACTIVATIONS[act], exact_type(x.dtype)
+    with without_autocast(x.device):
+        t, u = x.to(exact), None if b is None else b.to(exact)
+        if spec.slope is None and gain > 0:  # act(gain * t) = gain * act(t)
+            y = spec.value(_biased(t, u, dim, gain), alpha)
+        else:
+            y = spec.value(_biased(t, u, dim, 1.0), alpha)
+            y = y * gain if gain != 1 else y
+        if clamp is not None:
+            y = y.clamp(-clamp, clamp) if y.requires_grad else y.clamp_(-clamp, clamp)
+        return y.to(x.dtype)
 
 
 @torch.library.custom_op("mattface::bias_act", mutates_args=())
 def _op(
     x: torch.Tensor, b: torch.Tensor | None, dim: int, act: str, alpha: float, gain: float, clamp: float | None
 ) -> torch.Tensor:
-    """Schema and default kernel."""
-    return _reference(x, b, dim, act, alpha, gain, clamp)
-
-
-@_op.register_kernel("cpu")
-def _native(
-    x: torch.Tensor, b: torch.Tensor | None, dim: int, act: str, alpha: float, gain: float, clamp: float | None
-) -> torch.Tensor:
     """The native kernel where it was built, else the reference."""
     if not runs_native(x):
-        return _reference(x, b, dim, act, alpha, gain, clamp)
+        y = _reference(x, b, dim, act, alpha, gain, clamp)
+        return y if y.stride() == x.stride() else torch.empty_like(x).copy_(y)
     y = torch.empty_like(x)  # dense, in x's order where x is dense
     if y.numel():
         source = x if x.stride() == y.stride() else y.copy_(x)
         layout = (1, 1, y.numel(), False) if b is None else _runs(y, dim)
         bias = None if b is None else b.contiguous()
         stated = (NUMBERS[act], alpha, gain, -1.0 if clamp is None else clamp)
-        torch.ops.mattface_native.epilogue_(y, source, None, None, None, bias, *layout, *stated)
+        native(x).epilogue_(y, source, None, None, None, bias, *layout, *stated)
     return y
 
 
@@ -219,10 +250,13 @@ def _backward(ctx, grad):  # type: ignore[no-untyped-def]
     if ACTIVATIONS[ctx.stated[0]].slope is None:
         dx = _linear_gradient(grad, y, *ctx.stated)
     else:
-        dx = _curved_gradient(grad, _biased(x, b, ctx.dim, 1.0), *ctx.stated)
+        exact = exact_type(x.dtype)
+        t = _biased(x.to(exact), None if b is None else b.to(exact), ctx.dim, 1.0)
+        dx = _curved_gradient(grad.to(exact), t, *ctx.stated).to(x.dtype)
     db = None
     if ctx.needs_input_grad[1]:
-        db = dx.sum([i for i in range(dx.ndim) if i != ctx.dim])
+        others = [i for i in range(dx.ndim) if i != ctx.dim]
+        db = dx.sum(others) if others else dx
     return dx if ctx.needs_input_grad[0] else None, db, None, None, None, None, None
 
 

@@ -11,7 +11,7 @@ from mattface.cuda_ops._build import Target, how
 
 Impl = Literal["auto", "reference", "cpu", "cuda"]
 
-OPS = ("upfirdn2d", "bias_act")
+OPS = ("upfirdn2d", "bias_act", "noise_bias_act", "upsample_add")
 
 
 @cache
@@ -35,6 +35,11 @@ def missing(kind: str) -> str | None:
     except OSError as error:
         return f"cannot be loaded: {' '.join(str(error).split())}. Type: {how(target)} --force"
     return None
+
+
+def native(x: torch.Tensor) -> Any:
+    """The native kernels for tensors on x's device, as a namespace of torch.ops; only where `runs_native(x)`."""
+    return torch.ops.mattface_native
 
 
 def runs_native(x: torch.Tensor) -> bool:

@@ -1,7 +1,7 @@
 """What a generator does around its convolutions, in one pass over memory each.
 
-Without gradients, on a device whose native kernels are built, each of these is one op; otherwise (in a traced graph
-too) it is put together from upfirdn2d and bias_act, whose gradients of any order then hold.
+Where nothing wants gradients each of these is one op, in a traced graph too. Where something does, it is put together
+from upfirdn2d and bias_act, whose gradients of any order hold.
 
 Letters: B batch, C channels, H W height and width.
 """
@@ -12,10 +12,23 @@ from collections.abc import Sequence
 
 import torch
 
-from mattface.cuda_ops._bias_act import ACTIVATIONS, NUMBERS, bias_act
-from mattface.cuda_ops._implementations import runs_native
-from mattface.cuda_ops._upfirdn2d import _empty_result, _four, upfirdn2d
-from mattface.cuda_ops.filters import upsample2d
+from mattface.cuda_ops._arguments import (
+    check_device,
+    check_filter,
+    check_flag,
+    check_tensor,
+    exact_type,
+    matched,
+    number,
+    paddings,
+    without_autocast,
+)
+from mattface.cuda_ops._bias_act import ACTIVATIONS, NUMBERS, activation, bias_act, limit_of
+from mattface.cuda_ops._implementations import Impl, native, require, runs_native
+from mattface.cuda_ops._upfirdn2d import check_sizes, empty_result, layout_of, result_shape, upfirdn2d
+from mattface.cuda_ops.filters import upsample2d, upsampling_pads
+
+ONE = [1, 1]
 
 
 def noise_bias_act(
@@ -30,73 +43,138 @@ def noise_bias_act(
     padding: int | Sequence[int] = 0,
     filter_gain: float = 1.0,
     overwrite: bool = False,
+    impl: Impl = "auto",
 ) -> torch.Tensor:
     """Computes clamp(gain * act(filter(x) * scale + noise * strength + b)) with the activation's own gain.
 
+    Without gradients all of it is computed in at least single precision and rounded once; with gradients it is done in
+    steps, each of which rounds. Under autocast the op runs in the type of `x` and `b` is cast to it; elsewhere a bias
+    of another type is an error.
+
     Args:
         x: (B, C, H, W) floating point.
-        b: (C,) bias.
-        scale: (B, C) factors, or None.
-        noise: (B or 1, 1, H', W') of the result's size, or None.
-        strength: () factor of the noise; None is 1.
+        b: (C,) bias of x's type.
+        scale: (B, C) factors of any floating point type, or None.
+        noise: (B or 1, 1, H', W') of the result's size and any floating point type, or None.
+        strength: () factor of the noise of any floating point type; None is 1. Without noise it is not used.
         act: activation of `bias_act`.
         clamp: limit of the absolute value of the result.
         f: filter of `upfirdn2d`, or None to leave it out.
         padding: as in `upfirdn2d`, with `f` only.
         filter_gain: factor of the filter.
-        overwrite: True gives x's memory away, which saves fresh memory.
+        overwrite: True gives x's memory away, which saves fresh memory without gradients and `f`.
+        impl: "auto", "reference" (plain PyTorch), "cpu" or "cuda".
 
     Returns:
-        (B, C, H', W') of x's type and layout; H' W' are H W without a filter.
+        (B, C, H', W') of x's type and layout; H' W' are H W without a filter. `x` itself when that was overwritten.
 
     Raises:
-        ValueError: `act` is unknown, or `scale` or `noise` have another shape.
-        TypeError: see `bias_act`.
+        TypeError: wrong type of tensor or number, or a bias of another type.
+        ValueError: unknown activation; a shape, device, factor or clamp that does not fit.
+        RuntimeError: the implementation asked for is not there.
     """
-    _check(x, b, scale, act)
-    held = [t for t in (x, b, scale, noise, strength) if t is not None]
-    if not _may_fuse(x, *held):
-        return _composed(x, b, scale, noise, strength, act, clamp, f, padding, filter_gain, overwrite)
-    limit = -1.0 if clamp is None else float(clamp)
-    if f is None and overwrite and _dense(x):
-        _finish_(x, b, scale, noise, strength, act, limit)
+    op = "noise_bias_act"
+    check_tensor(op, "x", x)
+    require(impl, op, x)
+    activation(op, act)
+    limit, gain = limit_of(op, clamp), number(op, "filter_gain", filter_gain)
+    check_flag(op, "overwrite", overwrite)
+    check_filter(op, f)
+    pad = paddings(op, padding) if f is not None else [0] * 4
+    check_sizes(op, x, f, ONE, pad)
+    b = _operands(x, b, scale, noise, strength, result_shape(x, f, ONE, ONE, pad))
+    rest = (scale, noise, strength, act, limit)
+    if impl == "reference":
+        return _reference(x, b, *rest, f, pad, gain)
+    if _wants_gradients(x, b, scale, noise, strength):
+        return _composed(x, b, *rest, f, pad, gain, "auto")
+    if f is None and _may_write(x, overwrite):
+        _finish_(x, b, *rest)
         return x
-    return _filter_and_finish(x, f, _four(padding) if f is not None else [0] * 4, filter_gain, b, scale, noise,
-                              strength, act, limit)  # fmt: skip
+    return _finish(x, b, *rest, f, pad, gain)
 
 
-def upsample_add(x: torch.Tensor, f: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
-    """Adds `upsample2d(x, f)` to `base`, in place without gradients.
+def upsample_add(x: torch.Tensor, f: torch.Tensor, base: torch.Tensor, impl: Impl = "auto") -> torch.Tensor:
+    """Adds `upsample2d(x, f)` to `base`, in place where nothing wants gradients and no graph is being traced.
+
+    Under autocast `x` is cast to the type of `base`; elsewhere another type is an error.
 
     Args:
-        x: (B, C, H, W).
+        x: (B, C, H, W) floating point.
         f: filter from `setup_filter`.
         base: (B, C, 2 H, 2 W) of x's type; given away.
+        impl: "auto", "reference" (plain PyTorch), "cpu" or "cuda".
 
     Returns:
-        The sum.
+        The sum, of base's type and layout. `base` itself when that was overwritten.
+
+    Raises:
+        TypeError: wrong type of tensor.
+        ValueError: a shape or device that does not fit.
+        RuntimeError: the implementation asked for is not there.
     """
-    if not _may_fuse(x, x, base) or not _dense(base) or x.dtype != base.dtype:
-        return base.add(upsample2d(x, f))
-    _add_upsampled_(base, x, f)
-    return base
+    op = "upsample_add"
+    check_tensor(op, "x", x)
+    check_tensor(op, "base", base)
+    check_tensor(op, "f", f)
+    check_filter(op, f)
+    require(impl, op, x)
+    check_sizes(op, x, f, [2, 2], upsampling_pads(f, [2, 2], [0] * 4))
+    _check_shape(op, "base", base, x, ((*x.shape[:2], 2 * x.shape[2], 2 * x.shape[3]),))
+    x = matched(op, "x", x, base)
+    if impl == "reference":
+        return _added(base, x, f)
+    if _wants_gradients(x, base):
+        return base + upsample2d(x, f)
+    if _may_write(base, True):
+        _add_upsampled_(base, x, f)
+        return base
+    return _add_upsampled(base, x, f)
 
 
-def _may_fuse(x: torch.Tensor, *held: torch.Tensor) -> bool:
-    """Whether nothing wants gradients and native kernels are there; a graph being traced gets the parts."""
-    graded = torch.is_grad_enabled() and any(t.requires_grad for t in held)
-    return not graded and not torch.compiler.is_compiling() and runs_native(x)
+def _operands(
+    x: torch.Tensor,
+    b: torch.Tensor,
+    scale: torch.Tensor | None,
+    noise: torch.Tensor | None,
+    strength: torch.Tensor | None,
+    shape: tuple[int, int, int, int],
+) -> torch.Tensor:
+    """Refuses operands that do not fit `x` or the result's shape; returns the bias in x's type."""
+    samples, channels, height, width = shape
+    fitting = {
+        "b": (b, ((channels,),)),
+        "scale": (scale, ((samples, channels),)),
+        "noise": (noise, ((1, 1, height, width), (samples, 1, height, width))),
+        "strength": (strength, ((),)),
+    }
+    for name, (t, shapes) in fitting.items():
+        if t is not None or name == "b":
+            check_tensor("noise_bias_act", name, t)
+            _check_shape("noise_bias_act", name, t, x, shapes)  # type: ignore[arg-type]
+    return matched("noise_bias_act", "b", b, x)
 
 
-def _check(x: torch.Tensor, b: torch.Tensor, scale: torch.Tensor | None, act: str) -> None:
-    if x.ndim != 4 or b.shape != (x.shape[1],):
-        raise ValueError(
-            f"noise_bias_act: x must be (B, C, H, W) and b (C,); got {tuple(x.shape)} and {tuple(b.shape)}."
-        )
-    if scale is not None and scale.shape != x.shape[:2]:
-        raise ValueError(f"noise_bias_act: scale must be {tuple(x.shape[:2])}; got {tuple(scale.shape)}.")
-    if act not in ACTIVATIONS:
-        raise ValueError(f"noise_bias_act: act must be one of {', '.join(ACTIVATIONS)}; got {act!r}.")
+def _check_shape(op: str, name: str, t: torch.Tensor, x: torch.Tensor, shapes: tuple[tuple[int, ...], ...]) -> None:
+    """Refuses a tensor of none of these shapes, or one that is not on x's device."""
+    if tuple(t.shape) not in shapes:
+        wanted = " or ".join(str(tuple(map(int, shape))) for shape in dict.fromkeys(shapes))
+        raise ValueError(f"{op}: {name} must have shape {wanted} for x {tuple(x.shape)}; got {tuple(t.shape)}.")
+    check_device(op, name, t, x)
+
+
+def _wants_gradients(*held: torch.Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in held)
+
+
+def _may_write(t: torch.Tensor, given: bool) -> bool:
+    """Whether t's memory may take the result: given away, dense, and no graph is being traced."""
+    return given and not torch.compiler.is_compiling() and _dense(t)
+
+
+def _dense(t: torch.Tensor) -> bool:
+    """Whether t fills its memory in one of the two layouts of pictures."""
+    return t.is_contiguous() or t.is_contiguous(memory_format=torch.channels_last)
 
 
 def _composed(
@@ -108,39 +186,72 @@ def _composed(
     act: str,
     clamp: float | None,
     f: torch.Tensor | None,
-    padding: int | Sequence[int],
+    pad: list[int],
     filter_gain: float,
-    overwrite: bool,
+    impl: Impl,
 ) -> torch.Tensor:
-    """The same from differentiable ops, pass by pass."""
-    y = x if f is None else upfirdn2d(x, f, padding=padding, gain=filter_gain)
+    """The definition from differentiable ops, pass by pass, in x's type."""
+    y = x if f is None else upfirdn2d(x, f, padding=pad, gain=filter_gain, impl=impl)
     if noise is not None:
         noise = noise.to(y.dtype)
         noise = noise if strength is None else noise * strength.to(y.dtype)
     if scale is not None:
         factors = scale[:, :, None, None].to(y.dtype)
         y = y * factors if noise is None else torch.addcmul(noise, y, factors)
-    elif noise is not None:  # fresh memory costs more than the sum
-        y = y.add_(noise) if overwrite or f is not None else y + noise
-    return bias_act(y, b.to(y.dtype), act=act, clamp=clamp)
+    elif noise is not None:
+        y = y + noise
+    return bias_act(y, b, act=act, clamp=clamp, impl=impl)
 
 
-def _dense(x: torch.Tensor) -> bool:
-    """Whether x fills its memory in one of the two layouts of pictures."""
-    return x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
+def _reference(
+    x: torch.Tensor,
+    b: torch.Tensor,
+    scale: torch.Tensor | None,
+    noise: torch.Tensor | None,
+    strength: torch.Tensor | None,
+    act: str,
+    clamp: float | None,
+    f: torch.Tensor | None,
+    pad: list[int],
+    filter_gain: float,
+) -> torch.Tensor:
+    """Plain PyTorch in at least single precision, rounded once, differentiable by autograd itself."""
+    exact = exact_type(x.dtype)
+    with without_autocast(x.device):
+        t = _composed(
+            x.to(exact), b.to(exact), scale, noise, strength, act, clamp, f, pad, filter_gain, "reference"
+        )  # fmt: skip
+        return t.to(x.dtype).contiguous(memory_format=layout_of(x))
 
 
-def _exact_noise(x: torch.Tensor, noise: torch.Tensor | None, size: Sequence[int]) -> torch.Tensor | None:
-    """Noise in the type the kernels compute in."""
-    if noise is None:
-        return None
-    if noise.shape not in ((1, 1, *size), (x.shape[0], 1, *size)):
-        raise ValueError(f"noise_bias_act: noise must be (1 or B, 1, {size[0]}, {size[1]}); got {tuple(noise.shape)}.")
-    return noise.to(torch.promote_types(x.dtype, torch.float32)).contiguous()
+@torch.library.custom_op("mattface::noise_bias_act", mutates_args=())
+def _finish(
+    x: torch.Tensor,
+    b: torch.Tensor,
+    scale: torch.Tensor | None,
+    noise: torch.Tensor | None,
+    strength: torch.Tensor | None,
+    act: str,
+    clamp: float | None,
+    f: torch.Tensor | None,
+    pad: list[int],
+    filter_gain: float,
+) -> torch.Tensor:
+    """The native kernel where it was built, else the reference."""
+    if not runs_native(x):
+        return _reference(x, b, scale, noise, strength, act, clamp, f, pad, filter_gain)
+    y = empty_result(x, f, ONE, ONE, pad)
+    if y.numel():
+        native(x).upfirdn2d_epilogue_(
+            y, x, _packed(f), ONE, ONE, pad, False, filter_gain,
+            _packed(scale), _exact(noise, x), strength, _packed(b), *_stated(act, clamp),
+        )  # fmt: skip
+    return y
 
 
-def _packed(x: torch.Tensor | None) -> torch.Tensor | None:
-    return None if x is None else x.contiguous()
+@_finish.register_fake
+def _fake_finish(x, b, scale, noise, strength, act, clamp, f, pad, filter_gain):  # type: ignore[no-untyped-def]
+    return empty_result(x, f, ONE, ONE, pad)
 
 
 @torch.library.custom_op("mattface::noise_bias_act_", mutates_args=("x",))
@@ -151,54 +262,68 @@ def _finish_(
     noise: torch.Tensor | None,
     strength: torch.Tensor | None,
     act: str,
-    clamp: float,
+    clamp: float | None,
 ) -> None:
-    """In place; x is dense. A negative clamp is none."""
-    samples, channels, height, width = x.shape
-    grain = _exact_noise(x, noise, (height, width))
-    if x.numel():
+    """The same without a filter, in place; x is dense."""
+    if not runs_native(x):
+        x.copy_(_reference(x, b, scale, noise, strength, act, clamp, None, [0] * 4, 1.0))
+    elif x.numel():
+        samples, channels, height, width = x.shape
         last = x.stride(1) == 1 and channels > 1
-        stated = (NUMBERS[act], ACTIVATIONS[act].alpha, ACTIVATIONS[act].gain, clamp)
-        torch.ops.mattface_native.epilogue_(
-            x, x, _packed(scale), grain, strength, _packed(b), samples, channels, height * width, last, *stated
-        )
-
-
-@torch.library.custom_op("mattface::upfirdn2d_noise_bias_act", mutates_args=())
-def _filter_and_finish(
-    x: torch.Tensor,
-    f: torch.Tensor | None,
-    pad: list[int],
-    filter_gain: float,
-    b: torch.Tensor,
-    scale: torch.Tensor | None,
-    noise: torch.Tensor | None,
-    strength: torch.Tensor | None,
-    act: str,
-    clamp: float,
-) -> torch.Tensor:
-    y = _empty_result(x, f, [1, 1], [1, 1], pad)
-    grain = _exact_noise(x, noise, y.shape[2:])
-    if y.numel():
-        stated = (NUMBERS[act], ACTIVATIONS[act].alpha, ACTIVATIONS[act].gain, clamp)
-        torch.ops.mattface_native.upfirdn2d_epilogue_(
-            y, x, _packed(f), [1, 1], [1, 1], pad, False, filter_gain, _packed(scale), grain, strength, _packed(b),
-            *stated,
+        native(x).epilogue_(
+            x, x, _packed(scale), _exact(noise, x), strength, _packed(b),
+            samples, channels, height * width, last, *_stated(act, clamp),
         )  # fmt: skip
+
+
+def _packed(t: torch.Tensor | None) -> torch.Tensor | None:
+    return None if t is None else t.contiguous()
+
+
+def _exact(noise: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor | None:
+    """Noise in the type the kernels compute in."""
+    return None if noise is None else noise.to(exact_type(x.dtype)).contiguous()
+
+
+def _stated(act: str, clamp: float | None) -> tuple[int, float, float, float]:
+    """Activation, alpha, gain and clamp as the kernels want them; a negative clamp is none."""
+    return NUMBERS[act], ACTIVATIONS[act].alpha, ACTIVATIONS[act].gain, -1.0 if clamp is None else clamp
+
+
+def _added(base: torch.Tensor, x: torch.Tensor, f: torch.Tensor) -> torch.Tensor:
+    """Plain PyTorch in at least single precision, rounded once, differentiable by autograd itself."""
+    exact = exact_type(x.dtype)
+    with without_autocast(x.device):
+        t = base.to(exact) + upsample2d(x.to(exact), f, impl="reference")
+        return t.to(base.dtype).contiguous(memory_format=layout_of(base))
+
+
+@torch.library.custom_op("mattface::upsample_add", mutates_args=())
+def _add_upsampled(base: torch.Tensor, x: torch.Tensor, f: torch.Tensor) -> torch.Tensor:
+    """The native kernel on a copy where it was built, else the reference."""
+    if not runs_native(x):
+        return _added(base, x, f)
+    y = base.clone(memory_format=layout_of(base))
+    _add_native(y, x, f)
     return y
 
 
-@_filter_and_finish.register_fake
-def _(x, f, pad, filter_gain, b, scale, noise, strength, act, clamp):  # type: ignore[no-untyped-def]
-    return _empty_result(x, f, [1, 1], [1, 1], pad)
+@_add_upsampled.register_fake
+def _fake_add_upsampled(base, x, f):  # type: ignore[no-untyped-def]
+    return torch.empty_like(base, memory_format=layout_of(base))
 
 
 @torch.library.custom_op("mattface::upsample_add_", mutates_args=("base",))
 def _add_upsampled_(base: torch.Tensor, x: torch.Tensor, f: torch.Tensor) -> None:
-    """In place; base is dense."""
-    taps = f.shape[0], f.shape[-1]
-    if base.shape != (*x.shape[:2], 2 * x.shape[2], 2 * x.shape[3]):
-        raise ValueError(f"upsample_add: base must be twice the size of x {tuple(x.shape)}; got {tuple(base.shape)}.")
-    pad = [(taps[1] + 1) // 2, (taps[1] - 2) // 2, (taps[0] + 1) // 2, (taps[0] - 2) // 2]
+    """The same in place; base is dense."""
+    if runs_native(x):
+        _add_native(base, x, f)
+    else:
+        base.copy_(_added(base, x, f))
+
+
+def _add_native(base: torch.Tensor, x: torch.Tensor, f: torch.Tensor) -> None:
+    """Adds to base, which is dense."""
     if base.numel():
-        torch.ops.mattface_native.upfirdn2d_(base, x, f.contiguous(), [2, 2], [1, 1], pad, False, 4.0, True)
+        pad = upsampling_pads(f, [2, 2], [0] * 4)
+        native(x).upfirdn2d_(base, x, f.contiguous(), [2, 2], ONE, pad, False, 4.0, True)

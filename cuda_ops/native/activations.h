@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 
 #ifdef __CUDACC__
 #define MATTFACE_BOTH __host__ __device__ __forceinline__
@@ -40,7 +41,8 @@ inline double power_of_two(double k) {
   return out;
 }
 
-// exp(x) = 2^k exp(r), |r| <= ln(2) / 2, Taylor's series for exp(r); x is held where the result is a normal number.
+// exp(x) = 2^k exp(r), |r| <= ln(2) / 2, Taylor's series for exp(r); x is held where the result is a normal number,
+// and what lies above is infinite.
 template <typename R>
 inline R exponential(R x) {
   constexpr bool single = sizeof(R) == 4;
@@ -55,7 +57,8 @@ inline R exponential(R x) {
   constexpr int terms = single ? 7 : 13;
 #pragma GCC unroll 16
   for (int n = terms; n >= 1; --n) sum = R(1) + sum * r * R(1.0 / n);
-  return x != x ? x : sum * power_of_two(k);
+  const R beyond = x != x ? x : std::numeric_limits<R>::infinity();  // NaN stays NaN
+  return x <= most ? sum * power_of_two(k) : beyond;
 }
 
 // log(1 + u) = 2 artanh(z), z = u / (2 + u), for u in [0, 1].
