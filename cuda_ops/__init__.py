@@ -5,12 +5,14 @@ from mattface.cuda_ops._implementations import available
 from mattface.cuda_ops._upfirdn2d import upfirdn2d
 from mattface.cuda_ops.filters import downsample2d, filter2d, setup_filter, upsample2d
 from mattface.cuda_ops.fused import noise_bias_act, upsample_add
+from mattface.cuda_ops.modulated import modulated_conv2d
 
 __all__ = [
     "available",
     "bias_act",
     "downsample2d",
     "filter2d",
+    "modulated_conv2d",
     "noise_bias_act",
     "setup_filter",
     "upfirdn2d",

@@ -86,7 +86,7 @@ def noise_bias_act(
     rest = (scale, noise, strength, act, limit)
     if impl == "reference":
         return _reference(x, b, *rest, f, pad, gain)
-    if _wants_gradients(x, b, scale, noise, strength):
+    if wants_gradients(x, b, scale, noise, strength):
         return _composed(x, b, *rest, f, pad, gain, "auto")
     if f is None and _may_write(x, overwrite):
         _finish_(x, b, *rest)
@@ -124,7 +124,7 @@ def upsample_add(x: torch.Tensor, f: torch.Tensor, base: torch.Tensor, impl: Imp
     x = matched(op, "x", x, base)
     if impl == "reference":
         return _added(base, x, f)
-    if _wants_gradients(x, base):
+    if wants_gradients(x, base):
         return base + upsample2d(x, f)
     if _may_write(base, True):
         _add_upsampled_(base, x, f)
@@ -163,7 +163,7 @@ def _check_shape(op: str, name: str, t: torch.Tensor, x: torch.Tensor, shapes: t
     check_device(op, name, t, x)
 
 
-def _wants_gradients(*held: torch.Tensor | None) -> bool:
+def wants_gradients(*held: torch.Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in held)
 
 

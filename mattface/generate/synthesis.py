@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from mattface.cuda_ops import bias_act, noise_bias_act, setup_filter, upsample_add
+from mattface.cuda_ops import modulated_conv2d, setup_filter, upsample_add
 from mattface.errors import UsageError
 from mattface.layers import BLUR, EqualLinear
 from mattface.vocabulary import GeneratorFeatures, WPlus
@@ -34,45 +33,9 @@ def num_styles(resolution: int) -> int:
     return 2 * (resolution.bit_length() - 1) - 2
 
 
-def modulated_conv(
-    x: torch.Tensor, weight: torch.Tensor, style: torch.Tensor, up: int
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Convolution with weights scaled per sample and input channel, output channels normalised (eq. 1 to 3).
-
-    For one sample the weights themselves are scaled. For several, the same numbers come from scaling the input by the
-    style, one shared convolution, and scaling the output by the second value returned.
-
-    Args:
-        x: (B, C, H, W).
-        weight: (O, C, K, K).
-        style: (B, C).
-        up: 1 keeps the size; 2 gives the transposed convolution of size 2 H + K - 2.
-
-    Returns:
-        (B, O, ...) and (B, O) factors still to be applied, or None.
-    """
-    if x.dtype == torch.float16:  # keeps sums in range; the normalisation cancels both factors
-        weight = weight / weight.abs().amax((1, 2, 3), keepdim=True) / math.sqrt(weight[0].numel())
-        style = style / style.abs().amax(1, keepdim=True).clamp_min(1e-8)
-    energy = weight.to(style.dtype).square().sum((2, 3))  # (O, C)
-    norm = (style.square() @ energy.t() + 1e-8).rsqrt()  # (B, O)
-    if x.shape[0] == 1:
-        weight = (weight * style[0, None, :, None, None] * norm[0, :, None, None, None]).to(x.dtype)
-        return _conv(x, weight, up), None
-    y = _conv(x * style[:, :, None, None].to(x.dtype), weight.to(x.dtype), up)
-    return y, norm
-
-
 def _full(x: torch.Tensor) -> torch.Tensor:
     """At least single precision, which styles and RGB need."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _conv(x: torch.Tensor, weight: torch.Tensor, up: int) -> torch.Tensor:
-    """Same-size convolution, or the transposed one of stride 2."""
-    if up == 1:
-        return F.conv2d(x, weight, padding=weight.shape[-1] // 2)
-    return F.conv_transpose2d(x, weight.transpose(0, 1), stride=up)
 
 
 class SynthesisLayer(nn.Module):
@@ -100,7 +63,7 @@ class SynthesisLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.resolution, self.up = resolution, up
         self.clamp = None if clamp is None else clamp * math.sqrt(2)
-        self.register_buffer("blur", setup_filter(BLUR), persistent=False)
+        self.register_buffer("blur", setup_filter(BLUR, separable=True), persistent=False)
         self.use_noise = use_noise
         if use_noise:
             self.register_buffer("noise_const", torch.randn(resolution, resolution))
@@ -108,12 +71,12 @@ class SynthesisLayer(nn.Module):
 
     def forward(self, x: torch.Tensor, w: torch.Tensor, noise: Noise) -> torch.Tensor:
         """(B, inputs, h, w) and (B, D) to (B, outputs, h * up, w * up)."""
-        y, scale = modulated_conv(x, self.weight, self.affine(_full(w)), self.up)
         grain = self._grain(x, noise)
         strength = None if grain is None else self.noise_strength
         blur = self.blur if self.up > 1 else None
-        bias = self.bias.to(y.dtype)
-        return noise_bias_act(y, bias, scale, grain, strength, "lrelu", self.clamp, blur, 1, self.up**2, overwrite=True)
+        return modulated_conv2d(
+            x, self.weight, self.affine(_full(w)), self.bias, grain, strength, "lrelu", self.clamp, self.up, blur
+        )
 
     def _grain(self, x: torch.Tensor, noise: Noise) -> torch.Tensor | None:
         """Noise image for the layer's result, or None."""
@@ -149,13 +112,7 @@ class ToRGB(nn.Module):
     def forward(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         """(B, inputs, h, w) and (B, D) to (B, 3, h, w)."""
         style = self.affine(_full(w)) * self.gain
-        weight = (self.weight[:, :, 0, 0] * style[:, None]).to(x.dtype)  # (B, 3, C)
-        if x.shape[0] == 1:
-            y = F.conv2d(x, weight[0, :, :, None, None])
-        else:
-            rows = x.permute(0, 2, 3, 1).flatten(1, 2) @ weight.transpose(1, 2)  # (B, h * w, 3)
-            y = rows.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
-        y = bias_act(y, self.bias.to(y.dtype), clamp=self.clamp)
+        y = modulated_conv2d(x, self.weight, style, self.bias, clamp=self.clamp, demodulate=False)
         return _full(y)
 
 

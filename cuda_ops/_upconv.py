@@ -1,0 +1,60 @@
+"""Up-convolution on a CPU: a matrix product per strip of rows, folded, filtered and finished while it is in the cache."""
+
+from __future__ import annotations
+
+import torch
+
+from mattface.cuda_ops._arguments import exact_type, without_autocast
+from mattface.cuda_ops._bias_act import ACTIVATIONS, NUMBERS
+from mattface.cuda_ops._implementations import native
+
+KERNEL = 3
+TAPS = 4
+STRIP_BYTES = 8 << 20
+"""Columns of one strip: enough rows for a fast product, few enough to stay in a cache."""
+
+
+def upconv(
+    x: torch.Tensor,
+    columns: torch.Tensor,
+    f: torch.Tensor,
+    b: torch.Tensor,
+    scale: torch.Tensor | None,
+    noise: torch.Tensor | None,
+    strength: torch.Tensor | None,
+    act: str,
+    clamp: float | None,
+) -> torch.Tensor:
+    """Transposed 3x3 convolution of stride 2, filter with gain 4, and the epilogue of `noise_bias_act`.
+
+    Args:
+        x: (B, C, H, W) with the channels of a pixel next to each other; may be a part of a larger map.
+        columns: (C, 9 O) weights, kernel rows first.
+        f: (4,) separable filter.
+        b, scale, noise, strength, act, clamp: as in `noise_bias_act`.
+
+    Returns:
+        (B, O, 2 H, 2 W), channels-last.
+    """
+    samples, _, height, width = x.shape
+    outputs = columns.shape[1] // KERNEL**2
+    shape = (samples, outputs, 2 * height, 2 * width)
+    y = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
+    exact = exact_type(x.dtype)
+    grain = None if noise is None else noise.to(exact).contiguous()
+    scale = None if scale is None else scale.to(exact).contiguous()
+    limit = -1.0 if clamp is None else clamp
+    finish = (f.contiguous(), 4.0, scale, grain, strength, b.contiguous(), NUMBERS[act], ACTIVATIONS[act].alpha,
+              ACTIVATIONS[act].gain, limit)  # fmt: skip
+    rows = min(height, max(2, STRIP_BYTES // (width * columns.shape[1] * x.element_size())))
+    strips = [x.new_empty(rows * width, columns.shape[1]) for _ in range(1 if rows == height else 2)]
+    pixels = x.permute(0, 2, 3, 1)  # (B, H, W, C)
+    with without_autocast(x.device):
+        for sample in range(samples):
+            before = None
+            for index, first in enumerate(range(0, height, rows)):
+                part = pixels[sample, first : first + rows].reshape(-1, x.shape[1])
+                strip = torch.mm(part, columns, out=strips[index % 2][: len(part)])
+                native(x).upconv_rows_(y, before, strip, sample, first, *finish)
+                before = strip
+    return y
