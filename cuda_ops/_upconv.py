@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import torch
 
 from mattface.cuda_ops._arguments import exact_type, without_autocast
@@ -47,7 +49,7 @@ def upconv(
     finish = (f.contiguous(), 4.0, scale, grain, strength, b.contiguous(), NUMBERS[act], ACTIVATIONS[act].alpha,
               ACTIVATIONS[act].gain, limit)  # fmt: skip
     rows = min(height, max(2, STRIP_BYTES // (width * columns.shape[1] * x.element_size())))
-    strips = [x.new_empty(rows * width, columns.shape[1]) for _ in range(1 if rows == height else 2)]
+    strips = _strips(rows * width, columns)
     pixels = x.permute(0, 2, 3, 1)  # (B, H, W, C)
     with without_autocast(x.device):
         for sample in range(samples):
@@ -58,3 +60,17 @@ def upconv(
                 native(x).upconv_rows_(y, before, strip, sample, first, *finish)
                 before = strip
     return y
+
+
+_KEPT = threading.local()
+"""The strips of a thread's last call: fresh memory costs more than the product that fills it."""
+
+
+def _strips(pixels: int, columns: torch.Tensor) -> list[torch.Tensor]:
+    """Memory for two strips of columns."""
+    size = pixels * columns.shape[1] * columns.element_size()
+    kept = getattr(_KEPT, "strips", None)
+    if kept is None or kept.shape[1] < size:
+        with torch.inference_mode(False):
+            kept = _KEPT.strips = torch.empty(2, max(size, STRIP_BYTES), dtype=torch.uint8)
+    return [part[:size].view(columns.dtype).view(pixels, -1) for part in kept]
