@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from mattface.cuda_ops._arguments import exact_type
+from mattface.cuda_ops._memory import LARGEST_FRESH, empty
 
 SMALLEST = 1e-8
 """Keeps norms away from zero (eq. 3)."""
@@ -46,19 +47,45 @@ class Packed:
         return {}
 
     def convolve(self, x: torch.Tensor) -> torch.Tensor:
-        """Same-size convolution of (B, C, H, W); on a CPU with weights in the blocked layout of oneDNN."""
-        side = self.weight.shape[-1] // 2
-        if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.bfloat16) or not _has_onednn() or not len(x):
-            return F.conv2d(x, self.weight, padding=side)
-        where = ([side, side], [1, 1], [1, 1], 1)
+        """Same-size convolution of (B, C, H, W); on a CPU with weights kept in the blocked layout of oneDNN."""
+        if not _runs_onednn(x):
+            return same(x, self.weight)
         if x.shape not in self._blocked:
-            blocked = torch.ops.mkldnn._reorder_convolution_weight(self.weight.contiguous(), *where, list(x.shape))
+            blocked = torch.ops.mkldnn._reorder_convolution_weight(self.weight.contiguous(), *_where(self.weight), x.shape)
             self._blocked[x.shape] = blocked
-        return torch.ops.mkldnn._convolution_pointwise(x, self._blocked[x.shape], None, *where, "none", [], "")
+        return _convolve(x, self._blocked[x.shape], self.weight)
 
 
-def _has_onednn() -> bool:
-    return torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled  # type: ignore[attr-defined]
+def same(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Same-size convolution, differentiable."""
+    return F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+
+
+def convolve(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Same-size convolution without gradients; a large result on a CPU uses memory again."""
+    return _convolve(x, weight, weight) if _runs_onednn(x) else same(x, weight)
+
+
+def _convolve(x: torch.Tensor, blocked: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """oneDNN's convolution, which adds to what the result's memory holds."""
+    shape = (x.shape[0], weight.shape[0], *x.shape[2:])
+    if math.prod(shape) * x.element_size() < LARGEST_FRESH or x.stride(1) != 1:
+        return torch.ops.mkldnn._convolution_pointwise(x, blocked, None, *_where(weight), "none", [], "")
+    y = empty(shape, x.dtype, torch.channels_last).zero_()
+    add = ("add", 1.0, None, [], None)
+    return torch.ops.mkldnn._convolution_pointwise_.binary(y, x, blocked, None, *_where(weight), *add)
+
+
+def _where(weight: torch.Tensor) -> tuple[list[int], list[int], list[int], int]:
+    """Padding, stride, dilation and groups of a same-size convolution."""
+    side = weight.shape[-1] // 2
+    return [side, side], [1, 1], [1, 1], 1
+
+
+def _runs_onednn(x: torch.Tensor) -> bool:
+    """Whether oneDNN computes this; it is part of torch where it can."""
+    here = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled  # type: ignore[attr-defined]
+    return here and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and x.numel() > 0
 
 
 _KEPT: WeakTensorKeyDictionary = WeakTensorKeyDictionary()

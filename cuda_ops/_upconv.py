@@ -9,6 +9,7 @@ import torch
 from mattface.cuda_ops._arguments import exact_type, without_autocast
 from mattface.cuda_ops._bias_act import ACTIVATIONS, NUMBERS
 from mattface.cuda_ops._implementations import native
+from mattface.cuda_ops._memory import empty
 
 KERNEL = 3
 TAPS = 4
@@ -41,7 +42,7 @@ def upconv(
     samples, _, height, width = x.shape
     outputs = columns.shape[1] // KERNEL**2
     shape = (samples, outputs, 2 * height, 2 * width)
-    y = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
+    y = empty(shape, x.dtype, torch.channels_last)
     exact = exact_type(x.dtype)
     grain = None if noise is None else noise.to(exact).contiguous()
     scale = None if scale is None else scale.to(exact).contiguous()

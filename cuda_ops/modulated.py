@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from mattface.cuda_ops._arguments import autocasts, check_device, check_filter, check_flag, check_tensor, exact_type
 from mattface.cuda_ops._bias_act import activation, limit_of
 from mattface.cuda_ops._implementations import Impl, require, runs_native
-from mattface.cuda_ops._packing import SMALLEST, Packed, packed
+from mattface.cuda_ops._packing import SMALLEST, Packed, convolve, packed, same
 from mattface.cuda_ops._upconv import KERNEL, TAPS, upconv
 from mattface.cuda_ops.fused import noise_bias_act, wants_gradients
 
@@ -159,15 +159,12 @@ def _convolved(
         x = x * style[:, :, None, None].to(x.dtype)
         if up == 2:
             return F.conv_transpose2d(x, pack.weight.transpose(0, 1), stride=2), norm
-        return (pack.convolve(x) if not plain else _same(x, pack.weight)), norm
+        return (same(x, pack.weight) if plain else pack.convolve(x)), norm
     factors = style[:, None] if norm is None else style[:, None] * norm[:, :, None]  # (B, O, C)
     if pack.weight.shape[-1] == 1 and x.shape[0] != 1:
         rows = x.permute(0, 2, 3, 1).flatten(1, 2) @ (pack.weight[:, :, 0, 0] * factors).to(x.dtype).transpose(1, 2)
         return rows.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2), None
     weight = (pack.weight * factors[0, :, :, None, None]).to(x.dtype)
-    return (_same(x, weight) if up == 1 else F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)), None
-
-
-def _same(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Convolution that keeps the size."""
-    return F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+    if up == 2:
+        return F.conv_transpose2d(x, weight.transpose(0, 1), stride=2), None
+    return (same(x, weight) if plain else convolve(x, weight)), None
