@@ -35,7 +35,7 @@ struct Epilogue {
 };
 
 template <Act A, typename R>
-inline R finished(R v, R alpha, R gain, R clamp) {
+MATTFACE_BOTH R finished(R v, R alpha, R gain, R clamp) {
   v = activate<A>(v, alpha) * gain;
   v = v < -clamp ? -clamp : v;  // comparisons are false for NaN, which therefore stays
   return v > clamp ? clamp : v;
