@@ -121,8 +121,8 @@ def _nvcc(target: Target) -> str:
     if path is None:
         tried = " or ".join(map(str, places))
         raise BuildError(
-            f"no compiler for {target.name}: expected {tried}. Install the CUDA toolkit or set CUDA_HOME to its folder, "
-            f"then: {how(target)}."
+            f"no compiler for {target.name}: expected {tried}. Install the CUDA toolkit or set CUDA_HOME to its "
+            f"folder, then: {how(target)}."
         )
     return path
 
@@ -177,7 +177,9 @@ def _check_arch(target: Target, program: str) -> None:
     """Refuses a GPU that nvcc does not know."""
     known = compiled_archs(program) if target.cuda else TARGETS
     if target.name not in known:
-        raise BuildError(f"{program} does not compile for {target.name}, only for {', '.join(known)}. Try another CUDA.")
+        raise BuildError(
+            f"{program} does not compile for {target.name}, only for {', '.join(known)}. Try another CUDA toolkit."
+        )
 
 
 def _compile(target: Target, program: str, work: Path, force: bool) -> None:
