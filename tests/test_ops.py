@@ -12,7 +12,16 @@ import torch
 from seeded import seeded_input
 
 from mattface import cuda_ops
-from mattface.cuda_ops import _build, _implementations, bias_act, downsample2d, filter2d, setup_filter, upfirdn2d, upsample2d
+from mattface.cuda_ops import (
+    _build,
+    _implementations,
+    bias_act,
+    downsample2d,
+    filter2d,
+    setup_filter,
+    upfirdn2d,
+    upsample2d,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = json.loads((GOLDEN / "ops_cases.json").read_text())
