@@ -14,7 +14,7 @@ from mattface.cuda_ops._build import ARCHS, BuildError, Target, build, compiler,
 
 Impl = Literal["auto", "reference", "cpu", "cuda"]
 
-OPS = ("upfirdn2d", "bias_act")
+OPS = ("upfirdn2d", "bias_act", "noise_bias_act", "upsample_add")
 _tried: dict[str, str | None] = {}
 """Architectures whose first use on a GPU tried to build -> why that failed, or None."""
 
@@ -40,7 +40,8 @@ def missing(kind: str) -> str | None:
     try:
         torch.ops.load_library(str(library))
     except OSError as error:
-        return f"cannot be loaded: {' '.join(str(error).split())}. Type: {how(target)} --force"
+        cause = error.__cause__ or error  # torch names the file only
+        return f"cannot be loaded: {' '.join(str(cause).split())}. Type: {how(target)} --force"
     return None
 
 
@@ -148,11 +149,20 @@ def require(impl: str, op: str, x: object) -> None:
     if impl not in ("cpu", "cuda"):
         raise ValueError(f'{op}: impl must be "auto", "reference", "cpu" or "cuda"; got {impl!r}.')
     device = x.device if isinstance(x, torch.Tensor) else None
-    reason = missing(impl) if device is None or device.type != impl else _missing_for(device)
+    reason = _unavailable(impl, device)
     if reason is not None:
         raise RuntimeError(f'{op}: impl="{impl}" cannot run: {reason}. Or use impl="auto".')
     if device is not None and device.type != impl:
         raise ValueError(f'{op}: impl="{impl}" needs x on that device; got {device}.')
+
+
+def _unavailable(impl: str, device: torch.device | None) -> str | None:
+    """Why an implementation cannot run on a device."""
+    return missing(impl) if device is None or device.type != impl else _missing_for(device)
+
+
+# What torch.compiler.assume_constant_result does, without the second that its import takes: torch.compile asks once.
+_unavailable._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def available() -> dict[str, dict[str, Any]]:
