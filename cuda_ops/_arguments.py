@@ -101,7 +101,7 @@ def number(op: str, name: str, value: object) -> float:
         result = float(value)
     except OverflowError:
         result = math.inf
-    if not math.isfinite(result):
+    if not -math.inf < result < math.inf:  # false for NaN; isfinite cannot be traced
         raise ValueError(f"{op}: {name} must be finite; got {result}.")
     return result
 

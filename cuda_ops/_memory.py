@@ -1,7 +1,7 @@
 """Memory of large results on a CPU, used again once nobody holds them.
 
 Fresh memory costs a page fault per 4 KiB when it is first written: more than the op that fills it. Results from
-`LARGEST_FRESH` bytes on therefore come from a small pool. What is kept idle is bounded by `KEPT`; `release_memory` gives
+`POOLED_FROM` bytes on therefore come from a small pool. What is kept idle is bounded by `KEPT`; `release_memory` gives
 it back.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import torch
 
-LARGEST_FRESH = 8 << 20
+POOLED_FROM = 8 << 20
 """Smaller results come from the C library, which uses its memory again by itself."""
 KEPT = 768 << 20
 """Bytes that may lie idle, enough for a 1024 px generator in single precision."""
@@ -23,22 +23,25 @@ _lock = threading.Lock()
 _buffers: list[torch.UntypedStorage] = []
 
 
-def empty(shape: Sequence[int], dtype: torch.dtype, layout: torch.memory_format) -> torch.Tensor:
-    """Like `torch.empty` on the CPU, from the pool where that pays.
+def empty(shape: Sequence[int], dtype: torch.dtype, layout: torch.memory_format, device: torch.device) -> torch.Tensor:
+    """`torch.empty`, from the pool where that pays."""
+    return _take(torch.empty(shape, dtype=dtype, device="meta", memory_format=layout), device)
 
-    Args:
-        shape: of the result; four dimensions for channels-last.
-        dtype: of the result.
-        layout: torch.contiguous_format or torch.channels_last.
-    """
-    outline = torch.empty(shape, dtype=dtype, device="meta", memory_format=layout)
+
+def empty_like(x: torch.Tensor) -> torch.Tensor:
+    """`torch.empty_like`, from the pool where that pays."""
+    return _take(torch.empty_like(x, device="meta"), x.device)
+
+
+def _take(outline: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Memory for a tensor of that shape, type and strides."""
     size = outline.numel() * outline.element_size()
-    if size < LARGEST_FRESH or torch.compiler.is_compiling():
-        return torch.empty(shape, dtype=dtype, memory_format=layout)
+    if size < POOLED_FROM or device.type != "cpu":
+        return torch.empty_strided(outline.shape, outline.stride(), dtype=outline.dtype, device=device)
     with _lock:
         fitting = [s for s in _buffers if _idle(s) and size <= s.nbytes() <= ROOM * size]
         storage = min(fitting, key=lambda s: s.nbytes()) if fitting else _new(size)
-        return torch.empty(0, dtype=dtype).set_(storage, 0, outline.shape, outline.stride())
+        return torch.empty(0, dtype=outline.dtype).set_(storage, 0, outline.shape, outline.stride())
 
 
 def release_memory() -> int:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from mattface.cuda_ops._arguments import exact_type
-from mattface.cuda_ops._memory import LARGEST_FRESH, empty
+from mattface.cuda_ops._memory import POOLED_FROM, empty
 
 SMALLEST = 1e-8
 """Keeps norms away from zero (eq. 3)."""
@@ -69,9 +69,9 @@ def convolve(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 def _convolve(x: torch.Tensor, blocked: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """oneDNN's convolution, which adds to what the result's memory holds."""
     shape = (x.shape[0], weight.shape[0], *x.shape[2:])
-    if math.prod(shape) * x.element_size() < LARGEST_FRESH or x.stride(1) != 1:
+    if math.prod(shape) * x.element_size() < POOLED_FROM or x.stride(1) != 1:
         return torch.ops.mkldnn._convolution_pointwise(x, blocked, None, *_where(weight), "none", [], "")
-    y = empty(shape, x.dtype, torch.channels_last).zero_()
+    y = empty(shape, x.dtype, torch.channels_last, x.device).zero_()
     add = ("add", 1.0, None, [], None)
     return torch.ops.mkldnn._convolution_pointwise_.binary(y, x, blocked, None, *_where(weight), *add)
 

@@ -42,7 +42,7 @@ def upconv(
     samples, _, height, width = x.shape
     outputs = columns.shape[1] // KERNEL**2
     shape = (samples, outputs, 2 * height, 2 * width)
-    y = empty(shape, x.dtype, torch.channels_last)
+    y = empty(shape, x.dtype, torch.channels_last, x.device)
     exact = exact_type(x.dtype)
     grain = None if noise is None else noise.to(exact).contiguous()
     scale = None if scale is None else scale.to(exact).contiguous()

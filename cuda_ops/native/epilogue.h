@@ -28,16 +28,25 @@ struct Epilogue {
   R strength = 0;
 };
 
-// V is R or a vector of R.
+template <Act A, typename R>
+MATTFACE_BOTH R finished(R v, R alpha, R gain, R clamp) {
+  v = activate<A>(v, alpha) * gain;
+  v = v < -clamp ? -clamp : v;  // comparisons are false for NaN, which therefore stays
+  return v > clamp ? clamp : v;
+}
+
+// The same for V, which is R or a vector of R.
 template <Act A, typename V, typename R>
-inline V finished(V t, R alpha, R gain, R clamp) {
+inline V finished_lanes(V t, R alpha, R gain, R clamp) {
   V v;
   if constexpr (std::is_same_v<V, R>) {
-    v = activate<A>(t, alpha) * gain;
+    return finished<A>(t, alpha, gain, clamp);
   } else if constexpr (A == Act::linear) {
     v = t * gain;
-  } else if constexpr (A == Act::relu || A == Act::lrelu) {
-    v = (t < 0 ? t * (A == Act::relu ? R(0) : alpha) : t) * gain;
+  } else if constexpr (A == Act::relu) {
+    v = (t < 0 ? V{} : t) * gain;
+  } else if constexpr (A == Act::lrelu) {
+    v = (t < 0 ? t * alpha : t) * gain;
   } else {
     R each[Lanes<R>::count];
     std::memcpy(each, &t, sizeof t);
@@ -45,7 +54,7 @@ inline V finished(V t, R alpha, R gain, R clamp) {
     std::memcpy(&v, each, sizeof v);
   }
   const V most = V{} + clamp;
-  v = v < -most ? -most : v;  // comparisons are false for NaN, which therefore stays
+  v = v < -most ? -most : v;
   return v > most ? most : v;
 }
 
@@ -60,10 +69,10 @@ inline void finish_block(const S* src, T* dst, int64_t pixels, int64_t C, int64_
   src += c, dst += c;
   if (noise)
     for (int64_t p = 0; p < pixels; ++p, src += C, dst += C)
-      store(finished<A>(load<V>(src) * factor + (bias + noise[p] * strength), alpha, gain, clamp), dst);
+      store(finished_lanes<A>(load<V>(src) * factor + (bias + noise[p] * strength), alpha, gain, clamp), dst);
   else
     for (int64_t p = 0; p < pixels; ++p, src += C, dst += C)
-      store(finished<A>(load<V>(src) * factor + bias, alpha, gain, clamp), dst);
+      store(finished_lanes<A>(load<V>(src) * factor + bias, alpha, gain, clamp), dst);
 }
 
 // `pixels` pixels of C channels each, channels next to each other.
@@ -89,7 +98,7 @@ void finish_plane(const S* src, T* dst, int64_t n, const Epilogue<R>& e, R scale
   auto run = [&](auto zero, int64_t i) {
     using W = decltype(zero);
     const W shift = noise ? load<W>(noise + i) * strength + bias : W{} + bias;
-    store(finished<A>(load<W>(src + i) * scale + shift, alpha, gain, clamp), dst + i);
+    store(finished_lanes<A>(load<W>(src + i) * scale + shift, alpha, gain, clamp), dst + i);
   };
   int64_t i = 0;
   for (; i + Lanes<R>::count <= n; i += Lanes<R>::count) run(V{}, i);

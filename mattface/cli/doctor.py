@@ -14,7 +14,7 @@ from typing import Any
 from mattface import __version__
 
 PACKAGES = (
-    "torch", "numpy", "pillow", "imagecodecs", "tifffile", "opencv-python-headless", "safetensors",
+    "torch", "numpy", "pillow", "imagecodecs", "tifffile", "opencv-python-headless", "safetensors", "ninja",
     "onnxruntime", "ai-edge-litert", "insightface", "face-alignment", "matplotlib", "scikit-image",
 )  # fmt: skip
 OPTIONAL = {

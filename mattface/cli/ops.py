@@ -14,8 +14,13 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("ops", help="which kernels run; build native ones", description=__doc__)
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     actions.add_parser("show", help="which implementation of every op runs, and why").set_defaults(run=show)
-    build = actions.add_parser("build", help="compile kernels for this processor")
-    build.add_argument("--arch", nargs="+", default=["cpu"], metavar="ARCH", help="cpu, the default")
+    build = actions.add_parser("build", help="compile kernels for this machine or others")
+    build.add_argument(
+        "--arch",
+        nargs="+",
+        metavar="ARCH",
+        help="cpu (or native), sm_75 ... sm_121, or all; without it what this machine can use",
+    )
     build.add_argument("--force", action="store_true", help="compile again what is there")
     build.add_argument("--if-possible", action="store_true", help="without a compiler say so and succeed")
     build.set_defaults(run=build_named)
@@ -35,10 +40,7 @@ def build_named(args: argparse.Namespace) -> None:
     """Compiles and says where the libraries lie."""
     from mattface.cuda_ops import _build
 
-    unknown = [name for name in args.arch if name not in _build.TARGETS]
-    if unknown:
-        raise UsageError(f"--arch must be of {', '.join(_build.TARGETS)}; got {', '.join(unknown)}.")
-    for name in args.arch:
+    for name in _names(args.arch):
         target = _build.Target(name)
         try:
             if args.if_possible:
@@ -47,6 +49,26 @@ def build_named(args: argparse.Namespace) -> None:
             print(f"{name}: left out, {error} Everything runs without it, more slowly.")
             continue
         _build_one(target, args.force)
+
+
+def _names(stated: list[str] | None) -> list[str]:
+    """Targets that --arch names, each once; "all" are those that the compilers here can do."""
+    from mattface.cuda_ops import _build, _implementations
+
+    if stated is None:
+        return _implementations.targets()
+    valid = (*_build.TARGETS, "native", "all")
+    unknown = [name for name in stated if name not in valid]
+    if unknown:
+        raise UsageError(f"--arch must be of {', '.join(valid)}; got {', '.join(unknown)}.")
+    names = ["cpu" if name == "native" else name for name in stated]
+    if "all" in names:
+        try:
+            archs = _build.compiled_archs(_build.compiler(_build.Target(_build.ARCHS[0])))
+        except _build.BuildError as error:
+            raise MattfaceError(str(error)) from None
+        names = ["cpu", *archs]
+    return list(dict.fromkeys(names))
 
 
 def _build_one(target: Any, force: bool) -> None:
