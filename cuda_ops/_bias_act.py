@@ -23,6 +23,7 @@ from mattface.cuda_ops._arguments import (
     without_autocast,
 )
 from mattface.cuda_ops._implementations import Impl, native, require, runs_native
+from mattface.cuda_ops._memory import empty_like
 
 SELU_SCALE = 1.0507009873554805
 SELU_ALPHA = 1.6732632423543772
@@ -210,7 +211,7 @@ def _op(
     if not runs_native(x):
         y = _reference(x, b, dim, act, alpha, gain, clamp)
         return y if y.stride() == x.stride() else torch.empty_like(x).copy_(y)
-    y = torch.empty_like(x)  # dense, in x's order where x is dense
+    y = empty_like(x)  # dense, in x's order where x is dense
     if y.numel():
         source = x if x.stride() == y.stride() else y.copy_(x)
         layout = (1, 1, y.numel(), False) if b is None else _runs(y, dim)

@@ -26,6 +26,7 @@ from mattface.cuda_ops._arguments import (
     without_autocast,
 )
 from mattface.cuda_ops._implementations import Impl, native, require, runs_native
+from mattface.cuda_ops._memory import empty
 
 LONGEST_OUTER = 8
 """A 1-D filter up to this length is applied as its outer product in one pass, a longer one axis by axis."""
@@ -201,7 +202,7 @@ def _op(
     """The native kernel where it was built, else the reference; pad is (left, right, top, bottom)."""
     if not runs_native(x):
         return _reference(x, f, up, down, pad, flip, gain)
-    y = empty_result(x, f, up, down, pad)
+    y = empty(result_shape(x, f, up, down, pad), x.dtype, layout_of(x), x.device)
     if y.numel():
         taps = None if f is None else f.contiguous()
         native(x).upfirdn2d_(y, x, taps, up, down, pad, flip, gain, False)

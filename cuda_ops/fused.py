@@ -25,6 +25,7 @@ from mattface.cuda_ops._arguments import (
 )
 from mattface.cuda_ops._bias_act import ACTIVATIONS, NUMBERS, activation, bias_act, limit_of
 from mattface.cuda_ops._implementations import Impl, native, require, runs_native
+from mattface.cuda_ops._memory import empty
 from mattface.cuda_ops._upfirdn2d import check_sizes, empty_result, layout_of, result_shape, upfirdn2d
 from mattface.cuda_ops.filters import upsample2d, upsampling_pads
 
@@ -240,7 +241,7 @@ def _finish(
     """The native kernel where it was built, else the reference."""
     if not runs_native(x):
         return _reference(x, b, scale, noise, strength, act, clamp, f, pad, filter_gain)
-    y = empty_result(x, f, ONE, ONE, pad)
+    y = empty(result_shape(x, f, ONE, ONE, pad), x.dtype, layout_of(x), x.device)
     if y.numel():
         native(x).upfirdn2d_epilogue_(
             y, x, _packed(f), ONE, ONE, pad, False, filter_gain,
