@@ -270,7 +270,10 @@ struct FilterPixels {
           for (int i = 0; i < kWide; ++i) v[i] = v[i] * factor[i] + (offset[i] + noise);
           a.e.template apply<false>(v);
         }
-        put(to, 0, kWide, v);
+        Vec<T, kWide> wide;
+#pragma unroll
+        for (int i = 0; i < kWide; ++i) wide.v[i] = T(v[i]);
+        put_all(to, wide);
       }
   }
 };

@@ -99,6 +99,21 @@ MATTFACE_BOTH void fetch(const T* p, int first, int last, R (&v)[N]) {
   }
 }
 
+// One or two stores of a whole vector. The compiler takes plain ones apart when another branch stores single values.
+template <typename T, int N>
+MATTFACE_BOTH void put_all(T* p, const Vec<T, N>& wide) {
+#ifdef __CUDA_ARCH__
+  using Word = std::conditional_t<sizeof wide % 16 == 0, uint4, uint2>;
+  static_assert(sizeof wide % sizeof(Word) == 0, "whole words");
+  Word words[sizeof wide / sizeof(Word)];
+  memcpy(words, &wide, sizeof wide);
+#pragma unroll
+  for (int i = 0; i < static_cast<int>(sizeof wide / sizeof(Word)); ++i) __stwb(reinterpret_cast<Word*>(p) + i, words[i]);
+#else
+  *reinterpret_cast<Vec<T, N>*>(p) = wide;
+#endif
+}
+
 // Writes v[first] ... v[last - 1] to p[first] ... p[last - 1].
 template <int N, typename T, typename R>
 MATTFACE_BOTH void put(T* p, int first, int last, const R (&v)[N]) {
@@ -106,7 +121,7 @@ MATTFACE_BOTH void put(T* p, int first, int last, const R (&v)[N]) {
     Vec<T, N> wide;
 #pragma unroll
     for (int i = 0; i < N; ++i) wide.v[i] = T(v[i]);
-    *reinterpret_cast<Vec<T, N>*>(p) = wide;
+    put_all(p, wide);
   } else {
 #pragma unroll
     for (int i = 0; i < N; ++i)
