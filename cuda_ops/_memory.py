@@ -7,6 +7,7 @@ it back.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Sequence
 
@@ -19,8 +20,27 @@ KEPT = 768 << 20
 ROOM = 2
 """A buffer is taken for a result of at least its size divided by this."""
 
+
+
+class Buffer:
+    """Memory that results are laid out in; idle while nothing but the pool holds it."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._storage = torch.UntypedStorage(size)
+
+    def idle(self) -> bool:
+        """Whether no tensor holds the storage and nobody the Python object that stands for it."""
+        held = torch._C._storage_Use_Count(self._storage._cdata)  # type: ignore[attr-defined]
+        return held == 1 and sys.getrefcount(self._storage) <= 2  # this object's, and the argument
+
+    def laid_out(self, outline: torch.Tensor) -> torch.Tensor:
+        """A tensor of that shape, type and strides."""
+        return torch.empty(0, dtype=outline.dtype).set_(self._storage, 0, outline.shape, outline.stride())
+
+
 _lock = threading.Lock()
-_buffers: list[torch.UntypedStorage] = []
+_buffers: list[Buffer] = []
 
 
 def empty(shape: Sequence[int], dtype: torch.dtype, layout: torch.memory_format, device: torch.device) -> torch.Tensor:
@@ -39,9 +59,8 @@ def _take(outline: torch.Tensor, device: torch.device) -> torch.Tensor:
     if size < POOLED_FROM or device.type != "cpu":
         return torch.empty_strided(outline.shape, outline.stride(), dtype=outline.dtype, device=device)
     with _lock:
-        fitting = [s for s in _buffers if _idle(s) and size <= s.nbytes() <= ROOM * size]
-        storage = min(fitting, key=lambda s: s.nbytes()) if fitting else _new(size)
-        return torch.empty(0, dtype=outline.dtype).set_(storage, 0, outline.shape, outline.stride())
+        fitting = [b for b in _buffers if b.idle() and size <= b.size <= ROOM * size]
+        return (min(fitting, key=lambda b: b.size) if fitting else _new(size)).laid_out(outline)
 
 
 def release_memory() -> int:
@@ -54,27 +73,21 @@ def release_memory() -> int:
         return _shrink(0)
 
 
-def _idle(storage: torch.UntypedStorage) -> bool:
-    """Whether only the pool holds a buffer."""
-    return torch._C._storage_Use_Count(storage._cdata) == 1  # type: ignore[attr-defined]
-
-
-def _new(size: int) -> torch.UntypedStorage:
-    """Another buffer; those that no longer fit anything go first."""
+def _new(size: int) -> Buffer:
+    """Another buffer; idle ones beyond the bound go first."""
     _shrink(max(0, KEPT - size))
-    storage = torch.UntypedStorage(size)
-    _buffers.append(storage)
-    return storage
+    _buffers.append(Buffer(size))
+    return _buffers[-1]
 
 
 def _shrink(most: int) -> int:
     """Drops idle buffers, oldest first, until those left hold `most` bytes at most; returns the bytes dropped."""
-    idle = [s for s in _buffers if _idle(s)]
-    spare = sum(s.nbytes() for s in idle) - most
+    idle = [b for b in _buffers if b.idle()]
+    spare = sum(b.size for b in idle) - most
     dropped = 0
-    for storage in idle:
+    for buffer in idle:
         if dropped >= spare:
             break
-        dropped += storage.nbytes()
-        _buffers[:] = [s for s in _buffers if s is not storage]
+        dropped += buffer.size
+        _buffers.remove(buffer)
     return dropped

@@ -28,7 +28,10 @@ class Packed:
         if dtype == torch.float16:
             weight = weight / weight.abs().amax((1, 2, 3), keepdim=True) / math.sqrt(weight[0].numel())
         self.weight = weight.to(dtype)  # (O, C, K, K)
+        if weight.is_cuda:
+            self.weight = self.weight.contiguous(memory_format=torch.channels_last)
         self.energy = weight.to(exact_type(dtype)).square().sum((2, 3))  # (O, C)
+        self._blocked: torch.Tensor | None = None
 
     @cached_property
     def columns(self) -> torch.Tensor:
@@ -42,18 +45,14 @@ class Packed:
             return columns
         return (columns.unflatten(1, (-1, norm.shape[1])) * norm.to(columns.dtype)).flatten(1)
 
-    @cached_property
-    def _blocked(self) -> dict[torch.Size, torch.Tensor]:
-        return {}
-
     def convolve(self, x: torch.Tensor) -> torch.Tensor:
         """Same-size convolution of (B, C, H, W); on a CPU with weights kept in the blocked layout of oneDNN."""
         if not _runs_onednn(x):
             return same(x, self.weight)
-        if x.shape not in self._blocked:
-            blocked = torch.ops.mkldnn._reorder_convolution_weight(self.weight.contiguous(), *_where(self.weight), x.shape)
-            self._blocked[x.shape] = blocked
-        return _convolve(x, self._blocked[x.shape], self.weight)
+        if self._blocked is None:  # of the first size seen; oneDNN takes it for the others too
+            where, size = _where(self.weight), list(x.shape)
+            self._blocked = torch.ops.mkldnn._reorder_convolution_weight(self.weight.contiguous(), *where, size)
+        return _convolve(x, self._blocked, self.weight)
 
 
 def same(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

@@ -105,6 +105,10 @@ class FeaturePyramid:
         return self.coarse, self.medium, self.fine
 
 
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom in whole pixels; right and bottom lie outside."""
+
+
 @dataclass(frozen=True)
 class GeneratorFeatures:
     """What the generator leaves for the blend.
@@ -112,10 +116,13 @@ class GeneratorFeatures:
     Attributes:
         features: resolution -> (B, C, R, R) feature map at the end of the block of that resolution.
         image: (B, 3, S, S) side image in about [-1, 1]; None when it was not asked for.
+        boxes: resolution -> the part (left, top, right, bottom) in pixels of that resolution that its map holds, the
+            image being that of the highest one; None when everything is whole.
     """
 
     features: dict[int, torch.Tensor]
     image: torch.Tensor | None = None
+    boxes: dict[int, Box] | None = None
 
 
 @dataclass(frozen=True)

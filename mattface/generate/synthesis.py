@@ -14,11 +14,18 @@ import torch
 from torch import nn
 
 from mattface.cuda_ops import modulated_conv2d, setup_filter, upsample_add
+from mattface.cuda_ops._arguments import autocasts, without_autocast
 from mattface.errors import UsageError
 from mattface.layers import BLUR, EqualLinear
-from mattface.vocabulary import GeneratorFeatures, WPlus
+from mattface.vocabulary import Box, GeneratorFeatures, WPlus
 
 Noise = Literal["const", "random", "none"]
+Corner = tuple[int, int]
+"""Row and column of a crop's first pixel in the whole map."""
+SINGLE_UPTO = 64
+"""Under autocast, blocks up to this resolution stay in single precision, as in the official networks."""
+REGION_FROM = 32
+"""Blocks up to this resolution are always made whole: their time is small, and their weights are packed for it."""
 Start = tuple[int, torch.Tensor, torch.Tensor]
 """(resolution, (B, C, h, w) features, (B, 3, h, w) RGB) of a finished block."""
 
@@ -69,16 +76,16 @@ class SynthesisLayer(nn.Module):
             self.register_buffer("noise_const", torch.randn(resolution, resolution))
             self.noise_strength = nn.Parameter(torch.zeros([]))
 
-    def forward(self, x: torch.Tensor, w: torch.Tensor, noise: Noise) -> torch.Tensor:
-        """(B, inputs, h, w) and (B, D) to (B, outputs, h * up, w * up)."""
-        grain = self._grain(x, noise)
+    def forward(self, x: torch.Tensor, w: torch.Tensor, noise: Noise, corner: Corner | None) -> torch.Tensor:
+        """(B, inputs, h, w) and (B, D) to (B, outputs, h * up, w * up); `corner` is the result's place in a whole map."""
+        grain = self._grain(x, noise, corner)
         strength = None if grain is None else self.noise_strength
         blur = self.blur if self.up > 1 else None
         return modulated_conv2d(
             x, self.weight, self.affine(_full(w)), self.bias, grain, strength, "lrelu", self.clamp, self.up, blur
         )
 
-    def _grain(self, x: torch.Tensor, noise: Noise) -> torch.Tensor | None:
+    def _grain(self, x: torch.Tensor, noise: Noise, corner: Corner | None) -> torch.Tensor | None:
         """Noise image for the layer's result, or None."""
         if noise == "none" or not self.use_noise:
             return None
@@ -87,6 +94,9 @@ class SynthesisLayer(nn.Module):
             return torch.randn(x.shape[0], 1, *size, dtype=x.dtype, device=x.device)
         if size == tuple(self.noise_const.shape):
             return self.noise_const[None, None]
+        if corner is not None:
+            top, left = corner
+            return self.noise_const[None, None, top : top + size[0], left : left + size[1]]
         raise UsageError(
             f'noise="const" needs whole maps of {self.resolution} pixels; got {size}. Take "random" or "none" on crops.'
         )
@@ -144,14 +154,22 @@ class SynthesisBlock(nn.Module):
         self.torgb = ToRGB(outputs, w_dim, clamp)
 
     def forward(
-        self, x: torch.Tensor | None, rgb: torch.Tensor | None, styles: torch.Tensor, noise: Noise
+        self,
+        x: torch.Tensor | None,
+        rgb: torch.Tensor | None,
+        styles: torch.Tensor,
+        noise: Noise,
+        corner: Corner | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features and RGB of the block before (None for the first), (B, 2 or 3, D) styles, to this block's."""
+        """Features and RGB of the block before (None for the first), (B, 2 or 3, D) styles, to this block's.
+
+        Of a crop, `corner` is the result's first row and column in the whole map; None when that is not known.
+        """
         if x is None:
             x = self.const.expand(styles.shape[0], -1, -1, -1).contiguous(memory_format=torch.channels_last)
         else:
-            x = self.conv0(x, styles[:, 0], noise)
-        x = self.conv1(x, styles[:, -2], noise)
+            x = self.conv0(x, styles[:, 0], noise, corner)
+        x = self.conv1(x, styles[:, -2], noise, corner)
         added = self.torgb(x, styles[:, -1])
         return x, added if rgb is None else upsample_add(rgb, self.blur, added)
 
@@ -200,6 +218,7 @@ class SynthesisNetwork(nn.Module):
         return_features: bool = False,
         upto: int | None = None,
         start: Start | None = None,
+        region: Box | None = None,
     ) -> GeneratorFeatures:
         """Generates, wholly or in part.
 
@@ -210,23 +229,37 @@ class SynthesisNetwork(nn.Module):
             upto: last resolution to run; None runs to the end.
             start: (resolution, features, rgb) of a finished block to go on from, whole or a crop of both. Convolutions
                 see zeros beyond a crop's border, so its outer pixels differ from a whole run.
+            region: (left, top, right, bottom) in pixels of the last block: only this part of maps and image is made,
+                with as much around it in every block as its values need; they equal those of a whole run. Not together
+                with `start`. Of random noise the part sees other values than a whole run would.
 
         Returns:
-            features {R: (B, C, R, R)} and image (B, 3, R, R) of the last block that ran (sides of a crop scale alike).
+            features {R: (B, C, R, R)} and image (B, 3, R, R) of the last block that ran (sides of a crop scale alike);
+            with `region` the parts of them that `boxes` names.
 
         Raises:
-            UsageError: styles of another shape, resolutions that are not there, or constant noise on a crop.
+            UsageError: styles of another shape, resolutions that are not there, an empty region or one that reaches
+                beyond the image, or constant noise on a crop.
         """
         x, rgb, blocks = self._begin(w_plus, upto, start)
         if noise not in ("const", "random", "none"):
             raise UsageError(f'noise must be "const", "random" or "none"; got {noise!r}.')
+        parts = _parts(region, start, blocks) if region is not None else None
         features: dict[int, torch.Tensor] = {}
+        corner = None
+        dtype = torch.get_autocast_dtype(w_plus.device.type) if autocasts(w_plus.device) else None
         for r in blocks:
             k = self.resolutions.index(r)
             styles = w_plus[:, max(0, 2 * k - 1) : 2 * k + 2]  # to-RGB shares its style with the next block
-            x, rgb = self.get_submodule(f"b{r}")(x, rgb, styles, noise)
+            if parts and x is not None and rgb is not None:
+                (x, rgb), corner = _cropped(x, rgb, parts[r], corner or (0, 0))
+            if x is not None and dtype is not None:
+                x = x.to(dtype if r > SINGLE_UPTO else torch.float32)
+            with without_autocast(w_plus.device):
+                x, rgb = self.get_submodule(f"b{r}")(x, rgb, styles, noise, corner)
             features = {**features, r: x} if return_features else {r: x}
-        return GeneratorFeatures(features, rgb)
+        whole = GeneratorFeatures(features, rgb)
+        return whole if region is None or parts is None else _only(whole, region, parts)
 
     def _begin(
         self, w_plus: WPlus, upto: int | None, start: Start | None
@@ -248,3 +281,49 @@ class SynthesisNetwork(nn.Module):
                 f"samples; got {tuple(x.shape)} and {tuple(rgb.shape)}."
             )
         return x.contiguous(memory_format=torch.channels_last), rgb, blocks
+
+
+def _parts(region: Box, start: Start | None, blocks: list[int]) -> dict[int, Box]:
+    """Resolution of a block -> the part of its input, in the input's pixels, that `region` of the last block needs.
+
+    A result at p depends on inputs up to one pixel beyond p / 2 through the up-convolution and its filter, and on its
+    own neighbours through the second convolution.
+    """
+    left, top, right, bottom = region
+    side = blocks[-1]
+    if start is not None:
+        raise UsageError("expected region or start; got both. Crop what start holds instead.")
+    if not (0 <= left < right <= side and 0 <= top < bottom <= side):
+        raise UsageError(f"region must be (left, top, right, bottom) within {side} pixels; got {region}.")
+    low, high, parts = (left, top), (right, bottom), {}
+    for r in reversed(blocks):
+        if r > REGION_FROM:
+            low = tuple(max(0, (a - 3) // 2) for a in low)  # type: ignore[assignment]
+            high = tuple(min(r // 2, b // 2 + 2) for b in high)  # type: ignore[assignment]
+            parts[r] = (*low, *high)
+        else:
+            parts[r] = (0, 0, r // 2, r // 2)
+    return parts
+
+
+def _cropped(
+    x: torch.Tensor, rgb: torch.Tensor, part: Box, corner: Corner
+) -> tuple[tuple[torch.Tensor, torch.Tensor], Corner]:
+    """That part of two maps which begin at `corner`, and the corner of what a block makes of it."""
+    left, top, right, bottom = part
+    rows, columns = slice(top - corner[0], bottom - corner[0]), slice(left - corner[1], right - corner[1])
+    return (x[:, :, rows, columns], rgb[:, :, rows, columns]), (2 * top, 2 * left)
+
+
+def _only(made: GeneratorFeatures, region: Box, parts: dict[int, Box]) -> GeneratorFeatures:
+    """Cuts what was made down to the region, at every resolution."""
+    last, boxes, features = max(made.features), {}, {}
+    for r, x in made.features.items():
+        scale = last // r
+        box = (region[0] // scale, region[1] // scale, -(-region[2] // scale), -(-region[3] // scale))
+        left, top = (2 * parts[r][0], 2 * parts[r][1]) if r > REGION_FROM else (0, 0)
+        boxes[r] = box
+        cut = (slice(box[1] - top, box[3] - top), slice(box[0] - left, box[2] - left))
+        features[r] = x[:, :, cut[0], cut[1]]
+    image = made.image[:, :, cut[0], cut[1]] if made.image is not None else None
+    return GeneratorFeatures(features, image, boxes)
