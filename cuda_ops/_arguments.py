@@ -59,8 +59,8 @@ def check_device(op: str, name: str, t: torch.Tensor, x: torch.Tensor) -> None:
         raise ValueError(f"{op}: {name} must be on the device of x ({x.device}); got {t.device}.")
 
 
-def matched(op: str, name: str, t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """`t` in the type of `x`: cast under autocast, else it must have that type already.
+def matched(op: str, name: str, t: torch.Tensor, x: torch.Tensor, whose: str = "x") -> torch.Tensor:
+    """`t` in the type of `x`, which messages call `whose`: cast under autocast, else it must have that type already.
 
     Raises:
         TypeError: another type outside autocast.
@@ -69,7 +69,7 @@ def matched(op: str, name: str, t: torch.Tensor, x: torch.Tensor) -> torch.Tenso
         return t
     if autocasts(x.device):
         return t.to(x.dtype)
-    raise TypeError(f"{op}: {name} must be {x.dtype} like x; got {t.dtype}. Only autocast casts by itself.")
+    raise TypeError(f"{op}: {name} must be {x.dtype} like {whose}; got {t.dtype}. Only autocast casts by itself.")
 
 
 def check_filter(op: str, f: torch.Tensor | None) -> None:
