@@ -305,3 +305,10 @@ def _cpu_features() -> str:
 def _hash(*parts: bytes) -> str:
     """Sixteen hexadecimal digits."""
     return hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:16]
+
+
+if __name__ == "__main__":  # for setup.py, which may run where torch is out of sight
+    try:
+        print(build(Target("cpu"), root=Path(sys.argv[1]) if sys.argv[1:] else None)[0])
+    except BuildError as failure:
+        raise SystemExit(str(failure)) from None

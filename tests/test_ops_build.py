@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +20,7 @@ from mattface.cli import main
 from mattface.cuda_ops import _build, _implementations
 
 CPU = _build.Target("cpu")
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -303,3 +307,58 @@ assert torch.allclose(native, plain)
     environment = {**os.environ, "MATTFACE_HOME": str(home)}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=500)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What setup.py defines, in the checkout, with nobody installing."""
+    if not (ROOT / "setup.py").is_file():
+        pytest.skip("needs the checkout: no setup.py")
+    pytest.importorskip("setuptools.command.bdist_wheel", reason="needs setuptools 77")
+    for name in ("MATTFACE_BUILD_OPS", "PIP_BUILD_TRACKER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(ROOT)
+    return runpy.run_path("setup.py", run_name="install_script")
+
+
+def test_install_compiles_where_it_can(
+    install: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    program, root = fake_compiler(tmp_path, WRITES), str(tmp_path / "root")
+    monkeypatch.setenv("CXX", str(program))
+    assert install["kernels"](root) is None  # not pip: a wheel for others
+    monkeypatch.setenv("PIP_BUILD_TRACKER", "there")
+    monkeypatch.setenv("MATTFACE_BUILD_OPS", "0")
+    assert install["kernels"](root) is None
+    assert calls(program) == []
+    monkeypatch.delenv("MATTFACE_BUILD_OPS")
+    library = install["kernels"](root)
+    shutil.copytree(library.parent, _build.PREBUILT / library.parent.name)
+    assert CPU.found() == _build.PREBUILT / library.parent.name / library.name
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert install["kernels"](root) is None
+    assert "CPU kernels are left out: no compiler for cpu" in capsys.readouterr().out
+    monkeypatch.setenv("MATTFACE_BUILD_OPS", "1")
+    with pytest.raises(SystemExit, match="cannot be compiled: no compiler for cpu"):
+        install["kernels"](root)
+
+
+def test_wheel_with_kernels_names_its_platform(
+    install: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("build", reason="needs the package build: pip install build")
+    skip = shutil.ignore_patterns("__pycache__", "*.safetensors", "*.npz")
+    for folder in ("mattface", *install["FOLDERS"]):
+        shutil.copytree(ROOT / folder, tmp_path / "tree" / folder, ignore=skip)
+    for file in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / file, tmp_path / "tree" / file)
+    environment = os.environ | {"MATTFACE_BUILD_OPS": "1", "CXX": str(fake_compiler(tmp_path, WRITES))}
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path)]
+    done = subprocess.run(
+        [*command, str(tmp_path / "tree")], capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    assert "-none-any" not in wheel.name
+    with zipfile.ZipFile(wheel) as archive:
+        assert len([name for name in archive.namelist() if name.startswith("mattface/cuda_ops/prebuilt/cpu-")]) == 1
