@@ -143,15 +143,14 @@ def paddings(op: str, value: int | Sequence[int]) -> list[int]:
 
 def _whole_numbers(value: object, repeats: dict[int, int]) -> list[int] | None:
     """Integers, each repeated as often as `repeats` says for their count, or None."""
-    found = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    found: list[Any] = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     if len(found) not in repeats:
         return None
-    result = []
+    result: list[int] = []
     for v in found:
-        if isinstance(v, torch.SymInt):  # a size of a traced graph
-            result += [v] * repeats[len(found)]
-        elif isinstance(v, bool) or not isinstance(v, numbers.Integral) or abs(v) > MOST:
-            return None
-        else:
-            result += [int(v)] * repeats[len(found)]
+        if not isinstance(v, torch.SymInt):  # a size of a traced graph stays as it is
+            if isinstance(v, bool) or not isinstance(v, numbers.Integral) or abs(int(v)) > MOST:
+                return None
+            v = int(v)
+        result += [v] * repeats[len(found)]
     return result
