@@ -59,8 +59,8 @@ def check_device(op: str, name: str, t: torch.Tensor, x: torch.Tensor) -> None:
         raise ValueError(f"{op}: {name} must be on the device of x ({x.device}); got {t.device}.")
 
 
-def matched(op: str, name: str, t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """`t` in the type of `x`: cast under autocast, else it must have that type already.
+def matched(op: str, name: str, t: torch.Tensor, x: torch.Tensor, whose: str = "x") -> torch.Tensor:
+    """`t` in the type of `x`, which messages call `whose`: cast under autocast, else it must have that type already.
 
     Raises:
         TypeError: another type outside autocast.
@@ -69,7 +69,7 @@ def matched(op: str, name: str, t: torch.Tensor, x: torch.Tensor) -> torch.Tenso
         return t
     if autocasts(x.device):
         return t.to(x.dtype)
-    raise TypeError(f"{op}: {name} must be {x.dtype} like x; got {t.dtype}. Only autocast casts by itself.")
+    raise TypeError(f"{op}: {name} must be {x.dtype} like {whose}; got {t.dtype}. Only autocast casts by itself.")
 
 
 def check_filter(op: str, f: torch.Tensor | None) -> None:
@@ -143,15 +143,14 @@ def paddings(op: str, value: int | Sequence[int]) -> list[int]:
 
 def _whole_numbers(value: object, repeats: dict[int, int]) -> list[int] | None:
     """Integers, each repeated as often as `repeats` says for their count, or None."""
-    found = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    found: list[Any] = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     if len(found) not in repeats:
         return None
-    result = []
+    result: list[int] = []
     for v in found:
-        if isinstance(v, torch.SymInt):  # a size of a traced graph
-            result += [v] * repeats[len(found)]
-        elif isinstance(v, bool) or not isinstance(v, numbers.Integral) or abs(v) > MOST:
-            return None
-        else:
-            result += [int(v)] * repeats[len(found)]
+        if not isinstance(v, torch.SymInt):  # a size of a traced graph stays as it is
+            if isinstance(v, bool) or not isinstance(v, numbers.Integral) or abs(int(v)) > MOST:
+                return None
+            v = int(v)
+        result += [v] * repeats[len(found)]
     return result

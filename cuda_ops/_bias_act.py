@@ -99,7 +99,7 @@ def bias_act(
     Args:
         x: floating point tensor of any shape.
         b: (x.shape[dim],) bias of the same type, or None.
-        dim: dimension the bias belongs to.
+        dim: dimension the bias belongs to; without a bias it is not used.
         act: linear, relu, lrelu, tanh, sigmoid, elu, selu, softplus or swish.
         alpha: slope of lrelu below zero, at least 0; None takes 0.2.
         gain: factor after the activation; None takes the activation's own (sqrt(2) for relu, lrelu and swish).
@@ -122,7 +122,7 @@ def bias_act(
     if alpha < 0:
         raise ValueError(f"{op}: alpha must be at least 0; got {alpha}.")
     gain = spec.gain if gain is None else number(op, "gain", gain)
-    dim = _dimension(x, dim)
+    dim = 0 if b is None else _dimension(x, dim)
     b = None if b is None else _bias(x, b, dim)
     run = _reference if impl == "reference" else _op
     return run(x, b, dim, act, alpha, gain, limit)
@@ -152,26 +152,22 @@ def limit_of(op: str, clamp: float | None) -> float | None:
     return limit
 
 
-def _dimension(x: torch.Tensor, dim: int) -> int:
-    """`dim` counted from the front."""
-    if isinstance(dim, bool) or not isinstance(dim, int):
-        raise TypeError(f"bias_act: dim must be an integer; got {shown(dim)}.")
-    if x.ndim == 0 and dim in (0, 1):  # 1 is the default; there is no room for a bias
-        return 0
-    if not -x.ndim <= dim < x.ndim:
-        raise ValueError(f"bias_act: dim must be a dimension of x, which has {x.ndim}; got {dim}.")
-    return dim % x.ndim
-
-
 def _bias(x: torch.Tensor, b: torch.Tensor, dim: int) -> torch.Tensor:
-    """A bias that belongs to `x`."""
+    """A bias that belongs to dimension `dim` of `x`, counted from the front."""
     check_tensor("bias_act", "b", b)
-    if x.ndim == 0:
-        raise ValueError("bias_act: b needs an x with dimensions; got an x of shape ().")
     if b.shape != (x.shape[dim],):
         raise ValueError(f"bias_act: b must have shape ({x.shape[dim]},) for dim {dim}; got {tuple(b.shape)}.")
     check_device("bias_act", "b", b, x)
     return matched("bias_act", "b", b, x)
+
+
+def _dimension(x: torch.Tensor, dim: int) -> int:
+    """`dim` counted from the front."""
+    if isinstance(dim, bool) or not isinstance(dim, int):
+        raise TypeError(f"bias_act: dim must be an integer; got {shown(dim)}.")
+    if not -x.ndim <= dim < x.ndim:
+        raise ValueError(f"bias_act: dim must be a dimension of x, which has {x.ndim}; got {dim}.")
+    return dim % x.ndim
 
 
 def _along(b: torch.Tensor, dim: int, ndim: int) -> torch.Tensor:

@@ -118,10 +118,10 @@ def compiler(target: Target) -> str:
 def _nvcc(target: Target) -> str:
     """nvcc of $CUDA_HOME, of the PATH, or of the usual folder."""
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
-    places = [Path(home) / "bin" / "nvcc"] if home else ["nvcc", Path("/usr/local/cuda/bin/nvcc")]
+    places = [str(Path(home) / "bin" / "nvcc")] if home else ["nvcc", "/usr/local/cuda/bin/nvcc"]
     path = next((path for place in places if (path := shutil.which(place))), None)
     if path is None:
-        tried = " or ".join(map(str, places))
+        tried = " or ".join(places)
         raise BuildError(
             f"no compiler for {target.name}: expected {tried}. Install the CUDA toolkit or set CUDA_HOME to its "
             f"folder, then: {how(target)}."
@@ -305,3 +305,10 @@ def _cpu_features() -> str:
 def _hash(*parts: bytes) -> str:
     """Sixteen hexadecimal digits."""
     return hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:16]
+
+
+if __name__ == "__main__":  # for setup.py, which may run where torch is out of sight
+    try:
+        print(build(Target("cpu"), root=Path(sys.argv[1]) if sys.argv[1:] else None)[0])
+    except BuildError as failure:
+        raise SystemExit(str(failure)) from None

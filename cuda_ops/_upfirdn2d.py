@@ -115,10 +115,15 @@ def output_size(size: int, taps: int, up: int, down: int, before: int, after: in
     return (size * up + before + after - taps) // down + 1
 
 
-def check_sizes(op: str, x: torch.Tensor, f: torch.Tensor | None, up: list[int], pad: list[int]) -> None:
-    """Refuses another rank, a filter elsewhere, and one that is larger than the padded image."""
+def check_rank(op: str, x: torch.Tensor) -> None:
+    """Refuses what is not a batch of images."""
     if x.ndim != 4:
         raise ValueError(f"{op}: x must be (B, C, H, W); got shape {tuple(x.shape)}.")
+
+
+def check_sizes(op: str, x: torch.Tensor, f: torch.Tensor | None, up: list[int], pad: list[int]) -> None:
+    """Refuses another rank, a filter elsewhere, and one that is larger than the padded image."""
+    check_rank(op, x)
     if f is not None:
         check_device(op, "f", f, x)
     height, width = x.shape[2] * up[1] + pad[2] + pad[3], x.shape[3] * up[0] + pad[0] + pad[1]

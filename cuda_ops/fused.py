@@ -26,7 +26,7 @@ from mattface.cuda_ops._arguments import (
 from mattface.cuda_ops._bias_act import ACTIVATIONS, NUMBERS, activation, bias_act, limit_of
 from mattface.cuda_ops._implementations import Impl, native, require, runs_native
 from mattface.cuda_ops._memory import empty
-from mattface.cuda_ops._upfirdn2d import check_sizes, empty_result, layout_of, result_shape, upfirdn2d
+from mattface.cuda_ops._upfirdn2d import check_rank, check_sizes, empty_result, layout_of, result_shape, upfirdn2d
 from mattface.cuda_ops.filters import upsample2d, upsampling_pads
 
 ONE = [1, 1]
@@ -81,8 +81,10 @@ def noise_bias_act(
     limit, gain = limit_of(op, clamp), number(op, "filter_gain", filter_gain)
     check_flag(op, "overwrite", overwrite)
     check_filter(op, f)
-    pad = paddings(op, padding) if f is not None else [0] * 4
-    check_sizes(op, x, f, ONE, pad)
+    check_rank(op, x)
+    pad = [0] * 4 if f is None else paddings(op, padding)
+    if f is not None:
+        check_sizes(op, x, f, ONE, pad)
     b = _operands(x, b, scale, noise, strength, result_shape(x, f, ONE, ONE, pad))
     rest = (scale, noise, strength, act, limit)
     if impl == "reference":
@@ -122,7 +124,7 @@ def upsample_add(x: torch.Tensor, f: torch.Tensor, base: torch.Tensor, impl: Imp
     require(impl, op, x)
     check_sizes(op, x, f, [2, 2], upsampling_pads(f, [2, 2], [0] * 4))
     _check_shape(op, "base", base, x, ((*x.shape[:2], 2 * x.shape[2], 2 * x.shape[3]),))
-    x = matched(op, "x", x, base)
+    x = matched(op, "x", x, base, "base")
     if impl == "reference":
         return _added(base, x, f)
     if wants_gradients(x, base):

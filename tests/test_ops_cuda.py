@@ -7,7 +7,7 @@ an unaligned address, or with an overflowing index end the process.
 from __future__ import annotations
 
 import json
-import os
+import re
 import shutil
 import subprocess
 import sys
@@ -374,7 +374,34 @@ def test_compiles_links_and_loads_only_beside_cuda(monkeypatch: pytest.MonkeyPat
     for name in ("FilterPlanes", "FilterPixels", "FilterAny", "FinishPlanes", "FinishPixels"):
         assert f".nv.info._ZN8mattface3runINS_{len(name)}{name}I".encode() in content, name
     assert b"mattface_sm_90" in content
+    loading = f"import torch; torch.ops.load_library({str(library)!r})"
     if torch.version.cuda is None:
-        script = f"import torch; torch.ops.load_library({str(library)!r})"
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=os.environ | {})
-        assert "undefined symbol: aoti_torch_get_current_cuda_stream" in done.stderr
+        refused = run_python(loading).stderr
+        assert re.search(f"undefined symbol: ({'|'.join(OF_CUDA_TORCH)})", refused), refused
+        registered(tmp_path, loading)
+
+
+OF_CUDA_TORCH = ("aoti_torch_get_current_cuda_stream", "torch_c10_cuda_check_msg", "torch_c10_cuda_free_error_msg")
+
+
+def run_python(script: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
+
+
+def registered(folder: Path, loading: str) -> None:
+    """With stand-ins for what a CUDA torch has, and nothing else, the library loads and registers its ops for GPUs."""
+    functions = " ".join(f"int {name}(void) {{ return 1; }}" for name in OF_CUDA_TORCH)
+    (folder / "stand_in.c").write_text(functions)
+    subprocess.run(["gcc", "-shared", "-fPIC", "stand_in.c", "-o", "stand_in.so"], cwd=folder, check=True)
+    script = f"""
+import ctypes
+ctypes.CDLL({str(folder / "stand_in.so")!r}, mode=ctypes.RTLD_GLOBAL)
+{loading}
+for name in ("epilogue_", "upfirdn2d_", "upfirdn2d_epilogue_"):
+    op = getattr(torch.ops.mattface_sm_90, name).default
+    assert op.has_kernel_for_dispatch_key(torch._C.DispatchKey.CUDA), name
+    assert not op.has_kernel_for_dispatch_key(torch._C.DispatchKey.CPU), name
+    assert op._schema.is_mutable, name
+"""
+    done = run_python(script)
+    assert done.returncode == 0, done.stderr

@@ -172,7 +172,7 @@ template <typename T, int UP, int DOWN>
 struct FilterPixels {
   using R = Exact<T>;
   static constexpr int kThreads = 256, kWide = 16 / sizeof(T), kMostLanes = 8;
-  static constexpr int NX = 4, NY = 2;  // outputs of a thread
+  static constexpr int NX = kWide > 4 ? 2 : 4, NY = 2;  // outputs of a thread, which it sums in registers
   static constexpr int CX = needed<UP, DOWN>(NX), CY = needed<UP, DOWN>(NY);
   struct Shared {
     R taps[kTaps * kTaps];
@@ -219,27 +219,33 @@ struct FilterPixels {
     store(row.quotient, channel, oy, ox, sum);
   }
 
-  // Samples from (top, left) on, each read once and given to every output that sees it.
+  // Samples from (top, left) on, each read once and given to every output that sees it; a line's reads come first.
   MATTFACE_BOTH void gather(int64_t n, int64_t channel, int64_t top, int64_t left, const Shared& s,
                             R (&sum)[NY][NX][kWide]) const {
-    const T* base = a.x + n * a.stride[0] + channel;
-#pragma unroll
-    for (int r = 0; r < CY; ++r) {
-      if (top + r < 0 || top + r >= a.v.in) continue;
+    using Wide = Vec<T, kWide>;
+    const T* base = a.x + n * a.stride[0] + channel + top * a.stride[2] + left * a.stride[3];
+    const int begin = held(-left, CX), end = held(a.h.in - left, CX);
+#pragma unroll 1  // all lines' reads at once would not fit into registers
+    for (int r = held(-top, CY); r < held(a.v.in - top, CY); ++r) {
+      Wide line[CX];
 #pragma unroll
       for (int c = 0; c < CX; ++c) {
-        if (left + c < 0 || left + c >= a.h.in) continue;
-        const auto wide = *reinterpret_cast<const Vec<T, kWide>*>(base + (top + r) * a.stride[2] +
-                                                                  (left + c) * a.stride[3]);
+        const T* at = base + r * a.stride[2] + c * a.stride[3];
+        line[c] = c >= begin && c < end ? *reinterpret_cast<const Wide*>(at) : Wide{};
+      }
 #pragma unroll
-        for (int p = 0; p < NY; ++p)
+      for (int p = 0; p < NY; ++p) {
+        const int ky = r * UP - p * DOWN;
+        if (ky < 0 || ky >= kTaps) continue;
+#pragma unroll
+        for (int c = 0; c < CX; ++c)
 #pragma unroll
           for (int q = 0; q < NX; ++q) {
-            const int ky = r * UP - p * DOWN, kx = c * UP - q * DOWN;
-            if (ky < 0 || ky >= kTaps || kx < 0 || kx >= kTaps) continue;
+            const int kx = c * UP - q * DOWN;
+            if (kx < 0 || kx >= kTaps) continue;
             const R tap = s.taps[ky * kTaps + kx];
 #pragma unroll
-            for (int i = 0; i < kWide; ++i) sum[p][q][i] += tap * R(wide.v[i]);
+            for (int i = 0; i < kWide; ++i) sum[p][q][i] += tap * R(line[c].v[i]);
           }
       }
     }

@@ -24,8 +24,9 @@ struct Nothing {};  // of a kernel without shared memory
 #ifdef __CUDACC__
 using Queue = cudaStream_t;
 
+// At least 512 threads of a multiprocessor at a time: enough reads under way, and 128 registers each.
 template <typename K>
-__global__ void __launch_bounds__(K::kThreads) run(const __grid_constant__ K kernel, const int64_t blocks) {
+__global__ void __launch_bounds__(K::kThreads, 512 / K::kThreads) run(const __grid_constant__ K kernel, const int64_t blocks) {
   __shared__ typename K::Shared shared;
   for (int64_t block = blockIdx.x; block < blocks; block += gridDim.x) {
     kernel.load(block, static_cast<int>(threadIdx.x), shared);
