@@ -75,3 +75,10 @@ def save(numbers: dict[str, Any], path: Path) -> None:
     """Writes numbers and surroundings as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"surroundings": surroundings(), **numbers}, indent=2) + "\n", encoding="utf-8")
+
+
+def show(title: str, rows: dict[str, dict[str, Any]]) -> None:
+    """Prints a line per row."""
+    print(title)
+    for name, row in rows.items():
+        print(f"  {name}: " + ", ".join(f"{k} {v:.3g}" for k, v in row.items() if isinstance(v, float)), flush=True)

@@ -1,4 +1,4 @@
-"""python -m mattface.benchmarks.ops: cuda_ops against the common formulation, a copy of the bytes, and convolutions.
+"""python -m mattface.benchmarks.ops: cuda_ops against the common formulation and a copy of the bytes.
 
 The common formulation is what most StyleGAN2 code runs without custom kernels: insert zeros, pad, grouped convolution;
 bias, activation, gain and clamp as passes of their own. Only ratios within one run mean something.
@@ -15,11 +15,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from mattface import cuda_ops
-from mattface.benchmarks.common import measure, save
-from mattface.generate.synthesis import SynthesisNetwork
+from mattface.benchmarks.common import measure, save, show
 
 FILTER = (1.0, 3.0, 3.0, 1.0)
 CLAMP = 256.0
@@ -88,41 +86,12 @@ def compare_ops(dtype: torch.dtype, device: str, last: bool, runs: int) -> dict[
     return out
 
 
-def convolution_rate(dtype: torch.dtype, device: str, runs: int) -> float:
-    """FLOP per second of a 3x3 convolution of the generator's size, channels-last."""
-    x = torch.randn(1, 256, 128, 128, device=device).to(dtype).contiguous(memory_format=torch.channels_last)
-    weight = torch.randn(256, 256, 3, 3, device=device).to(dtype).contiguous(memory_format=torch.channels_last)
-    seconds = measure(lambda: F.conv2d(x, weight, padding=1), runs=runs)["median"]
-    return 2 * 256 * 256 * 9 * 128 * 128 / seconds
-
-
-def generator(device: str, resolution: int, runs: int) -> dict[str, Any]:
-    """Seconds of W+ to pixels in single precision against its arithmetic at the convolution rate of the same run."""
-    torch.manual_seed(0)
-    net = SynthesisNetwork(resolution=resolution).to(device).eval()
-    w_plus = torch.randn(1, net.num_styles, 512, device=device)
-    with FlopCounterMode(display=False) as counter:
-        image = net(w_plus).image
-    rate = convolution_rate(torch.float32, device, runs)
-    seconds = measure(lambda: net(w_plus), runs=runs)["median"]
-    arithmetic = counter.get_total_flops() / rate
-    numbers = {
-        "GFLOP": counter.get_total_flops() / 1e9,
-        "GFLOP/s of a convolution": rate / 1e9,
-        "seconds": seconds,
-        "seconds / arithmetic": seconds / arithmetic,
-        "image spread": float(image.std()),
-    }
-    return numbers
-
-
 def main() -> None:
     """Measures, prints and saves."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", default="runs/ops.json", help="JSON file (default: runs/ops.json)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--runs", type=int, default=7)
-    parser.add_argument("--resolution", type=int, default=1024, help="of the generator; 0 leaves it out")
     args = parser.parse_args()
     numbers: dict[str, Any] = {"available": cuda_ops.available()}
     with torch.no_grad():
@@ -130,18 +99,9 @@ def main() -> None:
             for last in (True, False):
                 title = f"{str(dtype).removeprefix('torch.')} {'channels-last' if last else 'NCHW'}"
                 numbers[title] = compare_ops(dtype, args.device, last, args.runs)
-                _show(title, numbers[title])
-        if args.resolution:
-            numbers["generator"] = generator(args.device, args.resolution, args.runs)
-            _show("generator, fp32, batch 1", {f"{args.resolution} px": numbers["generator"]})
+                show(title, numbers[title])
     save(numbers, Path(args.out))
     print(Path(args.out).resolve())
-
-
-def _show(title: str, rows: dict[str, dict[str, Any]]) -> None:
-    print(title)
-    for name, row in rows.items():
-        print(f"  {name}: " + ", ".join(f"{k} {v:.3g}" for k, v in row.items() if isinstance(v, float)), flush=True)
 
 
 if __name__ == "__main__":

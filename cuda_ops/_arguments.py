@@ -1,33 +1,19 @@
-"""What every op asks of its arguments, as refusals of one line, and what it does under autocast."""
+"""What every op asks of its arguments, as refusals of one line."""
 
 from __future__ import annotations
 
 import math
 import numbers
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
+from mattface.cuda_ops.precision import autocasts
+
 TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 MOST = 2**31 - 1
 """Largest factor and padding."""
-
-
-def exact_type(dtype: torch.dtype) -> torch.dtype:
-    """The type a result is computed in before it is rounded once: at least single precision."""
-    return torch.promote_types(dtype, torch.float32)
-
-
-def autocasts(device: torch.device) -> bool:
-    """Whether autocast is on for tensors of a device."""
-    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
-
-
-def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """A context in which torch keeps the types it is given."""
-    return torch.autocast(device.type, enabled=False) if autocasts(device) else nullcontext()
 
 
 def shown(value: object) -> str:

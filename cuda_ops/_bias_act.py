@@ -13,17 +13,10 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from mattface.cuda_ops._arguments import (
-    check_device,
-    check_tensor,
-    exact_type,
-    matched,
-    number,
-    shown,
-    without_autocast,
-)
+from mattface.cuda_ops._arguments import check_device, check_tensor, matched, number, shown
 from mattface.cuda_ops._implementations import Impl, native, require, runs_native
-from mattface.cuda_ops._memory import empty_like
+from mattface.cuda_ops._pool import empty_like
+from mattface.cuda_ops.precision import exact_type, without_autocast
 
 SELU_SCALE = 1.0507009873554805
 SELU_ALPHA = 1.6732632423543772

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Any, Literal
 
@@ -14,7 +17,8 @@ from mattface.cuda_ops._build import ARCHS, BuildError, Target, build, compiler,
 
 Impl = Literal["auto", "reference", "cpu", "cuda"]
 
-OPS = ("upfirdn2d", "bias_act", "noise_bias_act", "upsample_add")
+OPS = ("upfirdn2d", "bias_act", "noise_bias_act", "upsample_add", "modulated_conv2d")
+_plain: ContextVar[bool] = ContextVar("plain", default=False)
 _tried: dict[str, str | None] = {}
 """Architectures whose first use on a GPU tried to build -> why that failed, or None."""
 
@@ -127,9 +131,19 @@ def native(x: torch.Tensor) -> Any:
     return getattr(torch.ops, Target(_kind(x.device)).namespace)
 
 
+@contextmanager
+def reference_only() -> Iterator[None]:
+    """Inside, "auto" takes the reference: for comparing, and for finding out whether a kernel is to blame."""
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
+
 def runs_native(x: torch.Tensor) -> bool:
     """Whether native kernels run on x's device; the first use of a GPU builds them."""
-    return x.device.type in ("cpu", "cuda") and _missing_for(x.device) is None
+    return not _plain.get() and x.device.type in ("cpu", "cuda") and _missing_for(x.device) is None
 
 
 def require(impl: str, op: str, x: object) -> None:

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from mattface.cuda_ops._arguments import exact_type
-from mattface.cuda_ops._memory import POOLED_FROM, empty
+from mattface.cuda_ops._pool import POOLED_FROM, empty
+from mattface.cuda_ops.precision import exact_type
 
 SMALLEST = 1e-8
 """Keeps norms away from zero (eq. 3)."""
@@ -101,3 +101,8 @@ def packed(weight: torch.Tensor, dtype: torch.dtype) -> Packed:
         with torch.inference_mode(False), torch.no_grad():
             kept[1][dtype] = Packed(weight.detach(), dtype)
     return kept[1][dtype]
+
+
+def forget() -> None:
+    """Drops everything that was kept."""
+    _KEPT.clear()

@@ -1,4 +1,4 @@
-"""Up-convolution on a CPU: a matrix product per strip of rows, folded, filtered and finished while it is in the cache."""
+"""Up-convolution on a CPU: a matrix product per strip of rows, folded, filtered and finished while in the cache."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import threading
 
 import torch
 
-from mattface.cuda_ops._arguments import exact_type, without_autocast
 from mattface.cuda_ops._bias_act import ACTIVATIONS, NUMBERS
 from mattface.cuda_ops._implementations import native
-from mattface.cuda_ops._memory import empty
+from mattface.cuda_ops._pool import empty
+from mattface.cuda_ops.precision import exact_type, without_autocast
 
 KERNEL = 3
 TAPS = 4
@@ -75,3 +75,8 @@ def _strips(pixels: int, columns: torch.Tensor) -> list[torch.Tensor]:
         with torch.inference_mode(False):
             kept = _KEPT.strips = torch.empty(2, max(size, STRIP_BYTES), dtype=torch.uint8)
     return [part[:size].view(columns.dtype).view(pixels, -1) for part in kept]
+
+
+def forget() -> None:
+    """Drops this thread's strips."""
+    _KEPT.__dict__.clear()

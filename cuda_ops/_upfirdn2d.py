@@ -14,19 +14,10 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from mattface.cuda_ops._arguments import (
-    check_device,
-    check_filter,
-    check_flag,
-    check_tensor,
-    exact_type,
-    factors,
-    number,
-    paddings,
-    without_autocast,
-)
+from mattface.cuda_ops._arguments import check_device, check_filter, check_flag, check_tensor, factors, number, paddings
 from mattface.cuda_ops._implementations import Impl, native, require, runs_native
-from mattface.cuda_ops._memory import empty
+from mattface.cuda_ops._pool import empty
+from mattface.cuda_ops.precision import exact_type, without_autocast
 
 LONGEST_OUTER = 8
 """A 1-D filter up to this length is applied as its outer product in one pass, a longer one axis by axis."""

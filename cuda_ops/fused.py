@@ -12,22 +12,13 @@ from collections.abc import Sequence
 
 import torch
 
-from mattface.cuda_ops._arguments import (
-    check_device,
-    check_filter,
-    check_flag,
-    check_tensor,
-    exact_type,
-    matched,
-    number,
-    paddings,
-    without_autocast,
-)
+from mattface.cuda_ops._arguments import check_device, check_filter, check_flag, check_tensor, matched, number, paddings
 from mattface.cuda_ops._bias_act import ACTIVATIONS, NUMBERS, activation, bias_act, limit_of
 from mattface.cuda_ops._implementations import Impl, native, require, runs_native
-from mattface.cuda_ops._memory import empty
+from mattface.cuda_ops._pool import empty
 from mattface.cuda_ops._upfirdn2d import check_rank, check_sizes, empty_result, layout_of, result_shape, upfirdn2d
 from mattface.cuda_ops.filters import upsample2d, upsampling_pads
+from mattface.cuda_ops.precision import exact_type, without_autocast
 
 ONE = [1, 1]
 

@@ -1,7 +1,7 @@
 """modulated_conv2d: StyleGAN2's convolution (Karras et al. 2020, eq. 1 to 3) with all that follows it.
 
-Modulating the weights (w_oc * style_c) and modulating the input (x_c * style_c) give the same numbers. The first costs a
-pass over the weights, the second a pass over the input, lets samples share one convolution, and leaves the weights
+Modulating the weights (w_oc * style_c) and modulating the input (x_c * style_c) give the same numbers. The first costs
+a pass over the weights, the second a pass over the input, lets samples share one convolution, and leaves the weights
 constant, so that they can be packed once. The cheaper one is taken.
 
 Letters: B batch, C channels in, O channels out, K side of the kernel, H W height and width.
@@ -14,12 +14,13 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-from mattface.cuda_ops._arguments import autocasts, check_device, check_filter, check_flag, check_tensor, exact_type
+from mattface.cuda_ops._arguments import check_device, check_filter, check_flag, check_tensor
 from mattface.cuda_ops._bias_act import activation, limit_of
 from mattface.cuda_ops._implementations import Impl, require, runs_native
 from mattface.cuda_ops._packing import SMALLEST, Packed, convolve, packed, same
 from mattface.cuda_ops._upconv import KERNEL, TAPS, upconv
 from mattface.cuda_ops.fused import noise_bias_act, wants_gradients
+from mattface.cuda_ops.precision import autocasts, exact_type
 
 Modulate = Literal["auto", "weight", "input"]
 OP = "modulated_conv2d"

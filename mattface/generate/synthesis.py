@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from mattface.cuda_ops import modulated_conv2d, setup_filter, upsample_add
-from mattface.cuda_ops._arguments import autocasts, without_autocast
+from mattface.cuda_ops.precision import autocasts, without_autocast
 from mattface.errors import UsageError
 from mattface.layers import BLUR, EqualLinear
 from mattface.vocabulary import Box, GeneratorFeatures, WPlus
@@ -77,7 +77,7 @@ class SynthesisLayer(nn.Module):
             self.noise_strength = nn.Parameter(torch.zeros([]))
 
     def forward(self, x: torch.Tensor, w: torch.Tensor, noise: Noise, corner: Corner | None) -> torch.Tensor:
-        """(B, inputs, h, w) and (B, D) to (B, outputs, h * up, w * up); `corner` is the result's place in a whole map."""
+        """(B, inputs, h, w) and (B, D) to (B, outputs, h * up, w * up), whose place in a whole map `corner` is."""
         grain = self._grain(x, noise, corner)
         strength = None if grain is None else self.noise_strength
         blur = self.blur if self.up > 1 else None

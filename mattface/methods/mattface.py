@@ -24,7 +24,7 @@ from mattface.methods.contract import CropSpec
 from mattface.parse import Parser, load_parser
 from mattface.transfer.correspond import Correspond
 from mattface.transfer.idatt import LEVELS, PyramidIDATT
-from mattface.vocabulary import Crop, FeaturePyramid, Swap
+from mattface.vocabulary import Box, Crop, FeaturePyramid, Swap
 from mattface.weights import layouts
 
 OFFICIAL = "psp-ffhq"
@@ -224,7 +224,7 @@ def build(
     if weights == OFFICIAL:
         raise WeightsError(
             f"{OFFICIAL} holds encoder and generator, but no trained IDATT and no blend; both are needed to swap. "
-            'Train them, take --weights mattface-demo, or mix W+ codes instead: --transfer style-mix (Python: '
+            "Train them, take --weights mattface-demo, or mix W+ codes instead: --transfer style-mix (Python: "
             'transfer="style-mix").'
         )
     name = weights or "mattface-demo"
@@ -295,9 +295,26 @@ class StyleMixMethod:
             return self.invert(self.encoder(resize(source.pixels.to(self.device), self.encoder.size)))
 
     def swap(self, encoded: torch.Tensor, target: Crop) -> Swap:
-        """Mixes the codes, generates, and masks the inner face."""
+        """Mixes the codes, generates what the inner face shows, and masks it; elsewhere pixels are the target's own."""
         w_plus = self.encode(target).clone()
         w_plus[:, self.mixed] = encoded[:, self.mixed]
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            image = self.generate(w_plus).image
-        return Swap(resize(image.float(), target.size), self.parser(target).to(self.device))
+        mask = self.parser(target).to(self.device)
+        side = self.generate.resolution
+        region = face_box(resize(mask, side))
+        pixels = resize(target.pixels.to(self.device), side).clone()
+        if region is not None:
+            left, top, right, bottom = region
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                image = self.generate(w_plus, region=region).image
+            pixels[:, :, top:bottom, left:right] = image
+        return Swap(resize(pixels.float(), target.size), mask)
+
+
+def face_box(mask: torch.Tensor) -> Box | None:
+    """The part of a (1, 1, S, S) mask that is above zero, and the neighbours that resampling sees; None without one."""
+    rows, columns = mask[0, 0].amax(1).nonzero(), mask[0, 0].amax(0).nonzero()
+    if not len(rows):
+        return None
+    low = [max(0, int(where[0]) - 2) for where in (columns, rows)]
+    high = [min(mask.shape[-1], int(where[-1]) + 3) for where in (columns, rows)]
+    return low[0], low[1], high[0], high[1]

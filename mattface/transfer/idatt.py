@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mattface.cuda_ops.precision import without_autocast
 from mattface.vocabulary import FeaturePyramid
 
 LEVELS = ("coarse", "medium", "fine")
@@ -61,8 +60,7 @@ class IDATT(nn.Module):
         v = torch.cat([v, where], dim=-1)  # (B, N, C/4 + 2): values and positions share one attention
         # Fused attention wants one width for all three; zeros added to queries and keys do not change their products.
         q, k = F.pad(q, (0, 2)), F.pad(k, (0, 2))
-        kind = target.device.type
-        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+        with without_autocast(target.device):
             moved = F.scaled_dot_product_attention(q.unsqueeze(1), k.unsqueeze(1), v.unsqueeze(1), scale=1.0)
         moved = moved.squeeze(1).transpose(1, 2).reshape(b, -1, h, w)
         values, flow = moved[:, :-2].to(target.dtype), moved[:, -2:]
@@ -84,9 +82,7 @@ class PyramidIDATT(nn.Module):
             raise ValueError(f"levels must be among {LEVELS}; got {sorted(unknown)}.")
         self.levels = nn.ModuleDict({n: IDATT(c) for n, c in zip(LEVELS, channels, strict=True) if n in levels})
 
-    def forward(
-        self, source: FeaturePyramid, target: FeaturePyramid
-    ) -> tuple[FeaturePyramid, dict[str, torch.Tensor]]:
+    def forward(self, source: FeaturePyramid, target: FeaturePyramid) -> tuple[FeaturePyramid, dict[str, torch.Tensor]]:
         """Returns the target's pyramid with the source's identity, and the flow of each level that transfers."""
         swapped, flows = {}, {}
         for name in LEVELS:

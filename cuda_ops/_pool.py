@@ -1,8 +1,7 @@
 """Memory of large results on a CPU, used again once nobody holds them.
 
 Fresh memory costs a page fault per 4 KiB when it is first written: more than the op that fills it. Results from
-`POOLED_FROM` bytes on therefore come from a small pool. What is kept idle is bounded by `KEPT`; `release_memory` gives
-it back.
+`POOLED_FROM` bytes on therefore come from a small pool, in which little lies idle.
 """
 
 from __future__ import annotations
@@ -15,11 +14,10 @@ import torch
 
 POOLED_FROM = 8 << 20
 """Smaller results come from the C library, which uses its memory again by itself."""
-KEPT = 768 << 20
-"""Bytes that may lie idle, enough for a 1024 px generator in single precision."""
+KEPT = 192 << 20
+"""Bytes that may lie idle when another buffer is made."""
 ROOM = 2
 """A buffer is taken for a result of at least its size divided by this."""
-
 
 
 class Buffer:
@@ -63,14 +61,10 @@ def _take(outline: torch.Tensor, device: torch.device) -> torch.Tensor:
         return (min(fitting, key=lambda b: b.size) if fitting else _new(size)).laid_out(outline)
 
 
-def release_memory() -> int:
-    """Gives idle memory of the pool back.
-
-    Returns:
-        Bytes given back.
-    """
+def release_idle() -> None:
+    """Gives idle buffers back."""
     with _lock:
-        return _shrink(0)
+        _shrink(0)
 
 
 def _new(size: int) -> Buffer:
@@ -80,14 +74,12 @@ def _new(size: int) -> Buffer:
     return _buffers[-1]
 
 
-def _shrink(most: int) -> int:
-    """Drops idle buffers, oldest first, until those left hold `most` bytes at most; returns the bytes dropped."""
+def _shrink(most: int) -> None:
+    """Drops idle buffers, oldest first, until those left hold `most` bytes at most."""
     idle = [b for b in _buffers if b.idle()]
     spare = sum(b.size for b in idle) - most
-    dropped = 0
     for buffer in idle:
-        if dropped >= spare:
+        if spare <= 0:
             break
-        dropped += buffer.size
+        spare -= buffer.size
         _buffers.remove(buffer)
-    return dropped
