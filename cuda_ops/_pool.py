@@ -14,7 +14,7 @@ import torch
 
 POOLED_FROM = 8 << 20
 """Smaller results come from the C library, which uses its memory again by itself."""
-KEPT = 192 << 20
+KEPT = 320 << 20
 """Bytes that may lie idle when another buffer is made."""
 ROOM = 2
 """A buffer is taken for a result of at least its size divided by this."""
