@@ -79,9 +79,13 @@ class Target:
 
     def key(self) -> str:
         """Hash of sources, torch and machine."""
-        machine = platform.machine() + ("" if self.cuda else _cpu_features())
         parts = [part for path in self.files() for part in (path.name.encode(), path.read_bytes())]
-        return _hash(*parts, torch.__version__.encode(), machine.encode(), self.name.encode())
+        return _hash(*parts, *self.surroundings())
+
+    def surroundings(self) -> list[bytes]:
+        """What the objects depend on beside sources, compiler and options."""
+        machine = platform.machine() + ("" if self.cuda else _cpu_features())
+        return [torch.__version__.encode(), machine.encode(), self.name.encode()]
 
     def found(self) -> Path | None:
         """The library built last, here or at install time, or None."""
@@ -161,7 +165,8 @@ def build(
     program, root = compiler(target), root or cache()
     _check_arch(target, program)
     made_by = _hash(_said(program, "--version").encode(), " ".join([program, *_options(target)]).encode())
-    library, work = target.folder(root) / f"{made_by}.so", root / f"{target.name}-building-{made_by}"
+    library = target.folder(root) / f"{made_by}.so"
+    work = root / f"{target.name}-building-{_hash(made_by.encode(), *target.surroundings())}"
     try:
         library.parent.mkdir(parents=True, exist_ok=True)
         work.mkdir(exist_ok=True)

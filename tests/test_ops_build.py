@@ -99,8 +99,12 @@ def test_ninja_compiles_only_what_changed(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert second.parent != first.parent
     assert calls(program) == ["second.cpp.o", "library.so"]
     assert first.exists()
+    everything = {"cpu.cpp.o", "second.cpp.o", "library.so"}
     _build.build(CPU, force=True)
-    assert {"cpu.cpp.o", "second.cpp.o", "library.so"} <= set(calls(program))
+    assert everything <= set(calls(program))
+    monkeypatch.setattr(_build.torch, "__version__", "0.0.0")  # its headers may differ
+    _build.build(CPU)
+    assert everything <= set(calls(program))
 
 
 def test_key_follows_sources_torch_and_architecture(monkeypatch: pytest.MonkeyPatch, sources: Path) -> None:
@@ -266,7 +270,7 @@ def test_why_cuda_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fr
 def test_lock_names_its_holder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CXX", str(fake_compiler(tmp_path, WRITES)))
     library, _ = _build.build(CPU)
-    work = _build.cache() / f"cpu-building-{library.stem}"
+    (work,) = _build.cache().glob("cpu-building-*")
     library.unlink()
     hold = f"""
 import sys
