@@ -261,11 +261,11 @@ def _linked(target: Target) -> list[str]:
 def _ninja(target: Target) -> str:
     """Path of ninja: its package's, else that of the PATH."""
     try:
-        from ninja import BIN_DIR
+        import ninja
     except ImportError:
-        BIN_DIR = None
-    path = shutil.which("ninja", path=BIN_DIR) if BIN_DIR else None
-    path = path or shutil.which("ninja")
+        path = shutil.which("ninja")
+    else:
+        path = shutil.which("ninja", path=ninja.BIN_DIR) or shutil.which("ninja")
     if path is None:
         raise BuildError(f"no ninja. Type: pip install ninja, then: {how(target)}.")
     return path

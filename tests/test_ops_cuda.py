@@ -219,6 +219,31 @@ def test_upsample_add(dtype: torch.dtype, layouts: tuple, device: str) -> None:
         assert close(upsample_add(x, f, base.clone(memory_format=torch.preserve_format)), expected)
 
 
+@pytest.mark.parametrize("strides", ["rows", "channels", "pixels"])
+def test_offsets_beyond_32_bits(strides: str, device: str) -> None:
+    """x is spread over four gigabytes, of which next to nothing is touched."""
+    step = 2**28 + 8
+    shape, stride = {
+        "rows": ((1, 2, 9, 5), (64, 5, step, 1)),
+        "channels": ((1, 9, 5, 4), (64, step, 4, 1)),
+        "pixels": ((1, 8, 9, 4), (64, 1, step, 8)),
+    }[strides]
+    try:
+        memory = torch.empty(8 * step + 4096, dtype=torch.bfloat16, device=device)
+    except RuntimeError as error:
+        pytest.skip(f"needs 4.3 GB: {error}")
+    x = memory.as_strided(shape, stride)
+    x.copy_(seeded_input("x", x.shape))
+    layout = torch.channels_last if strides == "pixels" else torch.contiguous_format
+    f, ones = BLUR.to(device), torch.ones(2, device=device)
+    for taps, up, down in ((f, [2, 2], [1, 1]), (f, [1, 1], [2, 2]), (f, [1, 1], [1, 1]), (ones, [2, 2], [1, 1])):
+        expected = upfirdn2d(x.double(), taps, up, down, 2, impl="reference")
+        y = torch.empty(expected.shape, dtype=x.dtype, device=device, memory_format=layout)
+        kernels = _upfirdn2d.native(x)
+        kernels.upfirdn2d_(y, x, taps, up, down, [2] * 4, False, 1.0, False)
+        assert close(y, expected)
+
+
 def test_not_a_number_stays(device: str) -> None:
     x = torch.tensor([[torch.nan, torch.inf, -torch.inf, 2.0, -2.0]], device=device)
     for act in ("linear", "relu", "lrelu"):
