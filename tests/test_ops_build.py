@@ -182,6 +182,11 @@ def test_architectures_of_an_nvcc(
     assert [name for name in _build.TARGETS if _build.Target(name).found()] == ["cpu", "sm_80", "sm_90"]
     assert main(["ops", "build", "--arch", "sm_75"]) == 1
     assert f"{nvcc} does not compile for sm_75, only for sm_80, sm_90" in capsys.readouterr().err
+    assert main(["ops", "build", "--arch", "sm_75", "--if-possible"]) == 0
+    fake_compiler(tmp_path, "echo 'host_config.h: error: unsupported GNU version' >&2; exit 1", "toolkit/bin/nvcc")
+    assert main(["ops", "build", "--arch", "sm_90", "--force"]) == 1
+    assert main(["ops", "build", "--arch", "sm_90", "--force", "--if-possible"]) == 0
+    assert "unsupported GNU version Everything runs without it" in capsys.readouterr().out
 
 
 class Gpu:
