@@ -9,11 +9,13 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mattface import cuda_ops
 from mattface.cli import main
@@ -257,6 +259,27 @@ def test_first_use_may_be_forbidden(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     Gpu(monkeypatch, (9, 0))
     assert "MATTFACE_OPS_BUILD=0 forbids" in str(_implementations._missing_for(CUDA_DEVICE))
     assert calls(nvcc) == []
+
+
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("message", [None, "CUDA driver version is insufficient\nmore"])
+def test_a_driver_too_old_is_a_reason(message: str | None, traced: bool) -> None:
+    library = torch.library.Library("mattface_sm_75", "DEF")
+    kinds = "Tensor(a!) y, Tensor x, Tensor? s, Tensor? n, Tensor? t, Tensor? b, int i, int j, int k, bool l, int a"
+
+    def launch(y: torch.Tensor, *_: object) -> None:
+        y.data_ptr()
+        if message is not None:
+            raise RuntimeError(message)
+
+    try:
+        library.define(f"epilogue_({kinds}, float u, float v, float w) -> ()")
+        library.impl("epilogue_", launch, "CPU")
+        with FakeTensorMode() if traced else nullcontext():
+            reason = _implementations._refusal(_build.Target("sm_75"), torch.device("cpu"))
+    finally:
+        library._destroy()
+    assert reason is message or str(reason).startswith("cannot run: CUDA driver version is insufficient. Compile")
 
 
 def test_why_cuda_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fresh: None) -> None:
