@@ -44,6 +44,10 @@ class BuildError(RuntimeError):
     """The kernels could not be compiled; says why and what to do."""
 
 
+class NoToolsError(BuildError):
+    """A compiler or ninja is missing."""
+
+
 @dataclass(frozen=True)
 class Target:
     """What to build.
@@ -79,9 +83,13 @@ class Target:
 
     def key(self) -> str:
         """Hash of sources, torch and machine."""
-        machine = platform.machine() + ("" if self.cuda else _cpu_features())
         parts = [part for path in self.files() for part in (path.name.encode(), path.read_bytes())]
-        return _hash(*parts, torch.__version__.encode(), machine.encode(), self.name.encode())
+        return _hash(*parts, *self.surroundings())
+
+    def surroundings(self) -> list[bytes]:
+        """What the objects depend on beside sources, compiler and options."""
+        machine = platform.machine() + ("" if self.cuda else _cpu_features())
+        return [torch.__version__.encode(), machine.encode(), self.name.encode()]
 
     def found(self) -> Path | None:
         """The library built last, here or at install time, or None."""
@@ -103,7 +111,7 @@ def compiler(target: Target) -> str:
     """Path of the compiler.
 
     Raises:
-        BuildError: there is none.
+        NoToolsError: there is none.
     """
     if target.cuda:
         return _nvcc(target)
@@ -112,7 +120,9 @@ def compiler(target: Target) -> str:
         path = shutil.which(name)
         if path:
             return path
-    raise BuildError(f"no compiler for {target.name}: expected {' or '.join(names)}. Install one, then: {how(target)}.")
+    raise NoToolsError(
+        f"no compiler for {target.name}: expected {' or '.join(names)}. Install one, then: {how(target)}."
+    )
 
 
 def _nvcc(target: Target) -> str:
@@ -122,7 +132,7 @@ def _nvcc(target: Target) -> str:
     path = next((path for place in places if (path := shutil.which(place))), None)
     if path is None:
         tried = " or ".join(places)
-        raise BuildError(
+        raise NoToolsError(
             f"no compiler for {target.name}: expected {tried}. Install the CUDA toolkit or set CUDA_HOME to its "
             f"folder, then: {how(target)}."
         )
@@ -155,20 +165,21 @@ def build(
         The library, and whether it was compiled now.
 
     Raises:
-        BuildError: no compiler or ninja, a compiler's error, no room in the cache, or another process holds the lock
-            too long.
+        NoToolsError: no compiler that knows the target, or no ninja.
+        BuildError: a compiler's error, no room in the cache, or another process holds the lock too long.
     """
-    program, root = compiler(target), root or cache()
+    program, ninja, root = compiler(target), _ninja(target), root or cache()
     _check_arch(target, program)
     made_by = _hash(_said(program, "--version").encode(), " ".join([program, *_options(target)]).encode())
-    library, work = target.folder(root) / f"{made_by}.so", root / f"{target.name}-building-{made_by}"
+    library = target.folder(root) / f"{made_by}.so"
+    work = root / f"{target.name}-building-{_hash(made_by.encode(), *target.surroundings())}"
     try:
         library.parent.mkdir(parents=True, exist_ok=True)
         work.mkdir(exist_ok=True)
         with _locked(work, lock_seconds):
             if library.exists() and not force:
                 return library, False
-            _compile(target, program, work, force)
+            _compile(target, program, ninja, work, force)
             _publish(work / "library.so", library)
     except OSError as error:
         raise BuildError(f"cannot write {root}: {error}. Point MATTFACE_HOME to a folder that can.") from None
@@ -179,19 +190,18 @@ def _check_arch(target: Target, program: str) -> None:
     """Refuses a GPU that nvcc does not know."""
     known = compiled_archs(program) if target.cuda else TARGETS
     if target.name not in known:
-        raise BuildError(
+        raise NoToolsError(
             f"{program} does not compile for {target.name}, only for {', '.join(known)}. Try another CUDA toolkit."
         )
 
 
-def _compile(target: Target, program: str, work: Path, force: bool) -> None:
+def _compile(target: Target, program: str, ninja: str, work: Path, force: bool) -> None:
     """Lets ninja make work/library.so. The sources are copied: a copy is newer than its object only when it differs."""
     for path in target.files():
         copy = work / path.name
         if not copy.exists() or copy.read_bytes() != path.read_bytes():
             copy.write_bytes(path.read_bytes())
     (work / "build.ninja").write_text(_plan(target, program))
-    ninja = _ninja(target)
     if force:
         subprocess.run([ninja, "-t", "clean"], cwd=work, capture_output=True)
     done = subprocess.run([ninja], cwd=work, capture_output=True, text=True)
@@ -256,13 +266,13 @@ def _linked(target: Target) -> list[str]:
 def _ninja(target: Target) -> str:
     """Path of ninja: its package's, else that of the PATH."""
     try:
-        from ninja import BIN_DIR
+        import ninja
     except ImportError:
-        BIN_DIR = None
-    path = shutil.which("ninja", path=BIN_DIR) if BIN_DIR else None
-    path = path or shutil.which("ninja")
+        path = shutil.which("ninja")
+    else:
+        path = shutil.which("ninja", path=ninja.BIN_DIR) or shutil.which("ninja")
     if path is None:
-        raise BuildError(f"no ninja. Type: pip install ninja, then: {how(target)}.")
+        raise NoToolsError(f"no ninja. Type: pip install ninja, then: {how(target)}.")
     return path
 
 

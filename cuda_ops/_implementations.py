@@ -46,6 +46,27 @@ def missing(kind: str) -> str | None:
     except OSError as error:
         cause = error.__cause__ or error  # torch names the file only
         return f"cannot be loaded: {' '.join(str(cause).split())}. Type: {how(target)} --force"
+    if target.cuda and not torch.cuda.is_current_stream_capturing():
+        return _refusal(target, torch.device("cuda", _served(target)))
+    return None
+
+
+def _served(target: Target) -> int:
+    """The first GPU that takes a target's kernels."""
+    return next(index for index in range(torch.cuda.device_count()) if _architecture(index) == target.name)
+
+
+def _refusal(target: Target, device: torch.device) -> str | None:
+    """Why a first launch fails: the driver may be too old for the toolkit that compiled."""
+    from torch.utils._python_dispatch import _disable_current_modes
+
+    with _disable_current_modes():  # torch.compile may ask, which works with tensors that have no memory
+        y = torch.zeros(1, device=device)
+        launch = getattr(torch.ops, target.namespace).epilogue_
+        try:
+            launch(y, y, None, None, None, None, 1, 1, 1, False, 0, 0.0, 1.0, -1.0)
+        except RuntimeError as error:
+            return f"cannot run: {str(error).splitlines()[0]}. Compile with a CUDA toolkit that the driver supports"
     return None
 
 

@@ -9,11 +9,13 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mattface import cuda_ops
 from mattface.cli import main
@@ -99,8 +101,12 @@ def test_ninja_compiles_only_what_changed(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert second.parent != first.parent
     assert calls(program) == ["second.cpp.o", "library.so"]
     assert first.exists()
+    everything = {"cpu.cpp.o", "second.cpp.o", "library.so"}
     _build.build(CPU, force=True)
-    assert {"cpu.cpp.o", "second.cpp.o", "library.so"} <= set(calls(program))
+    assert everything <= set(calls(program))
+    monkeypatch.setattr(_build.torch, "__version__", "0.0.0")  # its headers may differ
+    _build.build(CPU)
+    assert everything <= set(calls(program))
 
 
 def test_key_follows_sources_torch_and_architecture(monkeypatch: pytest.MonkeyPatch, sources: Path) -> None:
@@ -178,6 +184,11 @@ def test_architectures_of_an_nvcc(
     assert [name for name in _build.TARGETS if _build.Target(name).found()] == ["cpu", "sm_80", "sm_90"]
     assert main(["ops", "build", "--arch", "sm_75"]) == 1
     assert f"{nvcc} does not compile for sm_75, only for sm_80, sm_90" in capsys.readouterr().err
+    assert main(["ops", "build", "--arch", "sm_75", "--if-possible"]) == 0
+    fake_compiler(tmp_path, "echo 'host_config.h: error: unsupported GNU version' >&2; exit 1", "toolkit/bin/nvcc")
+    assert main(["ops", "build", "--arch", "sm_90", "--force"]) == 1
+    assert main(["ops", "build", "--arch", "sm_90", "--force", "--if-possible"]) == 0
+    assert "unsupported GNU version Everything runs without it" in capsys.readouterr().out
 
 
 class Gpu:
@@ -250,6 +261,27 @@ def test_first_use_may_be_forbidden(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert calls(nvcc) == []
 
 
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("message", [None, "CUDA driver version is insufficient\nmore"])
+def test_a_driver_too_old_is_a_reason(message: str | None, traced: bool) -> None:
+    library = torch.library.Library("mattface_sm_75", "DEF")
+    kinds = "Tensor(a!) y, Tensor x, Tensor? s, Tensor? n, Tensor? t, Tensor? b, int i, int j, int k, bool l, int a"
+
+    def launch(y: torch.Tensor, *_: object) -> None:
+        y.data_ptr()
+        if message is not None:
+            raise RuntimeError(message)
+
+    try:
+        library.define(f"epilogue_({kinds}, float u, float v, float w) -> ()")
+        library.impl("epilogue_", launch, "CPU")
+        with FakeTensorMode() if traced else nullcontext():
+            reason = _implementations._refusal(_build.Target("sm_75"), torch.device("cpu"))
+    finally:
+        library._destroy()
+    assert reason is message or str(reason).startswith("cannot run: CUDA driver version is insufficient. Compile")
+
+
 def test_why_cuda_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fresh: None) -> None:
     monkeypatch.setattr(torch.version, "cuda", None)
     assert str(_implementations.missing("cuda")).startswith("this torch is built without CUDA")
@@ -266,7 +298,7 @@ def test_why_cuda_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fr
 def test_lock_names_its_holder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CXX", str(fake_compiler(tmp_path, WRITES)))
     library, _ = _build.build(CPU)
-    work = _build.cache() / f"cpu-building-{library.stem}"
+    (work,) = _build.cache().glob("cpu-building-*")
     library.unlink()
     hold = f"""
 import sys
