@@ -71,8 +71,8 @@ def _convolve(x: torch.Tensor, blocked: torch.Tensor, weight: torch.Tensor) -> t
     if math.prod(shape) * x.element_size() < POOLED_FROM or x.stride(1) != 1:
         return torch.ops.mkldnn._convolution_pointwise(x, blocked, None, *_where(weight), "none", [], "")
     y = empty(shape, x.dtype, torch.channels_last, x.device).zero_()
-    add = ("add", 1.0, None, [], None)
-    return torch.ops.mkldnn._convolution_pointwise_.binary(y, x, blocked, None, *_where(weight), *add)
+    convolve_into = torch.ops.mkldnn._convolution_pointwise_.binary
+    return convolve_into(y, x, blocked, None, *_where(weight), "add", 1.0, None, [], None)
 
 
 def _where(weight: torch.Tensor) -> tuple[list[int], list[int], list[int], int]:
@@ -83,7 +83,7 @@ def _where(weight: torch.Tensor) -> tuple[list[int], list[int], list[int], int]:
 
 def _runs_onednn(x: torch.Tensor) -> bool:
     """Whether oneDNN computes this; it is part of torch where it can."""
-    here = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled  # type: ignore[attr-defined]
+    here: bool = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled  # type: ignore[attr-defined]
     return here and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and x.numel() > 0
 
 

@@ -124,3 +124,18 @@ def test_more_than_two_billion_elements(layout: torch.memory_format) -> None:
     assert torch.equal(bias_act(x, b, act="lrelu")[-1:], bias_act(end, b, act="lrelu"))
     flat = x.view(-1) if layout == torch.contiguous_format else x.permute(0, 2, 3, 1).reshape(-1)
     assert torch.equal(bias_act(flat, dim=0, act="relu")[-1000:], bias_act(flat[-1000:], dim=0, act="relu"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_generator_on_a_gpu_equals_the_cpu(dtype: torch.dtype, batch: int) -> None:
+    """The whole chain of ops around cuDNN's convolutions."""
+    from mattface.generate.synthesis import SynthesisNetwork
+
+    torch.manual_seed(0)
+    net = SynthesisNetwork(32, 256, channel_base=4096, channel_max=64).eval().requires_grad_(False)
+    w_plus = torch.randn(batch, net.num_styles, 32)
+    expected = net(w_plus).image
+    with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
+        got = net.cuda()(w_plus.cuda()).image.cpu().float()
+    assert (got - expected).abs().max() < (1e-3 if dtype == torch.float32 else 0.05) * expected.abs().max()

@@ -49,7 +49,7 @@ MATTFACE_BOTH R exponential(R x) {
   constexpr R most = single ? R(87) : R(708);
   constexpr R high = single ? R(0.693359375) : R(0.693145751953125);
   constexpr R low = single ? R(-2.12194440054690583e-4) : R(1.42860682030941723e-6);
-  const R held = x < -most ? -most : x > most ? most : x;
+  const R held = x >= -most ? (x > most ? most : x) : -most;  // NaN too: it comes back below
   constexpr R shift = single ? R(12582912) : R(6755399441055744);  // adding 1.5 * 2^mantissa rounds to whole numbers
   const R k = (held * R(1.44269504088896341) + shift) - shift;
   const R r = (held - k * high) - k * low;
@@ -58,7 +58,7 @@ MATTFACE_BOTH R exponential(R x) {
 #pragma GCC unroll 16
   for (int n = terms; n >= 1; --n) sum = R(1) + sum * r * R(1.0 / n);
   const R beyond = x > most ? std::numeric_limits<R>::infinity() : R(1);
-  return sum * power_of_two(k) * beyond;  // NaN stays NaN: it is in the sum
+  return x != x ? x : sum * power_of_two(k) * beyond;
 }
 
 // log(1 + u) = 2 artanh(z), z = u / (2 + u), for u in [0, 1].
