@@ -22,10 +22,11 @@ class Packed:
     Args:
         weight: (O, C, K, K).
         dtype: the type the convolution runs in.
+        demodulate: whether the result is normalised; half precision then takes scaled weights, which cancel.
     """
 
-    def __init__(self, weight: torch.Tensor, dtype: torch.dtype) -> None:
-        if dtype == torch.float16:
+    def __init__(self, weight: torch.Tensor, dtype: torch.dtype, demodulate: bool) -> None:
+        if dtype == torch.float16 and demodulate:
             weight = weight / weight.abs().amax((1, 2, 3), keepdim=True) / math.sqrt(weight[0].numel())
         self.weight = weight.to(dtype)  # (O, C, K, K)
         if weight.is_cuda:
@@ -83,24 +84,25 @@ def _where(weight: torch.Tensor) -> tuple[list[int], list[int], list[int], int]:
 
 def _runs_onednn(x: torch.Tensor) -> bool:
     """Whether oneDNN computes this; it is part of torch where it can."""
-    here: bool = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled  # type: ignore[attr-defined]
+    here = torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)  # type: ignore[attr-defined]
     return here and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and x.numel() > 0
 
 
 _KEPT: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-"""Weights -> (their version, {type: Packed})."""
+"""Weights -> (their version, {(type, demodulate): Packed})."""
 
 
-def packed(weight: torch.Tensor, dtype: torch.dtype) -> Packed:
+def packed(weight: torch.Tensor, dtype: torch.dtype, demodulate: bool) -> Packed:
     """What was kept of `weight`, made now if it is new or was changed in place."""
     version = (0 if weight.is_inference() else weight._version, weight.data_ptr())
     kept = _KEPT.get(weight)
     if kept is None or kept[0] != version:
         kept = _KEPT[weight] = (version, {})
-    if dtype not in kept[1]:
+    kind = (dtype, demodulate)
+    if kind not in kept[1]:
         with torch.inference_mode(False), torch.no_grad():
-            kept[1][dtype] = Packed(weight.detach(), dtype)
-    return kept[1][dtype]
+            kept[1][kind] = Packed(weight.detach(), *kind)
+    return kept[1][kind]
 
 
 def forget() -> None:

@@ -83,7 +83,7 @@ def modulated_conv2d(
     x, style = x.to(dtype), style.to(exact_type(dtype))
     traced = torch.compiler.is_compiling()
     plain = traced or wants_gradients(x, weight, style, b, noise, strength)
-    pack = Packed(weight, dtype) if traced or wants_gradients(weight) else packed(weight, dtype)
+    pack = (Packed if traced or wants_gradients(weight) else packed)(weight, dtype, demodulate)
     bare = b is None and noise is None and clamp is None and act == "linear"
     b = x.new_zeros(weight.shape[0]) if b is None else b.to(dtype)
     if dtype == torch.float16 and demodulate:

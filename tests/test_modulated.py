@@ -70,14 +70,15 @@ def test_is_its_definition(batch, modulate, up, side, demodulate, last, impl) ->
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("outputs", [16, 20, 3])
+@pytest.mark.parametrize("demodulate", [True, False])
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (9, 70)])
-def test_types_and_sizes(dtype: torch.dtype, outputs: int, size: tuple[int, int]) -> None:
+def test_types_and_sizes(dtype: torch.dtype, outputs: int, size: tuple[int, int], demodulate: bool) -> None:
     """Channels beside whole vectors, strips beside whole spans; styles stay exact whatever the input's type."""
     given = operands(1, 2, 3, outputs, size)
-    expected = definition(**given, demodulate=True)
+    expected = definition(**given, demodulate=demodulate)
     few = {k: v.to(dtype) if k in ("x", "weight", "b") else v for k, v in given.items()}
     few["x"] = few["x"].contiguous(memory_format=torch.channels_last)
-    got = modulated_conv2d(**few, act="lrelu")
+    got = modulated_conv2d(**few, act="lrelu", demodulate=demodulate)
     assert got.dtype == dtype
     assert error(got.double(), expected) < 8 * torch.finfo(dtype).eps
 
@@ -131,10 +132,10 @@ def test_what_is_kept_follows_the_weights() -> None:
     given = operands(1, 1, 3)
     given["weight"] = torch.nn.Parameter(given["weight"], requires_grad=False)
     modulated_conv2d(**given)
-    kept = _packing.packed(given["weight"], torch.float64)
-    assert _packing.packed(given["weight"], torch.float64) is kept
+    kept = _packing.packed(given["weight"], torch.float64, True)
+    assert _packing.packed(given["weight"], torch.float64, True) is kept
     given["weight"].mul_(2).add_(0.1)
-    assert _packing.packed(given["weight"], torch.float64) is not kept
+    assert _packing.packed(given["weight"], torch.float64, True) is not kept
     expected = definition(**given, demodulate=True)
     assert error(modulated_conv2d(**given, act="lrelu"), expected) < 1e-12
     before = len(_packing._KEPT)
