@@ -11,7 +11,10 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from mattface.cuda_ops._pool import POOLED_FROM, empty
 from mattface.cuda_ops.precision import exact_type
+from mattface.cuda_ops.winograd import KERNEL, convolve_tiles, transformed
 
+FEWEST_CHANNELS = 256
+FEWEST_PIXELS = 64 * 64
 SMALLEST = 1e-8
 """Keeps norms away from zero (eq. 3)."""
 
@@ -46,14 +49,26 @@ class Packed:
             return columns
         return (columns.unflatten(1, (-1, norm.shape[1])) * norm.to(columns.dtype)).flatten(1)
 
+    @cached_property
+    def _tiled(self) -> torch.Tensor:
+        return transformed(self.weight)
+
     def convolve(self, x: torch.Tensor) -> torch.Tensor:
-        """Same-size convolution of (B, C, H, W); on a CPU with weights kept in the blocked layout of oneDNN."""
+        """Same-size convolution of (B, C, H, W); on a CPU with weights kept in the layout that is fastest."""
+        if tiles_pay(x, self.weight):
+            return convolve_tiles(x, self._tiled)
         if not _runs_onednn(x):
             return same(x, self.weight)
         if self._blocked is None:  # of the first size seen; oneDNN takes it for the others too
             where, size = _where(self.weight), list(x.shape)
             self._blocked = torch.ops.mkldnn._reorder_convolution_weight(self.weight.contiguous(), *where, size)
         return _convolve(x, self._blocked, self.weight)
+
+
+def tiles_pay(x: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Whether Winograd's method is fastest: many channels, and pixels enough for the larger weights to be worth it."""
+    wide = min(weight.shape[:2]) >= FEWEST_CHANNELS and weight.shape[-1] == KERNEL
+    return wide and x.device.type == "cpu" and x.dtype == torch.float32 and x[:, 0].numel() >= FEWEST_PIXELS
 
 
 def same(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

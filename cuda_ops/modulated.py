@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from mattface.cuda_ops._arguments import check_device, check_filter, check_flag, check_tensor
 from mattface.cuda_ops._bias_act import activation, limit_of
 from mattface.cuda_ops._implementations import Impl, require, runs_native
-from mattface.cuda_ops._packing import SMALLEST, Packed, convolve, packed, same
+from mattface.cuda_ops._packing import SMALLEST, Packed, convolve, packed, same, tiles_pay
 from mattface.cuda_ops._upconv import KERNEL, TAPS, upconv
 from mattface.cuda_ops.fused import noise_bias_act, wants_gradients
 from mattface.cuda_ops.precision import autocasts, exact_type
@@ -89,7 +89,7 @@ def modulated_conv2d(
     if dtype == torch.float16 and demodulate:
         style = style / style.abs().amax(1, keepdim=True).clamp_min(SMALLEST)
     norm = (style.square() @ pack.energy.t() + SMALLEST).rsqrt() if demodulate else None  # (B, O)
-    by_weight = _by_weight(x, weight, modulate)
+    by_weight = _by_weight(x, weight, modulate, up == 1 and not plain and tiles_pay(x, weight))
     if not plain and impl != "reference" and _folds(x, weight, up, f):
         if by_weight:
             columns, scale = pack.modulated_columns(style, norm), None
@@ -133,10 +133,15 @@ def _check(
         raise ValueError(f'{OP}: modulate="weight" needs one sample or K = 1; got {x.shape[0]} samples and K = {side}.')
 
 
-def _by_weight(x: torch.Tensor, weight: torch.Tensor, modulate: Modulate) -> bool:
-    """Whether the weights are modulated: that is cheaper where there are fewer of them than values of the input."""
+def _by_weight(x: torch.Tensor, weight: torch.Tensor, modulate: Modulate, constant_pays: bool) -> bool:
+    """Whether the weights are modulated: that is cheaper where there are fewer of them than values of the input.
+
+    Not where constant weights pay: where a convolution takes them transformed.
+    """
     if modulate != "auto":
         return modulate == "weight"
+    if constant_pays:
+        return False
     return weight.shape[-1] == 1 or (x.shape[0] == 1 and weight.numel() <= x.numel())
 
 
