@@ -15,7 +15,7 @@ import torch
 
 from mattface import colour, mesh
 from mattface.errors import UsageError
-from mattface.methods.contract import CropSpec
+from mattface.methods.contract import CropSpec, Steady
 from mattface.parse import Parser, load_parser
 from mattface.vocabulary import Crop, Swap
 
@@ -31,6 +31,8 @@ class Config:
         mouth_open: opening of the mouth (inner lips, in mouth widths) from which its inside is visible.
         bands: smallest side of the blending pyramid in pixels.
         feather: softness of inner borders (eyes, mouth, hair), in face heights.
+        light_side: side in pixels at which light is measured; less is faster (video).
+        largest: largest side of a crop in pixels; None for 4096.
     """
 
     light_radius: float = 0.10
@@ -39,6 +41,8 @@ class Config:
     mouth_open: float = 0.115
     bands: int = 32
     feather: float = 0.008
+    light_side: int = colour.WORK_SIDE
+    largest: int | None = None
 
 
 @dataclass(frozen=True)
@@ -59,10 +63,11 @@ class MeshMethod:
 
     name = "mesh"
     weights: str | None = None
-    crop = CropSpec("ffhq", None)
+    steadies = True
 
     def __init__(self, config: Config, parser: Parser, device: torch.device) -> None:
         self.config = config
+        self.crop = CropSpec("ffhq", None, config.largest)
         self.parser = parser
         self.device = device
 
@@ -74,8 +79,13 @@ class MeshMethod:
         """
         return Encoded(to_array(source), required_mesh(source, "source"))
 
-    def swap(self, encoded: Encoded, target: Crop) -> Swap:
+    def swap(self, encoded: Encoded, target: Crop, steady: Steady | None = None) -> Swap:
         """Swaps one target crop.
+
+        Args:
+            encoded: from `encode`.
+            target: crop with a mesh.
+            steady: calms the matte over time, before anything is blended by it.
 
         Returns:
             Swap with extras "flow" (1, 2, S, S), source position in [-1, 1] over the source crop, and "visibility"
@@ -92,6 +102,7 @@ class MeshMethod:
         matte = self.parser(target)[0, 0].numpy() * visibility
         matched, covered = self.match(warped, pixels, regions, visibility, height)
         matte = matte * np.clip(1 - covered, 0, 1) * self.openings(encoded.mesh, points, regions, height)
+        matte = matte if steady is None else steady(matte)
         blended = multiband(matched, pixels, matte, self.config.bands)
         extent = encoded.pixels.shape[0]
         return Swap(
@@ -106,7 +117,7 @@ class MeshMethod:
         """The warped source in the target's light, and where hair covers either face from its border."""
         config, size = self.config, pixels.shape[0]
         skin, face, border = regions.skin * visibility, regions.face, regions.border
-        small = [colour.shrink(m) for m in (warped, pixels, skin * (1 - 0.95 * border), face)]
+        small = [colour.shrink(m, config.light_side) for m in (warped, pixels, skin * (1 - 0.95 * border), face)]
         sigma = config.light_radius * height * small[0].shape[0] / size
         source, target = (colour.measure_light(p, small[2], sigma) for p in small[:2])
         wanted = colour.limited(source.colour, target.colour, small[2] * source.trust, config.local_light)
