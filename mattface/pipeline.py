@@ -282,6 +282,7 @@ class Swapper:
             "weights": self.method.weights,
             "device": str(self.device),
             "dtype": next(name for name, kind in DTYPES.items() if kind == self.dtype),
+            "engine": getattr(self.method, "engine", None),
             "parts": {
                 "detector": self.detector.name,
                 "landmarks": self.landmarker.name,
