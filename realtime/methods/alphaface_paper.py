@@ -85,8 +85,8 @@ class CAII(nn.Module):
         z_s = phi
         if self.crossed:
             centre, variance = instance_statistics(z_t)
-            adapted = (phi - mean) / (spread + EPSILON) * torch.sqrt(variance + EPSILON)[..., 0, 0]
-            z_s = adapted + centre[..., 0, 0] + phi  # eq. 2
+            adapted = (phi - mean) / (spread + EPSILON) * torch.sqrt(variance + EPSILON)
+            z_s = adapted + centre + phi  # eq. 2
         z_s = z_s.to(x.dtype)[..., None, None]
         return x + self.conv_out(torch.addcmul(z_s, z, z_s))  # z * z_s + z_s
 

@@ -23,9 +23,9 @@ def reflect_conv(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
 
 
 def instance_statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and variance (biased) of every channel of every instance, (B, C, 1, 1) float32 each."""
-    variance, mean = torch.var_mean(x.float(), (2, 3), correction=0, keepdim=True)
-    return mean, variance
+    """Mean and variance (biased) of every channel of every instance, (B, C) float32 each."""
+    mean = x.mean((2, 3), keepdim=True, dtype=torch.float32)
+    return mean[..., 0, 0], (x - mean).square().mean((2, 3))
 
 
 def channel_means(x: torch.Tensor) -> torch.Tensor:
@@ -34,20 +34,18 @@ def channel_means(x: torch.Tensor) -> torch.Tensor:
 
 
 def instance_affine(x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, epsilon: float) -> torch.Tensor:
-    """Normalises every channel of every instance, then scales and shifts it, as one multiplication and one addition.
+    """Normalises every channel of every instance, then scales and shifts it.
 
     Args:
         x: (B, C, H, W).
-        scale, shift: (B, C), or numbers that broadcast to it.
+        scale, shift: (B, C) or (B, 1).
         epsilon: added to the variance.
 
     Returns:
         (B, C, H, W) of x's type.
     """
-    mean, variance = instance_statistics(x)
-    factor = scale.float()[..., None, None] * torch.rsqrt(variance + epsilon)
-    offset = shift.float()[..., None, None] - mean * factor
-    return torch.addcmul(offset.to(x.dtype), x, factor.to(x.dtype))
+    y = F.group_norm(x, x.shape[1], eps=epsilon)  # groups of one channel; torch's fastest kernel of these
+    return torch.addcmul(shift.to(x.dtype)[..., None, None], y, scale.to(x.dtype)[..., None, None])
 
 
 class ImageEncoder(nn.Module):

@@ -18,7 +18,7 @@ from torch import nn
 
 from mattface.errors import UsageError
 from mattface.realtime.methods.aligned import AlignedMethod, build_trained
-from mattface.realtime.methods.blocks import ImageEncoder, SwapNetwork, instance_affine, reflect_conv
+from mattface.realtime.methods.blocks import ImageEncoder, SwapNetwork, reflect_conv
 from mattface.vocabulary import Crop
 
 NAME = "magicmask"
@@ -82,8 +82,7 @@ class ARIE(nn.Module):
     def forward(self, x: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
         """(B, C, H, W) and (B, D) to (B, C, H, W)."""
         y = self.conv(self.norm(x))
-        one = torch.ones((), device=x.device)
-        y = instance_affine(y, one, one - 1, EPSILON)  # eq. 1
+        y = F.group_norm(y, y.shape[1], eps=EPSILON)  # eq. 1, groups of one channel
         height, width = y.shape[-2:]
         phi = self.project(code)  # (B, C)
         space = y.mean(1).flatten(1) * self.gate(code)  # (B, H*W)
