@@ -21,7 +21,7 @@ from mattface.devices import Stopwatch
 from mattface.pipeline import Swapper, eight_bit
 from mattface.realtime.faces import Cast
 from mattface.realtime.smooth import Pose, SteadyMatte
-from mattface.realtime.track import Tracked, Tracker
+from mattface.realtime.track import Tracked
 from mattface.vocabulary import Picture
 
 Box = tuple[int, int, int, int]

@@ -137,7 +137,9 @@ def _shots(reader: VideoReader, first: int) -> Iterator[Shot]:
 def _lost(reader: VideoReader) -> list[str]:
     notes = []
     if reader.skipped:
-        notes.append(f"{reader.skipped} damaged packet(s) or frame(s) were left out; the frames before them show longer")
+        notes.append(
+            f"{reader.skipped} damaged packet(s) or frame(s) were left out; the frames before them show longer"
+        )
     if reader.cut_short:
         stated = f" of {reader.info.frames} stated" if reader.info.frames else ""
         notes.append(f"the file is cut off or damaged at its end: {reader.read} frames{stated} could be read")
