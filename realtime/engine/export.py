@@ -7,6 +7,7 @@ pasting stay outside.
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 import os
 import tempfile
@@ -25,8 +26,16 @@ from mattface.realtime.methods.blocks import SwapNetwork
 TOLERANCE = 1e-3
 """Largest difference from PyTorch, of pixels in [-1, 1]."""
 OPSET = 20
+EXPORTERS = ("onnx", "onnxscript")
+"""Packages that writing ONNX needs."""
 BATCHES = (1, 2)
 """Batch sizes that a written file is tried with."""
+
+
+def missing(*packages: str) -> str:
+    """Why packages are missing and what to type, or ""."""
+    absent = [name for name in packages if importlib.util.find_spec(name) is None]
+    return f"{', '.join(absent)} not installed. Type: pip install 'mattface[realtime]'" if absent else ""
 
 
 def export_onnx(method: AlignedMethod | Swapper, path: str | Path, overwrite: bool = False) -> dict[str, Any]:
@@ -41,10 +50,13 @@ def export_onnx(method: AlignedMethod | Swapper, path: str | Path, overwrite: bo
         "path", "inputs" and "output" (name -> shape), "difference" (largest, of pixels in [-1, 1]) and "tolerance".
 
     Raises:
-        UsageError: another kind of method.
+        UsageError: another kind of method, or packages are missing.
         InputError: the file exists or cannot be written.
         MattfaceError: the graph differs from PyTorch by more than the tolerance; nothing is written then.
     """
+    reason = missing("onnxruntime", *EXPORTERS)
+    if reason:
+        raise UsageError(f"ONNX cannot be written here: {reason}")
     import onnxruntime
 
     def run(file: Path, inputs: tuple[torch.Tensor, ...]) -> np.ndarray:

@@ -5,7 +5,6 @@ The graph is the one that `export_onnx` writes; it is made in a temporary folder
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import tempfile
 from pathlib import Path
@@ -14,13 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from mattface.realtime.engine.export import onnx_file
+from mattface.realtime.engine.export import EXPORTERS, missing, onnx_file
 from mattface.realtime.engine.torch_runs import cannot
 from mattface.realtime.methods.aligned import AlignedMethod, Run
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 TENSORRT = "TensorrtExecutionProvider"
-EXPORTERS = ("onnx", "onnxscript")
 NAMES = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 
 
@@ -41,22 +39,16 @@ class Graph:
         return torch.from_numpy(np.asarray(self.compute(arrays), np.float32)).to(self.device)
 
 
-def _missing(*packages: str) -> str:
-    """Why packages are missing, or ""."""
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    return f"{', '.join(missing)} not installed. Type: pip install 'mattface[realtime]'" if missing else ""
-
-
 def onnxruntime_obstacle(device: torch.device, dtype: torch.dtype) -> str:
     """Why it cannot run, or ""."""
-    return _missing("onnxruntime", *EXPORTERS) or _provider_missing(PROVIDERS[device.type]) or _only_fp32(dtype)
+    return missing("onnxruntime", *EXPORTERS) or _providermissing(PROVIDERS[device.type]) or _only_fp32(dtype)
 
 
 def _only_fp32(dtype: torch.dtype) -> str:
     return "" if dtype == torch.float32 else f"its graph is written in fp32; got {dtype}. Use fp32 or another engine."
 
 
-def _provider_missing(provider: str) -> str:
+def _providermissing(provider: str) -> str:
     import onnxruntime
 
     here = onnxruntime.get_available_providers()
@@ -93,7 +85,7 @@ def openvino_obstacle(device: torch.device, dtype: torch.dtype) -> str:
     """Why it cannot run, or ""."""
     if device.type != "cpu":
         return f"it is used for the CPU; got {device}. Use compile, cuda-graph or tensorrt."
-    return _missing("openvino", *EXPORTERS)
+    return missing("openvino", *EXPORTERS)
 
 
 def openvino(method: AlignedMethod, channels_last: bool) -> Run:
@@ -116,7 +108,7 @@ def tensorrt_obstacle(device: torch.device, dtype: torch.dtype) -> str:
     """Why it cannot run, or ""."""
     if device.type != "cuda":
         return f"it needs a CUDA device; got {device}. Use winograd, compile or openvino on the CPU."
-    return _missing("onnxruntime", *EXPORTERS) or _provider_missing(TENSORRT)
+    return missing("onnxruntime", *EXPORTERS) or _providermissing(TENSORRT)
 
 
 def tensorrt(method: AlignedMethod, channels_last: bool) -> Run:

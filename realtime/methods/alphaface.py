@@ -91,7 +91,7 @@ class InjectionUnit(nn.Module):
             mean = channel_means(x)
             scale, shift = (scale + mean) / 2, (shift + mean) / 2  # eq. 2, see above
         y = instance_affine(self.conv(x), scale, shift, EPSILON)  # eq. 1
-        return F.relu(y) if self.active else y
+        return F.relu_(y) if self.active else y
 
 
 class InjectionBlock(nn.Module):

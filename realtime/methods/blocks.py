@@ -67,7 +67,7 @@ class ImageEncoder(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, channels, H, W) to (B, widths[-1], H / 4, W / 4)."""
         for conv in self.convs:
-            x = F.leaky_relu(conv(x), SLOPE)
+            x = F.leaky_relu(conv(x), SLOPE, inplace=True)
         return x
 
 
@@ -94,7 +94,7 @@ class BilinearDecoder(nn.Module):
         for index, conv in enumerate(self.convs):
             if index < 2:
                 x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-            x = F.leaky_relu(conv(x), SLOPE)
+            x = F.leaky_relu(conv(x), SLOPE, inplace=True)
         return torch.tanh(self.to_rgb(F.pad(x, (3, 3, 3, 3), mode="reflect")))
 
 
@@ -118,8 +118,8 @@ class DeconvDecoder(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, inputs, H, W) to (B, 3, 4 H, 4 W)."""
         for up in self.ups:
-            x = F.leaky_relu(up(x), SLOPE)
-        return torch.tanh(self.to_rgb(F.leaky_relu(self.conv(x), SLOPE)))
+            x = F.leaky_relu(up(x), SLOPE, inplace=True)
+        return torch.tanh(self.to_rgb(F.leaky_relu(self.conv(x), SLOPE, inplace=True)))
 
 
 class SwapNetwork(nn.Module):

@@ -193,7 +193,7 @@ class PaddedDecoder(nn.Module):
         for index, conv in enumerate(self.convs):
             if index < 2:
                 x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-            x = F.leaky_relu(conv(x), SLOPE)
+            x = F.leaky_relu(conv(x), SLOPE, inplace=True)
         return torch.tanh(self.to_rgb(x))
 
 
