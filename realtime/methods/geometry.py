@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from mattface.align import sixty_eight
-from mattface.mesh import checked, interpolate
+from mattface.mesh import Drawing, checked
 
 SPREAD = 0.01
 """Standard deviation of a landmark's spot, as a fraction of the side."""
@@ -24,8 +24,7 @@ def depth_map(mesh: np.ndarray, size: int) -> np.ndarray:
         (S, S) float32 in [0, 1]: 0 where there is no face, 1 half a side nearer than the mesh's origin of depth.
     """
     near = np.clip(0.5 - mesh[:, 2:] / size, 0, 1)
-    drawn, _ = interpolate(near, mesh, size)
-    return np.clip(drawn[..., 0], 0, 1)
+    return np.clip(Drawing.of(mesh, size).interpolate(near)[..., 0], 0, 1)
 
 
 def landmark_map(mesh: np.ndarray, size: int) -> np.ndarray:
