@@ -142,7 +142,10 @@ def mixed(target: np.ndarray, swapped: np.ndarray, matte: np.ndarray) -> np.ndar
     """target + matte (swapped - target) in the target's own type; exactly the target where the matte is 0."""
     white = 1.0 if target.dtype == np.float32 else float(np.iinfo(target.dtype).max)
     own = target.astype(np.float32)
-    blend = np.clip(own + matte[..., None] * (swapped * white - own), 0, white)
-    if target.dtype != np.float32:
-        blend = np.rint(blend)
-    return np.where(matte[..., None] > 0, blend.astype(target.dtype), target)
+    change = cv2.addWeighted(swapped, white, own, -1, 0)
+    blend = cv2.add(own, cv2.multiply(change, cv2.merge([matte] * 3)))
+    if target.dtype == np.float32:
+        blend = np.clip(blend, 0, 1)
+    else:  # rounds to the nearest and stays within the type
+        blend = cv2.add(blend, 0, dtype=cv2.CV_8U if target.dtype == np.uint8 else cv2.CV_16U)
+    return cv2.copyTo(blend, (matte > 0).astype(np.uint8), np.ascontiguousarray(target).copy())

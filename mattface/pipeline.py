@@ -276,6 +276,16 @@ class Swapper:
             one.report["identity_cosine_before"] = float(embedder(before, one.face) @ source)
 
     def _report(self, watch: Stopwatch, notes: Sequence[str], swapped: Sequence[SwappedFace]) -> dict[str, Any]:
+        return {
+            **self.describe(),
+            "ops": {op: state["chosen"] for op, state in cuda_ops.available().items()},
+            "seconds": {name: round(value, 4) for name, value in watch.seconds.items()},
+            "faces": [one.report for one in swapped],
+            "notes": list(dict.fromkeys(notes)),
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """Method, device, number format, engine and parts, as reports name them."""
         parser = getattr(self.method, "parser", None)
         return {
             "method": self.method.name,
@@ -289,10 +299,6 @@ class Swapper:
                 "identity": None if self.embedder is None else self.embedder.name,
                 "parser": "mesh" if parser is None else parser.name,
             },
-            "ops": {op: state["chosen"] for op, state in cuda_ops.available().items()},
-            "seconds": {name: round(value, 4) for name, value in watch.seconds.items()},
-            "faces": [one.report for one in swapped],
-            "notes": list(dict.fromkeys(notes)),
         }
 
 

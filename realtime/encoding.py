@@ -78,6 +78,8 @@ class Encoder:
         context.color_range, context.color_primaries, context.color_trc, context.colorspace = info.colour
         if info.aspect:
             context.sample_aspect_ratio = info.aspect
+        if info.orientation.matrix is not None:
+            self.stream.set_display_matrix(info.orientation.matrix)
 
     def write(self, frame: av.VideoFrame) -> None:
         """Encodes one frame with its timestamp."""

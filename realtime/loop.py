@@ -242,7 +242,7 @@ class Loop:
         paint: Callable[[Shot], Shot],
         sink: Sink,
         drop: bool = True,
-        depth: int = 2,
+        depth: int = 1,
     ) -> None:
         self.capture, self.tracker, self.paint, self.sink = capture, tracker, paint, sink
         self.boxes = {name: Mailbox(depth, drop) for name in ("track", "swap", "show")}

@@ -327,20 +327,19 @@ def multiband(source: np.ndarray, target: np.ndarray, matte: np.ndarray, smalles
     Returns:
         (H, W, 3) float32 in [0, 1].
     """
-    mix = source * matte[..., None] + target * (1 - matte[..., None])  # junk far from the matte must not bleed in
-    soft = np.clip(cv2.GaussianBlur(matte, (0, 0), 2) * 2, 0, 1)[..., None]
-    source = source * soft + mix * (1 - soft)
-    result: list[np.ndarray] = []
+    soft = np.clip(cv2.GaussianBlur(matte, (0, 0), 2) * 2, 0, 1)
+    # pyramids are linear: that of the difference blends like those of both pictures
+    difference = (source - target) * (soft + matte * (1 - soft))[..., None]  # junk far from the matte stays out
+    bands: list[np.ndarray] = []
     while min(matte.shape) // 2 >= smallest:
         size = (matte.shape[1], matte.shape[0])
-        small = [cv2.pyrDown(m) for m in (source, target, matte)]
-        detail = [m - cv2.pyrUp(s, dstsize=size) for m, s in ((source, small[0]), (target, small[1]))]
-        result.append(detail[0] * matte[..., None] + detail[1] * (1 - matte[..., None]))
-        source, target, matte = small
-    blended = source * matte[..., None] + target * (1 - matte[..., None])
-    for detail_band in reversed(result):
-        blended = cv2.pyrUp(blended, dstsize=(detail_band.shape[1], detail_band.shape[0])) + detail_band
-    return np.clip(blended, 0, 1)
+        small = cv2.pyrDown(difference)
+        bands.append((difference - cv2.pyrUp(small, dstsize=size)) * matte[..., None])
+        difference, matte = small, cv2.pyrDown(matte)
+    blended = difference * matte[..., None]
+    for band in reversed(bands):
+        blended = cv2.pyrUp(blended, dstsize=(band.shape[1], band.shape[0])) + band
+    return np.clip(target + blended, 0, 1)
 
 
 def build(weights: str | None, device: torch.device, dtype: torch.dtype, **options: Any) -> MeshMethod:
