@@ -81,8 +81,9 @@ def accelerate(
             f"expected a network loaded in fp32 or in the wanted number format; it was loaded in {swapper.dtype}. "
             "Load it again without a dtype and name it here."
         )
-    method = faster(swapper.method, engine, swapper.device, kind, channels_last)
-    return Swapper(method, swapper.detector, swapper.landmarker, swapper.embedder, swapper.device, kind)
+    twin = copy.copy(swapper)
+    twin.method, twin.dtype = faster(swapper.method, engine, swapper.device, kind, channels_last), kind
+    return twin
 
 
 @torch.inference_mode()

@@ -41,14 +41,14 @@ class Graph:
 
 def onnxruntime_obstacle(device: torch.device, dtype: torch.dtype) -> str:
     """Why it cannot run, or ""."""
-    return missing("onnxruntime", *EXPORTERS) or _providermissing(PROVIDERS[device.type]) or _only_fp32(dtype)
+    return missing("onnxruntime", *EXPORTERS) or _provider_missing(PROVIDERS[device.type]) or _only_fp32(dtype)
 
 
 def _only_fp32(dtype: torch.dtype) -> str:
     return "" if dtype == torch.float32 else f"its graph is written in fp32; got {dtype}. Use fp32 or another engine."
 
 
-def _providermissing(provider: str) -> str:
+def _provider_missing(provider: str) -> str:
     import onnxruntime
 
     here = onnxruntime.get_available_providers()
@@ -108,7 +108,7 @@ def tensorrt_obstacle(device: torch.device, dtype: torch.dtype) -> str:
     """Why it cannot run, or ""."""
     if device.type != "cuda":
         return f"it needs a CUDA device; got {device}. Use winograd, compile or openvino on the CPU."
-    return missing("onnxruntime", *EXPORTERS) or _providermissing(TENSORRT)
+    return missing("onnxruntime", *EXPORTERS) or _provider_missing(TENSORRT)
 
 
 def tensorrt(method: AlignedMethod, channels_last: bool) -> Run:
