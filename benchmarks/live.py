@@ -239,7 +239,9 @@ def main() -> None:
     if args.only in (None, "overhead"):
         numbers["overhead_1280x720"] = overhead(args.overhead_frames)
         for name, told in numbers["overhead_1280x720"].items():
-            print(f"overhead 1280x720, {name}: {told['wall_ms_per_frame']} ms a frame, {told['cpu_ms_per_frame']} of CPU")
+            print(
+                f"overhead 1280x720, {name}: {told['wall_ms_per_frame']} ms a frame, {told['cpu_ms_per_frame']} of CPU"
+            )
     if args.only in (None, "memory"):
         numbers["memory"] = memory(args.frames)
         print(f"memory: {numbers['memory']['growth_mb']} MB more after {numbers['memory']['frames']} frames")
