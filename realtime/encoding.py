@@ -127,29 +127,36 @@ def check_sound(source: str | Path, output: str | Path, scratch: Path) -> list[s
     Raises:
         InputError: it does not.
     """
-    import av
-
     with open_input(str(source)) as original:
         audio = list(original.streams.audio)
-        others = [s for s in original.streams if s.type not in ("video", "audio")]
-        notes = [f"{len(others)} stream(s) of subtitles or data are left out"] if others else []
-        if not audio:
+        rest = [s for s in original.streams if s.type not in ("video", "audio")]
+        notes = [f"{len(rest)} stream(s) of subtitles or data are left out"] if rest else []
+        if _takes(audio, Path(output).suffix, scratch):
             return notes
-        try:
-            with av.open(str(scratch), "w", format=_format(output)) as trial:
-                for stream in audio:
-                    trial.add_stream_from_template(stream)
+        names = ", ".join(sorted({s.codec_context.name for s in audio}))
+        others = [ending for ending in CONTAINERS if _takes(audio, ending, scratch)]
+    advice = f"Use a name ending in {' or '.join(others)}." if others else "Convert the sound first, to AAC say."
+    raise InputError(
+        f"{output}: expected a container that takes the sound as it is ({names}); {Path(output).suffix} does not. {advice}"
+    )
+
+
+def _takes(sound: list[Any], ending: str, scratch: Path) -> bool:
+    """Whether a container takes these streams; found out by trying."""
+    import av
+
+    try:
+        with av.open(str(scratch), "w", format=_format(f"x{ending}")) as trial:
+            for stream in sound:
+                trial.add_stream_from_template(stream)
+            if sound:
                 trial.start_encoding()
-        except (av.error.FFmpegError, ValueError) as error:
-            names = ", ".join(sorted({s.codec_context.name for s in audio}))
-            raise InputError(
-                f"{output}: expected a container that takes the sound as it is ({names}); {Path(output).suffix} does "
-                "not. Use a name ending in .mkv."
-            ) from error
-        finally:
-            with suppress(FileNotFoundError):
-                scratch.unlink()
-    return notes
+    except (av.error.FFmpegError, ValueError):
+        return False
+    finally:
+        with suppress(FileNotFoundError):
+            scratch.unlink()
+    return True
 
 
 def _format(path: str | Path) -> str:

@@ -97,7 +97,8 @@ class Cast:
     def _known(self, reference: Any) -> np.ndarray:
         if self.swapper.embedder is None:
             raise WeightsError(
-                "telling faces apart needs an identity network; none is here. Run: mattface weights pull identity-resnet"
+                "telling faces apart needs an identity network; none is here. "
+                "Run: mattface weights pull identity-resnet"
             )
         rgb = eight_bit(picture_io.read(reference).pixels)
         found = self.swapper.detector(rgb)

@@ -1,7 +1,7 @@
 """Capture, track, swap, show: four stages in threads of their own, bounded queues between them.
 
-Live, a full queue drops its oldest frame and counts it, so that what is shown is never old. Off line, a full queue makes
-the stage before wait, and nothing is dropped. The last stage runs in the caller's thread (windows want that).
+Live, a full queue drops its oldest frame and counts it, so that what is shown is never old. Off line, a full queue
+makes the stage before wait, and nothing is dropped. The last stage runs in the caller's thread (windows want that).
 """
 
 from __future__ import annotations

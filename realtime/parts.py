@@ -1,7 +1,7 @@
 """A long piece of work in finished parts: whatever ends it, what was done stays and is used again.
 
-Parts lie in a folder beside the output, OUT.parts: plan.json says of what work they are, 00000.nut and so on are encoded
-video of a fixed number of frames each. A part has its name once it is complete; before, it is called otherwise.
+Parts lie in a folder beside the output, OUT.parts: plan.json says of what work they are, 00000.nut and so on are
+encoded video of a fixed number of frames each. A part has its name once it is complete; before, it is called otherwise.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class Parts:
         if left is not None and not overwrite:
             if not resume:
                 raise InputError(
-                    f"{self.folder}: expected no parts; an interrupted run left some. Go on with --resume, or begin anew "
-                    "with --overwrite."
+                    f"{self.folder}: expected no parts; an interrupted run left some. Go on with --resume, or begin "
+                    "anew with --overwrite."
                 )
             if not usable:
                 changed = sorted(k for k in {*left, *work} if left.get(k) != work.get(k))

@@ -1,7 +1,7 @@
 """Frame -> its faces, each with a number that stays with it: detection now and then, landmarks in every frame.
 
-The landmark stage is the tracker: it looks where the mesh was in the frame before, and says how sure it is. The detector
-runs every few frames to find who came in, and soon after somebody was lost.
+The landmark stage is the tracker: it looks where the mesh was in the frame before, and says how sure it is. The
+detector runs every few frames to find who came in, and soon after somebody was lost.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Video file -> frames with everything needed to write them back, and frames -> planes with only the faces changed.
 
-A decoded frame keeps its own planes; only what a swap changed is converted back from RGB and added to them. What no face touches therefore reaches the encoder bit for bit.
+A decoded frame keeps its own planes; only what a swap changed is converted back from RGB and added to them. What no
+face touches therefore reaches the encoder bit for bit.
 """
 
 from __future__ import annotations
