@@ -1,8 +1,8 @@
 """python -m mattface.benchmarks.live: is the live loop fast enough, cheap enough by itself, and flat in memory?
 
 Three measurements, each of public calls only. "mesh": the whole loop at 640x480 and 30 frames a second, the example
-pair moved by a known path. "overhead": 1280x720 frames through the loop without any network, once without and once with a
-face that is cut out and pasted back. "memory": resident memory over many frames.
+pair moved by a known path. "overhead": 1280x720 frames through the loop without any network, once without and once with
+a face that is cut out and pasted back. "memory": resident memory over many frames.
 """
 
 from __future__ import annotations

@@ -138,7 +138,8 @@ class Player:
                 for frame in reader:
                     first = frame.time if first is None else first
                     last = offset + frame.time - first
-                    if self.paced and self.stop.wait(max(0.0, began + last - time.perf_counter())):
+                    early = began + last - time.perf_counter() if self.paced else 0.0
+                    if self.stop.wait(max(0.0, early)):
                         return
                     pixels = upright_rgb(frame, reader.info)
                     yield Shot(index, pixels, last, time.perf_counter(), Origin(frame, reader.info, pixels))

@@ -137,7 +137,8 @@ def check_sound(source: str | Path, output: str | Path, scratch: Path) -> list[s
         others = [ending for ending in CONTAINERS if _takes(audio, ending, scratch)]
     advice = f"Use a name ending in {' or '.join(others)}." if others else "Convert the sound first, to AAC say."
     raise InputError(
-        f"{output}: expected a container that takes the sound as it is ({names}); {Path(output).suffix} does not. {advice}"
+        f"{output}: expected a container that takes the sound as it is ({names}); {Path(output).suffix} does not. "
+        f"{advice}"
     )
 
 

@@ -183,23 +183,34 @@ class VirtualCamera:
         self._size = (0, 0)
 
     def show(self, shot: Shot) -> None:
-        """Writes one frame; frames of another size than the first are scaled to it."""
+        """Writes one frame; frames of another size than the first are scaled to it.
+
+        Raises:
+            InputError: the device refuses.
+        """
         import av
 
         pixels = np.ascontiguousarray(eight_bit(shot.pixels))
-        frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
-        if self._out is None:
-            self._size = (pixels.shape[1] & ~1, pixels.shape[0])
-            try:
-                self._out = av.open(self.device, "w", format=self.container)
-            except (av.error.FFmpegError, OSError) as error:
-                raise InputError(f"{self.device}: expected a loopback device; it refuses ({error}).") from error
-            self._stream = self._out.add_stream("rawvideo", rate=self.rate)
-            self._stream.width, self._stream.height = self._size
-            self._stream.pix_fmt = self.FORMAT
-        frame = frame.reformat(*self._size, format=self.FORMAT, dst_color_range=1, threads=1)
-        frame.pts = None
-        self._out.mux(self._stream.encode(frame))
+        try:
+            if self._out is None:
+                self._open((pixels.shape[1] & ~1, pixels.shape[0]))
+            frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
+            frame = frame.reformat(*self._size, format=self.FORMAT, dst_color_range=1, threads=1)
+            frame.pts = None
+            self._out.mux(self._stream.encode(frame))
+        except (av.error.FFmpegError, OSError) as error:
+            raise InputError(
+                f"{self.device}: expected a video loopback device; it refuses ({error}). Is another program using it?"
+            ) from error
+
+    def _open(self, size: tuple[int, int]) -> None:
+        import av
+
+        self._size = size
+        self._out = av.open(self.device, "w", format=self.container)
+        self._stream = self._out.add_stream("rawvideo", rate=self.rate)
+        self._stream.width, self._stream.height = size
+        self._stream.pix_fmt = self.FORMAT
 
     def close(self) -> None:
         """Lets the device go."""

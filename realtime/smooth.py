@@ -1,8 +1,9 @@
 """Points and mattes steadied over time: quiet at rest, never more than two frames behind.
 
 The filter is the One-Euro filter (Casiez, Roussel and Vogel, 2012): a first-order low-pass whose cut-off frequency
-grows with speed. Two things differ. Speed is measured against the filtered value, so that lag itself opens the filter. And a
-face's mesh is split into pose and shape, filtered apart: while a head moves, its features stay as quiet as at rest.
+grows with speed. Two things differ. Speed is measured against the filtered value, so that lag itself opens the filter.
+And a face's mesh is split into pose and shape, filtered apart: while a head moves, its features stay as quiet as at
+rest.
 """
 
 from __future__ import annotations

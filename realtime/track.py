@@ -142,7 +142,7 @@ class Tracker:
             if sum(not t.lost for t in self.tracks) >= self.pace.most:
                 return
             measured = self.landmarker(rgb, found)
-            if (measured.presence or 0.0) < PRESENT:
+            if (measured.presence or 0.0) < PRESENT or not _inside(measured, rgb):
                 continue
             track = self._returned(measured)
             if track is None:
