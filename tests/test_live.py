@@ -17,6 +17,7 @@ import pytest
 
 av = pytest.importorskip("av", reason="av is not installed")
 
+from clips import SIZE, Told, clip, face_at, frames, still, swapper  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from mattface import cli  # noqa: E402
@@ -29,7 +30,6 @@ from mattface.realtime.loop import Closed, Loop, Mailbox, Painter, Shot, Times  
 from mattface.realtime.sinks import VideoFile, VirtualCamera, Window  # noqa: E402
 from mattface.realtime.track import LIVE, Tracked, Tracker  # noqa: E402
 from mattface.vocabulary import Face  # noqa: E402
-from tests.moving import SIZE, Told, clip, face_at, frames, still, swapper  # noqa: E402
 
 FACE = face_at(80, 64, 24)
 FAST = Encoding(quality=20, preset="ultrafast", live=True)

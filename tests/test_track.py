@@ -8,9 +8,9 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+from clips import Part, Told, face_at
 
 from mattface.realtime.track import LIVE, OFFLINE, Pace, Tracked, Tracker, detect_small, overlap
-from tests.moving import Part, Told, face_at
 
 FRAME = np.zeros((240, 320, 3), np.uint8)
 FPS = 30.0

@@ -21,6 +21,8 @@ import pytest
 
 av = pytest.importorskip("av", reason="av is not installed")
 
+from clips import SIZE, TICK, Told, clip, face_at, frames, sound_bytes, stamps, still, swapper  # noqa: E402
+
 from mattface import cli  # noqa: E402
 from mattface.errors import InputError, NoFaceError, UsageError  # noqa: E402
 from mattface.provenance import DIGITAL_SOURCE_TYPE  # noqa: E402
@@ -38,7 +40,6 @@ from mattface.realtime.video import (  # noqa: E402
     to_planes,
     upright_rgb,
 )
-from tests.moving import SIZE, TICK, Told, clip, face_at, frames, sound_bytes, stamps, still, swapper  # noqa: E402
 
 QUARTER = (0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30)
 """Display matrix of a picture to be turned clockwise by 90 degrees."""
@@ -224,7 +225,7 @@ def test_stopping_leaves_a_playable_file_and_resuming_makes_it_whole(tmp_path: P
 KILLED = """
 import os, signal, sys
 from mattface.realtime import loop
-from tests.test_video import run
+from test_video import run
 show = loop.Loop._show_one
 def killing(self, shot):
     show(self, shot)
@@ -238,7 +239,7 @@ run(*sys.argv[1:])
 def test_a_killed_run_is_taken_up_again(tmp_path: Path) -> None:
     source, output = clip(tmp_path / "in.mp4", 18), tmp_path / "out.mp4"
     root = Path(__file__).resolve().parents[1]
-    paths = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([str(root), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     ended = subprocess.run([sys.executable, "-c", KILLED, str(source), str(output)], cwd=root, timeout=120,
                            env={**os.environ, "PYTHONPATH": paths}, capture_output=True)  # fmt: skip
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
