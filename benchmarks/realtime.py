@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import argparse
 import copy
+import statistics
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -115,57 +118,57 @@ def work(one: AlignedMethod) -> dict[str, float]:
     return {"parameters": parameters, "GFLOP": counter.get_total_flops() / 1e9, "convolution GFLOP": convolutions / 1e9}
 
 
-def by_engine(one: AlignedMethod, engines: list[str], dtypes: list[str], runs: int) -> dict[str, Any]:
-    """ "engine, number format" -> milliseconds a frame, or why it cannot run."""
-    rows: dict[str, Any] = {}
-    inputs = one.example()
-    for dtype in dtypes:
-        for name in engines:
-            title = f"{name}, {dtype}"
-            try:
-                fast = engine.faster(one, name, one.device, DTYPES[dtype])
-            except DeviceError as error:
-                rows[title] = str(error)
-                continue
-            seconds = measure(lambda fast=fast: fast.run(*inputs), runs=runs)
-            rows[title] = {key: 1000 * value for key, value in seconds.items() if key != "runs"}
-            print(f"  {title}: {rows[title]['median']:.1f} ms", flush=True)
+def by_engine(one: AlignedMethod, engines: list[str], dtype: str, runs: int) -> dict[str, Any]:
+    """Engine -> milliseconds a frame, or why it cannot run; for alphaface "plain" and "convolution", too.
+
+    All of them take turns, so that what else the machine does meets all alike.
+    """
+    given, rows, works = one.example(), {}, {}
+    for name in engines:
+        try:
+            fast = engine.faster(one, name, one.device, DTYPES[dtype])
+        except DeviceError as error:
+            rows[name] = str(error)
+            continue
+        works[name] = partial(fast.run, *given)
+    if one.name == "alphaface":
+        works |= yardsticks(one, DTYPES[dtype])
+    turns: dict[str, list[float]] = {name: [] for name in works}
+    for turn in range(runs + 1):
+        for name, call in works.items():
+            seconds = measure(call, warm_up=0, runs=1)["median"]
+            turns[name] += [1000 * seconds] if turn else []  # the first turn warms up
+    for name, ms in turns.items():
+        rows[name] = {"median": statistics.median(ms), "fastest": min(ms), "slowest": max(ms)}
+        print(f"  {name}, {dtype}: {rows[name]['median']:.1f} ms ({min(ms):.1f} to {max(ms):.1f})", flush=True)
     return rows
 
 
-def convolution_rate(device: torch.device, dtype: torch.dtype, runs: int) -> float:
-    """FLOP per second of alphaface's widest convolution, channels-last."""
-    last = torch.channels_last
-    x = torch.randn(1, 1024, 64, 64, device=device).to(dtype).contiguous(memory_format=last)
-    weight = torch.randn(1024, 1024, 3, 3, device=device).to(dtype).contiguous(memory_format=last)
-    seconds = measure(lambda: F.conv2d(x, weight, padding=1), runs=2 * runs)["median"]
-    return 2 * 9 * 1024 * 1024 * 64 * 64 / seconds
+def yardsticks(one: AlignedMethod, dtype: torch.dtype) -> dict[str, Callable[[], torch.Tensor]]:
+    """The plain transcription, and alphaface's widest convolution (channels-last)."""
+    plain = PlainAlphaFace(copy.deepcopy(one.network)).eval()
+    plain = plain.to(one.device, dtype, memory_format=torch.contiguous_format)
+    conv = one.network.inject[0].get_submodule("first.conv")
+    side = one.crop.size // 4 if one.crop.size else 64
+    x = torch.randn(1, conv.in_channels, side, side, device=one.device).to(dtype, memory_format=torch.channels_last)
+    weight = conv.weight.to(dtype, memory_format=torch.channels_last)
+    given = [x.to(dtype) for x in one.example()]
+    return {"plain": partial(plain, *given), "convolution": partial(F.conv2d, x, weight, padding=1)}
 
 
-def alphaface_ratios(one: AlignedMethod, row: dict[str, Any], dtypes: list[str], runs: int) -> dict[str, Any]:
-    """alphaface against its convolution work at the measured rate, and against the plain transcription."""
-    inputs, out = one.example(), {}
-    for dtype in dtypes:
-        kind = DTYPES[dtype]
-        rate = convolution_rate(one.device, kind, runs)
-        plain = (
-            PlainAlphaFace(copy.deepcopy(one.network))
-            .to(one.device, kind, memory_format=torch.contiguous_format)
-            .eval()
-        )
-        given = [x.to(kind) for x in inputs]
-        slow = 1000 * measure(lambda plain=plain, given=given: plain(*given), runs=runs)["median"]
-        ideal = 1e12 * row["convolution GFLOP"] / rate
-        timed = {k: v["median"] for k, v in row["milliseconds"].items() if isinstance(v, dict)}
-        measured = {k: ms for k, ms in timed.items() if k.endswith(f", {dtype}")}
-        out[dtype] = {
-            "GFLOP/s of a convolution": rate / 1e9,
-            "ms of its convolutions at that rate": ideal,
-            "ms of the plain transcription": slow,
-            "engine / convolutions": {k: ms / ideal for k, ms in measured.items()},
-            "plain / engine": {k: slow / ms for k, ms in measured.items()},
-        }
-    return out
+def ratios(one: AlignedMethod, row: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """alphaface against its convolution work at the measured rate, and against the plain transcription (medians)."""
+    ms = {name: v["median"] for name, v in row["milliseconds"][dtype].items() if isinstance(v, dict)}
+    conv = one.network.inject[0].get_submodule("first.conv")
+    side = one.crop.size // 4 if one.crop.size else 64
+    rate = 2 * conv.weight.numel() * side * side / (1e6 * ms.pop("convolution"))  # GFLOP/s
+    ideal, slow = 1000 * row["convolution GFLOP"] / rate, ms.pop("plain")
+    return {
+        "GFLOP/s of a convolution": rate,
+        "ms of its convolutions at that rate": ideal,
+        "engine / convolutions": {k: v / ideal for k, v in ms.items()},
+        "plain / engine": {k: slow / v for k, v in ms.items()},
+    }
 
 
 def main() -> None:
@@ -184,17 +187,17 @@ def main() -> None:
             one = method(name, device)
             row: dict[str, Any] = work(one)
             print(f"{name}: {row['parameters'] / 1e6:.1f} M parameters, {row['GFLOP']:.0f} GFLOP", flush=True)
-            row["milliseconds"] = by_engine(one, args.engines, args.dtypes, args.runs)
+            row["milliseconds"] = {d: by_engine(one, args.engines, d, args.runs) for d in args.dtypes}
             if name == "alphaface":
-                row["ratios"] = alphaface_ratios(one, row, args.dtypes, args.runs)
+                row["ratios"] = {d: ratios(one, row, d) for d in args.dtypes}
                 _show(row["ratios"])
             numbers[name] = row
     save({"device": str(device), "methods": numbers}, Path(args.out))
     print(Path(args.out).resolve())
 
 
-def _show(ratios: dict[str, Any]) -> None:
-    for dtype, row in ratios.items():
+def _show(rows: dict[str, Any]) -> None:
+    for dtype, row in rows.items():
         for key, value in row.items():
             text = ", ".join(f"{k} {v:.2f}" for k, v in value.items()) if isinstance(value, dict) else f"{value:.0f}"
             print(f"  {dtype} {key}: {text}")

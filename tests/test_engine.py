@@ -265,7 +265,7 @@ def test_export_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_the_plain_transcription_computes_the_same() -> None:
-    from mattface.benchmarks.realtime import PlainAlphaFace, by_engine, work
+    from mattface.benchmarks.realtime import PlainAlphaFace, by_engine, ratios, work
 
     one = method()
     plain = PlainAlphaFace(one.network).eval()
@@ -273,11 +273,13 @@ def test_the_plain_transcription_computes_the_same() -> None:
     with torch.inference_mode():
         torch.testing.assert_close(plain(*given), one.run(*given), atol=1e-4, rtol=0)
         numbers = work(one)
-        rows = by_engine(one, ["eager", "tensorrt"], ["fp32"], runs=1)
+        rows = by_engine(one, ["eager", "tensorrt"], "fp32", runs=1)
+        held = ratios(one, numbers | {"milliseconds": {"fp32": rows}}, "fp32")
     assert numbers["parameters"] == sum(p.numel() for p in one.network.parameters())
     conv = one.network.inject[0].first.conv  # two of these at 16x16, the rest is less than forty times as much
     assert 4 * conv.weight.numel() * 256 < 1e9 * numbers["convolution GFLOP"] < 1e9 * numbers["GFLOP"]
-    assert rows["eager, fp32"]["median"] > 0 and "needs a CUDA device" in rows["tensorrt, fp32"]
+    assert rows["eager"]["median"] > 0 and "needs a CUDA device" in rows["tensorrt"]
+    assert held["plain / engine"]["eager"] == rows["plain"]["median"] / rows["eager"]["median"]
 
 
 def test_eager_takes_any_memory_order() -> None:
