@@ -187,8 +187,10 @@ class Looks:
 def without_networks(size: tuple[int, int]) -> tuple[Swapper, Cast]:
     """A swapper whose parts compute next to nothing."""
     known = Known(size)
-    parts: Any = (Copy(), Looks(known), known, None)
-    swapper = Swapper(*parts, torch.device("cpu"))
+    copy: Any = Copy()
+    detector: Any = Looks(known)
+    landmarker: Any = known
+    swapper = Swapper(copy, detector, landmarker, None, torch.device("cpu"))
     return swapper, Cast(swapper, moving(size)[0])
 
 

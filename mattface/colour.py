@@ -62,7 +62,7 @@ def measure_light(pixels: np.ndarray, skin: np.ndarray, sigma: float, rounds: in
     level = log @ THIRD
     hue, bright, weight = log - level[..., None], np.exp(level), skin
     for _ in range(rounds):
-        base = weighted_mean(level, weight)
+        base = float(weighted_mean(level, weight))
         local, near = smooth(level, weight, sigma, base)
         wide, _ = smooth(level, weight, 3 * sigma, base)
         plane = hue_plane(hue, weight * bright)

@@ -147,5 +147,5 @@ def mixed(target: np.ndarray, swapped: np.ndarray, matte: np.ndarray) -> np.ndar
     if target.dtype == np.float32:
         blend = np.clip(blend, 0, 1)
     else:  # rounds to the nearest and stays within the type
-        blend = cv2.add(blend, 0, dtype=cv2.CV_8U if target.dtype == np.uint8 else cv2.CV_16U)
+        blend = cv2.addWeighted(blend, 1, blend, 0, 0, dtype=cv2.CV_8U if target.dtype == np.uint8 else cv2.CV_16U)
     return cv2.copyTo(blend, (matte > 0).astype(np.uint8), np.ascontiguousarray(target).copy())

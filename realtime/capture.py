@@ -12,7 +12,8 @@ import numpy as np
 
 from mattface.errors import InputError
 from mattface.realtime.loop import Shot
-from mattface.realtime.video import Origin, VideoReader, upright_rgb
+from mattface.realtime.planes import Origin, upright_rgb
+from mattface.realtime.video import VideoReader
 
 RETRY = 0.5
 """Seconds between attempts to open a camera that is gone."""
@@ -79,8 +80,8 @@ class Camera:
         Raises:
             InputError: the camera cannot be opened at the start.
         """
-        device = self.opener()
-        if not device.isOpened():
+        device: Device | None = self.opener()
+        if device is not None and not device.isOpened():
             device.release()
             if self.required:
                 raise InputError(f"{self.name}: expected a camera; none can be opened. Plug it in, or try --camera 1.")

@@ -15,8 +15,9 @@ from mattface.errors import MattfaceError, NoFaceError, UsageError, WeightsError
 from mattface.pipeline import Swapper, eight_bit
 from mattface.vocabulary import Face, Identity
 
-ALIKE = 0.45
-"""Cosine to a reference picture from which a face is taken for that person (strangers lie about 0)."""
+ALIKE = 0.6
+"""Cosine to a reference picture from which a face is taken for that person: of 91 pairs of strangers 4 % reach it, and
+every one of 14 people in a smaller, darker, turned and blurred copy of the own picture."""
 POLL = 0.5
 """Seconds between looks at a watched file."""
 

@@ -17,8 +17,9 @@ from mattface.realtime.encoding import Encoding, check_sound
 from mattface.realtime.faces import Cast
 from mattface.realtime.loop import Loop, Painter, Shot
 from mattface.realtime.parts import FRAMES, Parts, PartsSink
+from mattface.realtime.planes import Origin, upright_rgb
 from mattface.realtime.track import OFFLINE, Pace, Tracker
-from mattface.realtime.video import Origin, VideoReader, upright_rgb
+from mattface.realtime.video import VideoReader
 
 WARM_UP = 20
 """Frames before the first missing one from which faces are followed again, so that no seam shows."""
@@ -130,7 +131,7 @@ def _shots(reader: VideoReader, first: int) -> Iterator[Shot]:
         if index < first:
             continue
         pixels = upright_rgb(frame, reader.info)
-        time = float(frame.pts * reader.info.time_base)
+        time = float((frame.pts or 0) * reader.info.time_base)
         yield Shot(index, pixels, time, perf_counter(), Origin(frame, reader.info, pixels))
 
 

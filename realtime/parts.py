@@ -26,7 +26,8 @@ from mattface.realtime.encoding import (
     write_synced,
 )
 from mattface.realtime.loop import Shot
-from mattface.realtime.video import Origin, VideoInfo, repaint
+from mattface.realtime.planes import Origin, repaint
+from mattface.realtime.video import VideoInfo
 
 FRAMES = 150
 """Frames of a part: what is lost at most when the process is killed."""

@@ -19,7 +19,8 @@ from mattface.picture_io.files import check_target
 from mattface.pipeline import eight_bit
 from mattface.realtime.encoding import Encoder, Encoding, check_container, no_space, write_synced
 from mattface.realtime.loop import Shot
-from mattface.realtime.video import Origin, VideoInfo, repaint, to_planes
+from mattface.realtime.planes import Origin, repaint, to_planes
+from mattface.realtime.video import VideoInfo
 
 TICKS = Fraction(1, 90000)
 """Time base of live files."""

@@ -8,7 +8,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import cv2
 import numpy as np
 import torch
@@ -107,6 +106,8 @@ def clip(
     picture: Callable[[int], np.ndarray] | None = None,
 ) -> Path:
     """Writes a video file: a picture whose brightness changes slowly, and a tone."""
+    import av
+
     picture = picture or (lambda k: np.clip(still(size=size) + np.uint8(k % 20), 0, 255))
     with av.open(str(path), "w", options=container or {}) as out:
         stream: Any = out.add_stream(codec, rate=25, options=options or {})
@@ -137,11 +138,15 @@ def clip(
 
 def frames(path: Path | str) -> list[tuple[float, np.ndarray]]:
     """(seconds, RGB as stored) of every frame."""
+    import av
+
     with av.open(str(path)) as container:
         return [(float(f.pts * f.time_base), f.to_ndarray(format="rgb24")) for f in container.decode(video=0)]
 
 
 def sound_bytes(path: Path | str) -> list[bytes]:
     """The packets of the first sound stream."""
+    import av
+
     with av.open(str(path)) as container:
         return [bytes(p) for p in container.demux(container.streams.audio[0]) if p.size]

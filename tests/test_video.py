@@ -30,16 +30,8 @@ from mattface.realtime import loop as loop_module  # noqa: E402
 from mattface.realtime.encoding import Encoder, Encoding, check_sound  # noqa: E402
 from mattface.realtime.faces import Cast  # noqa: E402
 from mattface.realtime.offline import Job, convert  # noqa: E402
-from mattface.realtime.video import (  # noqa: E402
-    Orientation,
-    Origin,
-    VideoInfo,
-    VideoReader,
-    plane_array,
-    repaint,
-    to_planes,
-    upright_rgb,
-)
+from mattface.realtime.planes import Origin, plane_array, repaint, to_planes, upright_rgb  # noqa: E402
+from mattface.realtime.video import Orientation, VideoInfo, VideoReader  # noqa: E402
 
 QUARTER = (0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30)
 """Display matrix of a picture to be turned clockwise by 90 degrees."""
