@@ -101,7 +101,7 @@ def weighted_mean(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def smooth(values: np.ndarray, weight: np.ndarray, sigma: float, base: float) -> tuple[np.ndarray, np.ndarray]:
-    """Normalised convolution of (h, w) that leans on `base` where little is known; also the density of what is known."""
+    """Normalised convolution of (h, w) that leans on `base` where little is known; and the density of what is known."""
     density, total = (blur(m, sigma) for m in (weight, values * weight))
     lean = 0.05
     local = (total + lean * base) / (np.maximum(density, 0) + lean)

@@ -30,6 +30,8 @@ HYSTERESIS = 1.25
 """A face's crop keeps its size until the picture's own resolution differs by this factor."""
 CHECK = 0.1
 """Seconds after which a waiting stage looks whether it shall stop."""
+LAST_FRAME = 30
+"""Seconds a stage gets to finish the frame in work when the loop ends."""
 BIN, BINS = 0.00025, 8000
 """Latency histogram: seconds per bin, bins; what takes longer falls into the last."""
 
@@ -284,7 +286,7 @@ class Loop:
         for box in self.boxes.values():
             box.cut()
         for stage in stages:
-            stage.join(timeout=5)
+            stage.join(timeout=LAST_FRAME)
         self.meter.ended = time.perf_counter()
         self.sink.close()
 

@@ -84,7 +84,7 @@ def convert(
         sink = PartsSink(parts, reader.info, job.encoding, job.part_frames)
         tracker = Tracker(swapper.detector, swapper.landmarker, cast, job.pace)
         painter = _From(sink.first, Painter(swapper, cast))
-        loop = Loop(_shots(reader, sink.first - WARM_UP), tracker, painter, sink, drop=False, depth=QUEUE)
+        loop = Loop(_shots(reader, sink.first - WARM_UP, stop), tracker, painter, sink, drop=False, depth=QUEUE)
         reused = parts.done
         loop.run(stop, tell)
         whole = not stop.is_set()
@@ -125,9 +125,11 @@ class _From:
         return shot if shot.index < self.first else self.painter(shot)
 
 
-def _shots(reader: VideoReader, first: int) -> Iterator[Shot]:
+def _shots(reader: VideoReader, first: int, stop: threading.Event) -> Iterator[Shot]:
     """Frames from `first` on, numbered from the beginning of the file."""
     for index, frame in enumerate(reader):
+        if stop.is_set():
+            return
         if index < first:
             continue
         pixels = upright_rgb(frame, reader.info)

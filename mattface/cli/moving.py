@@ -87,12 +87,15 @@ def build(args: argparse.Namespace, options: dict[str, Any]) -> tuple[Swapper, C
         args: parsed arguments.
         options: of the method's builder.
     """
+    import cv2
+
     from mattface.cli.loading import load
     from mattface.realtime.engine import accelerate
     from mattface.realtime.faces import Cast
 
     if not args.source and not args.map:
         raise UsageError("expected --source FILE or --map REFERENCE=SOURCE; got neither.")
+    cv2.setNumThreads(1)  # the stages run side by side; threads inside one would only wait for each other
     method = args.method or "mesh"
     load_in = None if args.engine else args.dtype  # an engine converts the network itself
     swapper = load(method, weights=args.weights, device=args.device, dtype=load_in, **options)
