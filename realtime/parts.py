@@ -29,7 +29,7 @@ from mattface.realtime.loop import Shot
 from mattface.realtime.planes import Origin, repaint
 from mattface.realtime.video import VideoInfo
 
-FRAMES = 150
+FRAMES = 60
 """Frames of a part: what is lost at most when the process is killed."""
 
 

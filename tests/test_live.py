@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -396,6 +398,48 @@ def test_a_window_without_a_display_is_an_error(monkeypatch: pytest.MonkeyPatch)
         pytest.skip("windows need no DISPLAY here")
     with pytest.raises(DeviceError, match="--output FILE"):
         Window(threading.Event())
+
+
+def test_a_window_shows_frames_and_ends_the_loop_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a toolkit that only notes what it is told, since tests have no display."""
+    noted: dict[str, Any] = {"updates": 0, "destroyed": 0, "keys": {}}
+
+    class Root:
+        def title(self, text: str) -> None:
+            noted["title"] = text
+
+        def protocol(self, name: str, work: Any) -> None:
+            noted[name] = work
+
+        def bind(self, key: str, work: Any) -> None:
+            noted["keys"][key] = work
+
+        def update(self) -> None:
+            noted["updates"] += 1
+
+        def destroy(self) -> None:
+            noted["destroyed"] += 1
+
+    class Label:
+        def __init__(self, *_: Any, **__: Any) -> None: ...
+        def pack(self) -> None: ...
+        def configure(self, image: Any) -> None:
+            noted["image"] = image
+
+    toolkit = SimpleNamespace(Tk=Root, Label=Label, TclError=RuntimeError, PhotoImage=lambda data, format: data)
+    monkeypatch.setitem(sys.modules, "tkinter", toolkit)
+    stop = threading.Event()
+    window, shot = Window(stop), next(shots(1))
+    window.show(shot)
+    window.show(replace(shot, pixels=shot.pixels.astype(np.uint16) * 257))
+    window.tell("31 fps")
+    head = b"P6 %d %d 255 " % SIZE
+    assert noted["image"] == head + shot.pixels.tobytes() and noted["updates"] == 2 and noted["title"] == "31 fps"
+    noted["keys"]["q"](None)
+    assert stop.is_set() and set(noted["keys"]) == {"q", "<Escape>"} and noted["WM_DELETE_WINDOW"] == stop.set
+    window.close()
+    window.close()
+    assert noted["destroyed"] == 1
 
 
 @pytest.fixture
