@@ -186,7 +186,10 @@ def join(
     try:
         with open_input(str(source)) as original, av.open(str(target), "w", options=options) as out:
             with av.open(str(parts[0])) as first:
-                picture = out.add_stream_from_template(first.streams.video[0])
+                encoded = first.streams.video[0]
+                picture = out.add_stream_from_template(encoded)
+                if encoded.codec_context.name == "hevc" and target.suffix.lower() != ".mkv":
+                    picture.codec_tag = "hvc1"  # what Apple's players look for
             _tag(out, picture, original, info, mark)
             sound = {s.index: out.add_stream_from_template(s) for s in original.streams.audio}
             for index, stream in sound.items():

@@ -28,7 +28,8 @@ from mattface.realtime import faces as faces_module  # noqa: E402
 from mattface.realtime.capture import Camera, Player  # noqa: E402
 from mattface.realtime.encoding import Encoding  # noqa: E402
 from mattface.realtime.faces import Cast, Watcher  # noqa: E402
-from mattface.realtime.loop import Closed, Loop, Mailbox, Painter, Shot, Times  # noqa: E402
+from mattface.realtime.loop import Closed, Loop, Mailbox, Painter, Shot  # noqa: E402
+from mattface.realtime.meter import Times  # noqa: E402
 from mattface.realtime.sinks import VideoFile, VirtualCamera, Window  # noqa: E402
 from mattface.realtime.track import LIVE, Tracked, Tracker  # noqa: E402
 from mattface.vocabulary import Face  # noqa: E402

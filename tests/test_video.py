@@ -161,6 +161,7 @@ def test_ten_bits_and_hdr_are_kept(tmp_path: Path) -> None:
     assert report["video"]["format"] == "yuv420p10le" and any("HDR" in note for note in report["notes"])
     with VideoReader(source) as before, VideoReader(tmp_path / "out.mp4") as after:
         assert before.info.hdr and before.info.hdr == after.info.hdr
+        assert after.stream.codec_tag == "hvc1"
         assert after.info.colour == (1, 9, 16, 9) and after.info.format == "yuv420p10le" and after.info.codec == "hevc"
         assert upright_rgb(next(iter(after)), after.info).dtype == np.uint16
 
