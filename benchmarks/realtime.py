@@ -23,12 +23,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mattface.benchmarks.common import measure, save
 from mattface.devices import DTYPES, resolve_device
-from mattface.errors import DeviceError
+from mattface.errors import DeviceError, UsageError
 from mattface.methods.contract import CropSpec
 from mattface.parse import Parser
 from mattface.realtime import engine
 from mattface.realtime.methods.aligned import AlignedMethod
-from mattface.realtime.methods.blocks import SwapNetwork
+from mattface.realtime.methods.alphaface import InjectionUnit
+from mattface.realtime.methods.blocks import SwapNetwork, moved
 
 METHODS = {
     "alphaface": "alphaface",
@@ -77,6 +78,8 @@ class PlainAlphaFace(nn.Module):
         for block in network.inject:
             for name in ("first", "second"):
                 source = block.get_submodule(name)
+                if not isinstance(source, InjectionUnit):
+                    raise UsageError(f"expected a network of alphaface; got a {type(source).__name__} in it.")
                 unit = PlainUnit(source.conv.in_channels, source.style.in_features, source.active)
                 unit.load_state_dict(source.state_dict())
                 self.units.append(unit)
@@ -105,7 +108,8 @@ def method(name: str, device: torch.device) -> AlignedMethod:
     config = module.Config()
     network = module.build_network(config)
     crop = CropSpec("arcface", config.size)
-    return AlignedMethod(name, crop, network, None, Parser("mesh"), "random", device, torch.float32)
+    coder = lambda crop: torch.ones(1, config.code)  # noqa: E731
+    return AlignedMethod(name, crop, network, coder, Parser("mesh"), "random", device, torch.float32)
 
 
 def work(one: AlignedMethod) -> dict[str, float]:
@@ -123,7 +127,8 @@ def by_engine(one: AlignedMethod, engines: list[str], dtype: str, runs: int) -> 
 
     All of them take turns, so that what else the machine does meets all alike.
     """
-    given, rows, works = one.example(), {}, {}
+    given, rows = one.example(), dict[str, Any]()
+    works: dict[str, Callable[[], torch.Tensor]] = {}
     for name in engines:
         try:
             fast = engine.faster(one, name, one.device, DTYPES[dtype])
@@ -146,22 +151,28 @@ def by_engine(one: AlignedMethod, engines: list[str], dtype: str, runs: int) -> 
 
 def yardsticks(one: AlignedMethod, dtype: torch.dtype) -> dict[str, Callable[[], torch.Tensor]]:
     """The plain transcription, and alphaface's widest convolution (channels-last)."""
-    plain = PlainAlphaFace(copy.deepcopy(one.network)).eval()
-    plain = plain.to(one.device, dtype, memory_format=torch.contiguous_format)
-    conv = one.network.inject[0].get_submodule("first.conv")
-    side = one.crop.size // 4 if one.crop.size else 64
-    x = torch.randn(1, conv.in_channels, side, side, device=one.device).to(dtype, memory_format=torch.channels_last)
-    weight = conv.weight.to(dtype, memory_format=torch.channels_last)
+    plain = moved(PlainAlphaFace(copy.deepcopy(one.network)), one.device, dtype, channels_last=False).eval()
+    weight, side = widest(one)
+    x = torch.randn(1, weight.shape[1], side, side, device=one.device)
+    x, weight = (v.to(dtype=dtype, memory_format=torch.channels_last) for v in (x, weight))
     given = [x.to(dtype) for x in one.example()]
     return {"plain": partial(plain, *given), "convolution": partial(F.conv2d, x, weight, padding=1)}
 
 
+def widest(one: AlignedMethod) -> tuple[torch.Tensor, int]:
+    """Weight of alphaface's widest convolution, and the side of its map."""
+    block = one.network.get_submodule("inject.0.first.conv")
+    return block.get_parameter("weight"), one.example()[0].shape[-1] // 4
+
+
 def ratios(one: AlignedMethod, row: dict[str, Any], dtype: str) -> dict[str, Any]:
-    """alphaface against its convolution work at the measured rate, and against the plain transcription (medians)."""
-    ms = {name: v["median"] for name, v in row["milliseconds"][dtype].items() if isinstance(v, dict)}
-    conv = one.network.inject[0].get_submodule("first.conv")
-    side = one.crop.size // 4 if one.crop.size else 64
-    rate = 2 * conv.weight.numel() * side * side / (1e6 * ms.pop("convolution"))  # GFLOP/s
+    """alphaface against its convolution work at the measured rate, and against the plain transcription.
+
+    Fastest turns are compared: what else the machine does can only add to a turn.
+    """
+    ms = {name: v["fastest"] for name, v in row["milliseconds"][dtype].items() if isinstance(v, dict)}
+    weight, side = widest(one)
+    rate = 2 * weight.numel() * side * side / (1e6 * ms.pop("convolution"))  # GFLOP/s
     ideal, slow = 1000 * row["convolution GFLOP"] / rate, ms.pop("plain")
     return {
         "GFLOP/s of a convolution": rate,

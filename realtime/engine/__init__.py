@@ -18,8 +18,7 @@ from mattface.errors import UsageError
 from mattface.pipeline import Swapper
 from mattface.realtime.engine import graphs, torch_runs
 from mattface.realtime.methods.aligned import AlignedMethod, Run
-
-LAYOUTS = {True: torch.channels_last, False: torch.contiguous_format}
+from mattface.realtime.methods.blocks import moved
 
 
 @dataclass(frozen=True)
@@ -111,12 +110,12 @@ def faster(method: Any, engine: str, device: torch.device, dtype: torch.dtype, c
     twin.dtype, twin.engine = dtype, engine
     if isinstance(method, AlignedMethod):
         if dtype != method.dtype or not channels_last:
-            twin.network = copy.deepcopy(network).to(device, dtype, memory_format=LAYOUTS[channels_last])
+            twin.network = moved(copy.deepcopy(network), device, dtype, channels_last)
         twin.run = ENGINES[engine].build(twin, channels_last)
         return twin
     if engine not in ("eager", "compile"):
         raise UsageError(f"{method.name}'s network takes more than tensors; got engine {engine!r}. Use compile.")
-    twin.network = copy.deepcopy(network).to(memory_format=LAYOUTS[channels_last])
+    twin.network = moved(copy.deepcopy(network), device, torch.float32, channels_last)  # it casts by itself
     if engine == "compile":
         twin.network.compile()  # at its first frame: only then its inputs are known
     return twin

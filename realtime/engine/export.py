@@ -21,7 +21,7 @@ import torch
 from mattface.errors import InputError, MattfaceError, UsageError
 from mattface.pipeline import Swapper
 from mattface.realtime.methods.aligned import AlignedMethod
-from mattface.realtime.methods.blocks import SwapNetwork
+from mattface.realtime.methods.blocks import SwapNetwork, moved
 
 TOLERANCE = 1e-3
 """Largest difference from PyTorch, of pixels in [-1, 1]."""
@@ -124,7 +124,7 @@ def torchscript_file(
 
 def _plain(network: SwapNetwork) -> SwapNetwork:
     """A copy in float32 on the CPU in torch's plain memory order."""
-    return copy.deepcopy(network).to("cpu", torch.float32, memory_format=torch.contiguous_format).eval()
+    return moved(copy.deepcopy(network), torch.device("cpu"), torch.float32, channels_last=False).eval()
 
 
 class _quiet(warnings.catch_warnings):

@@ -8,6 +8,7 @@ points 0, 1, -1, 1/2, -2 and infinity the rounding error is about that of the di
 from __future__ import annotations
 
 import copy
+from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -100,7 +101,7 @@ class WinogradConv2d(nn.Module):
         into.copy_(done.view(TILE, TILE, rows, columns, -1).permute(2, 0, 3, 1, 4))
 
 
-def eligible(module: nn.Module) -> bool:
+def eligible(module: nn.Module) -> TypeGuard[nn.Conv2d]:
     """Whether a module is a convolution that gains from this."""
     return (
         type(module) is nn.Conv2d

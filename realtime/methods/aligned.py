@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from mattface.embed import Embedder, load_embedder
 from mattface.errors import UsageError, WeightsError
 from mattface.methods.contract import CropSpec
 from mattface.parse import Parser, load_parser
-from mattface.realtime.methods.blocks import SwapNetwork
+from mattface.realtime.methods.blocks import SwapNetwork, moved
 from mattface.vocabulary import Crop, Swap
 
 Run = Callable[..., torch.Tensor]
@@ -59,7 +59,7 @@ class AlignedMethod:
         network: the module, on `device` and in `dtype`; engines and exports start from it.
         run: what `swap` calls; an engine puts its own here.
         engine: name of the engine that `run` is.
-        coder: source crop to identity code.
+        coder: source crop to identity code (1, D), as an `IdentityCoder` does.
         parser: inner face of the target, which is the matte.
     """
 
@@ -68,14 +68,14 @@ class AlignedMethod:
         name: str,
         crop: CropSpec,
         network: SwapNetwork,
-        coder: IdentityCoder,
+        coder: Callable[[Crop], torch.Tensor],
         parser: Parser,
         weights: str,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
         self.name, self.crop, self.weights = name, crop, weights
-        self.network = network.to(device, dtype, memory_format=torch.channels_last).eval().requires_grad_(False)
+        self.network = moved(network, device, dtype).eval().requires_grad_(False)
         self.coder, self.parser = coder, parser
         self.device, self.dtype = device, dtype
         self.run: Run = Eager(self.network, dtype)
@@ -119,7 +119,9 @@ class Eager:
 
     def prepared(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """The inputs in the network's number format and memory order."""
-        return [x.to(self.dtype, memory_format=self.layout if x.ndim == 4 else torch.preserve_format) for x in inputs]
+        return [
+            x.to(dtype=self.dtype, memory_format=self.layout if x.ndim == 4 else torch.preserve_format) for x in inputs
+        ]
 
 
 def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
@@ -135,7 +137,7 @@ def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
 class ConfigLike(Protocol):
     """A frozen dataclass of sizes and choices; every method's has at least these."""
 
-    __dataclass_fields__: Any
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def size(self) -> int: ...

@@ -6,6 +6,7 @@ Letters: B batch, C channels, H W height and width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,14 @@ from mattface.vocabulary import Crop
 
 SLOPE = 0.2
 """Of every leaky ReLU."""
+N = TypeVar("N", bound=nn.Module)
+
+
+def moved(network: N, device: torch.device, dtype: torch.dtype, channels_last: bool = True) -> N:
+    """A module, moved in place to a device, number format and memory order of its 4-d tensors."""
+    to: Any = network.to  # torch's types leave memory_format out
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return to(device=device, dtype=dtype, memory_format=layout)
 
 
 def reflect_conv(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
