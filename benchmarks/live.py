@@ -214,8 +214,8 @@ def overhead(frames: int, size: tuple[int, int] = (1280, 720)) -> dict[str, Any]
 def memory(frames: int, size: tuple[int, int] = (640, 480)) -> dict[str, Any]:
     """Resident memory while many frames pass through the loop without networks; growth from a tenth of them on."""
     swapper, cast = without_networks(size)
-    sink = Nowhere(max(1, frames // 20))
-    run(Loop(iter(Frames(moving(size), frames, False)), tracker(swapper, cast), Painter(swapper, cast), sink, False))
+    sink, pictures = Nowhere(max(1, frames // 20)), moving(size)
+    run(Loop(iter(Frames(pictures, frames, False)), tracker(swapper, cast), Painter(swapper, cast), sink, False))
     seen = dict(sink.memory)
     start = min(count for count in seen if count >= frames / 10)
     return {"frames": sink.count, "megabytes": seen, "growth_mb": round(seen[max(seen)] - seen[start], 2)}

@@ -240,6 +240,7 @@ def described(stream: Any, frame: av.VideoFrame, path: str) -> VideoInfo:
     colour = (span, int(frame.color_primaries), int(frame.color_trc), int(frame.colorspace))
     if frame.format.is_rgb:
         colour = (LIMITED, colour[1], colour[2], UNSPECIFIED)
+        notes.append(f"RGB frames are written as {name}")
     if colour[2] in (PQ, HLG):
         notes.append("HDR: the swap works on the coded values, and the brightness mapping is kept")
     if {"DYNAMIC_HDR_PLUS", "DOVI_METADATA", "DOVI_RPU_BUFFER"} & set(side):
