@@ -165,7 +165,7 @@ def relight(pixels: np.ndarray, source: np.ndarray, target: np.ndarray, steepest
     light, source_light, target_light = (m @ LUMA for m in (pixels, source, target))
     wanted = tone(light, source_light, target_light, steepest)
     excess, source_excess, target_excess = (
-        m / np.maximum(y, FLOOR)[..., None] - 1
+        m * (1 / np.maximum(y, FLOOR))[..., None] - np.float32(1)
         for m, y in ((pixels, light), (source, source_light), (target, target_light))
     )
     strength, wanted_strength = (dot(e, e) for e in (source_excess, target_excess))

@@ -122,8 +122,8 @@ def triangle_ids(mesh: np.ndarray, size: int, chosen: np.ndarray | None = None) 
     order = order[np.argsort(-mesh[triangles[order], 2].mean(1), kind="stable")]
     corners = np.rint((mesh[:, :2] - 0.5) * (1 << SUBPIXEL_BITS)).astype(np.int32)
     ids = np.full((size, size), -1, np.int32)
-    for k in order:
-        cv2.fillConvexPoly(ids, corners[triangles[k]], int(k), cv2.LINE_8, SUBPIXEL_BITS)
+    for k, polygon in zip(order.tolist(), corners[triangles[order]], strict=True):
+        cv2.fillConvexPoly(ids, polygon, k, cv2.LINE_8, SUBPIXEL_BITS)
     return ids
 
 
