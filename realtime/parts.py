@@ -62,6 +62,10 @@ class Parts:
         given = Path(output)
         self.folder = given.with_name(given.name + ".parts")
         left = self._left()
+        if left is None and self.folder.is_dir() and any(f.name != "plan.tmp" for f in self.folder.iterdir()):
+            raise InputError(
+                f"{self.folder}: expected a name that is free for parts; a folder with other files is there. Move it."
+            )
         usable = left is not None and left == work
         if left is not None and not overwrite:
             if not resume:

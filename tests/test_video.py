@@ -254,6 +254,16 @@ def test_parts_of_other_work_are_not_used(tmp_path: Path) -> None:
     assert run(source, tmp_path / "out.mp4", work={"source": "bob"}, overwrite=True)["whole"]
 
 
+def test_a_folder_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
+    source = clip(tmp_path / "in.mp4", 3)
+    (tmp_path / "out.mp4.parts").mkdir()
+    (tmp_path / "out.mp4.parts" / "thesis.txt").write_text("mine", encoding="utf-8")
+    for options in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(InputError, match="other files"):
+            run(source, tmp_path / "out.mp4", **options)
+    assert (tmp_path / "out.mp4.parts" / "thesis.txt").read_text(encoding="utf-8") == "mine"
+
+
 def test_outputs_are_checked_before_work_begins(tmp_path: Path) -> None:
     source = clip(tmp_path / "in.mp4", 3)
     shutil.copy(source, tmp_path / "there.mp4")
