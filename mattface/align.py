@@ -197,12 +197,23 @@ def _fade(padded: np.ndarray, sides: list[int], side: float) -> np.ndarray:
     y, x = np.arange(height, dtype=np.float32)[:, None], np.arange(width, dtype=np.float32)[None]
     down = np.maximum((sides[0] - y) / reach[0], (y - (height - 1 - sides[1])) / reach[1])
     over = np.maximum((sides[2] - x) / reach[2], (x - (width - 1 - sides[3])) / reach[3])
-    depth = np.clip(np.maximum(down, over), 0, 1)[..., None].astype(np.float32)
     inside = padded[sides[0] : height - sides[1], sides[2] : width - sides[3]]
     step = max(1, int(side * 0.02 / 4))  # a wide blur of a smaller copy is the same blur, sooner
     small = cv2.resize(padded, (max(1, width // step), max(1, height // step)), interpolation=cv2.INTER_AREA)
     small = cv2.GaussianBlur(small, (0, 0), max(0.5, side * 0.02 / step), borderType=cv2.BORDER_REFLECT_101)
     soft = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
-    median = np.median(inside[:: max(1, inside.shape[0] // 256), :: max(1, inside.shape[1] // 256)], axis=(0, 1))
-    out = padded + (soft - padded) * np.clip(depth * 3, 0, 1)
-    return out + (median.astype(np.float32) - out) * depth
+    sample = inside[:: max(1, inside.shape[0] // 64), :: max(1, inside.shape[1] // 64)]
+    median = np.median(sample, axis=(0, 1)).astype(np.float32)
+    whole, middle = slice(None), slice(sides[0], height - sides[1])
+    strips = [
+        (slice(0, sides[0]), whole),
+        (slice(height - sides[1], height), whole),
+        (middle, slice(0, sides[2])),
+        (middle, slice(width - sides[3], width)),
+    ]
+    for rows, columns in strips:  # inside, the depth is 0 and nothing changes
+        part = padded[rows, columns]
+        depth = np.clip(np.maximum(down[rows], over[:, columns]), 0, 1)[..., None].astype(np.float32)
+        part += (soft[rows, columns] - part) * np.clip(depth * 3, 0, 1)
+        part += (median - part) * depth
+    return padded

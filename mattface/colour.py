@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from mattface.gaussian import blur
+
 WORK_SIDE = 256  # low frequencies are found at this resolution
 FLOOR = 4 / 255
 NOISE = 0.06  # brightness below which differences mean little
@@ -21,6 +23,7 @@ DEEPEST_SHADE = -0.4  # natural logarithm
 HUE_TILT = 0.12  # largest departure of a face's hue from its mean, natural logarithm
 DETAIL_DEPTH = 0.7  # darkness against the skin, natural logarithm, up to which something is skin detail and not hair
 HAIR_DEPTH = 0.25  # share of the contrast of hair and pupils that lightened skin would hide and that is restored
+THIRD = np.full(3, 1 / 3, np.float32)
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, for gamma-encoded RGB
 
 
@@ -37,11 +40,6 @@ class Light:
     colour: np.ndarray
     trust: np.ndarray
     outlier: np.ndarray
-
-
-def blur(values: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur, zeros outside."""
-    return cv2.GaussianBlur(values, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
 
 
 def shrink(values: np.ndarray, side: int = WORK_SIDE) -> np.ndarray:
@@ -61,18 +59,18 @@ def measure_light(pixels: np.ndarray, skin: np.ndarray, sigma: float, rounds: in
         rounds: reweighting rounds; each lowers the weight of outliers of the round before.
     """
     log = np.log(np.maximum(pixels, FLOOR))
-    weight = skin
+    level = log @ THIRD
+    hue, bright, weight = log - level[..., None], np.exp(level), skin
     for _ in range(rounds):
-        base = weighted_mean(log, weight)
-        local, near = smooth(log, weight, sigma, base)
-        wide, _ = smooth(log, weight, 3 * sigma, base)
-        hue = hue_plane(log, weight)
-        local, wide = (m.mean(-1, keepdims=True) + hue for m in (local, wide))
+        base = float(weighted_mean(level, weight))
+        local, near = smooth(level, weight, sigma, base)
+        wide, _ = smooth(level, weight, 3 * sigma, base)
+        plane = hue_plane(hue, weight * bright)
         # shade may darken skin against its wide neighbourhood, but only so far; beyond that it is hair
-        shaded = (local - wide).mean(-1, keepdims=True)
-        outlier = skin_distance(log, wide + np.maximum(shaded, DEEPEST_SHADE))
-        weight = skin / (1 + outlier**4)
-    return Light(np.exp(local), np.clip(near, 0, 1), outlier)
+        usual = np.exp(wide + np.maximum(local - wide, DEEPEST_SHADE))
+        outlier = skin_distance(bright, usual, hue - plane)
+        weight = skin / (1 + np.square(np.square(outlier)))
+    return Light(np.exp(local)[..., None] * np.exp(plane), np.clip(near, 0, 1), outlier)
 
 
 def reached(outlier: np.ndarray, face: np.ndarray, threshold: float, gap: float) -> np.ndarray:
@@ -98,44 +96,54 @@ def reached(outlier: np.ndarray, face: np.ndarray, threshold: float, gap: float)
 
 
 def weighted_mean(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """(3,) mean of (h, w, 3) under weights (h, w)."""
-    return (values * weight[..., None]).sum((0, 1)) / max(float(weight.sum()), 1e-6)
+    """Mean of (h, w) or (h, w, C) under weights (h, w): a number or (C,)."""
+    return weight.ravel() @ values.reshape(weight.size, *values.shape[2:]) / max(float(weight.sum()), 1e-6)
 
 
-def smooth(values: np.ndarray, weight: np.ndarray, sigma: float, base: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Normalised convolution that leans on `base` (3,) where little is known; also the density of what is known."""
-    density = blur(weight, sigma)
+def smooth(values: np.ndarray, weight: np.ndarray, sigma: float, base: float) -> tuple[np.ndarray, np.ndarray]:
+    """Normalised convolution of (h, w) that leans on `base` where little is known; and the density of what is known."""
+    density, total = (blur(m, sigma) for m in (weight, values * weight))
     lean = 0.05
-    local = (blur(values * weight[..., None], sigma) + lean * base) / (density + lean)[..., None]
+    local = (total + lean * base) / (np.maximum(density, 0) + lean)
     return local, density / max(float(density.max()), 1e-6)
 
 
-def hue_plane(log: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """(h, w, 3) hue of log colours (h, w, 3), zero mean over channels: weighted mean plus a bounded tilt.
+def hue_plane(hue: np.ndarray, sure: np.ndarray) -> np.ndarray:
+    """(h, w, 3) smooth hue: weighted mean plus a bounded tilt, zero mean over channels.
 
-    Bright pixels count more, since the hue of dark ones is uncertain; a ridge keeps the tilt of a small patch at bay.
+    A ridge keeps the tilt of a small patch at bay.
+
+    Args:
+        hue: (h, w, 3) log colours less their mean over channels.
+        sure: (h, w) weights; bright pixels should count more, since the hue of dark ones is uncertain.
     """
-    level = log.mean(-1)
-    hue, sure = log - level[..., None], weight * np.exp(level)
-    mean = weighted_mean(hue, sure)
-    y, x = (np.linspace(-1, 1, n) for n in weight.shape)
-    place = np.stack(np.meshgrid(x, y), -1)
-    place -= (place * sure[..., None]).sum((0, 1)) / max(float(sure.sum()), 1e-6)
-    axes, values = place.reshape(-1, 2), (hue - mean).reshape(-1, 3)
-    weighted = axes * sure.reshape(-1, 1)
-    ridge = 0.02 * float(sure.sum()) + 1e-6  # against the spread of a face over the crop, about 0.1 per axis
-    slope = np.linalg.solve(weighted.T @ axes + ridge * np.eye(2), weighted.T @ values)
-    return (mean + HUE_TILT * np.tanh(place @ slope / HUE_TILT)).astype(np.float32)
+    mean, total = weighted_mean(hue, sure), float(sure.sum())
+    y, x = (np.linspace(-1, 1, n, dtype=np.float32) for n in sure.shape)
+    down, across = sure.sum(1), sure.sum(0)
+    middle = np.array([across @ x, down @ y]) / max(total, 1e-6)
+    x, y = x - np.float32(middle[0]), y - np.float32(middle[1])
+    mixed = y @ sure @ x
+    moments = np.array([[across @ (x * x), mixed], [mixed, down @ (y * y)]], np.float64)
+    weighted = (sure[..., None] * (hue - mean)).reshape(len(y), -1)
+    by_y = (y @ weighted).reshape(-1, 3).sum(0)
+    by_x = x @ weighted.reshape(len(y), -1, 3).sum(0)
+    ridge = 0.02 * total + 1e-6  # against the spread of a face over the crop, about 0.1 per axis
+    slope = np.linalg.solve(moments + ridge * np.eye(2), np.stack([by_x, by_y])).astype(np.float32)
+    tilt = (x[:, None] * slope[0])[None] + (y[:, None] * slope[1])[:, None]
+    return mean + HUE_TILT * np.tanh(tilt * np.float32(1 / HUE_TILT))
 
 
-def skin_distance(log: np.ndarray, local: np.ndarray) -> np.ndarray:
-    """How unlike the local skin a pixel is: darker (hair, shadow) counts, lighter less, other hues most."""
-    difference = log - local
-    level, usual = (np.exp(m.mean(-1)) + NOISE for m in (log, local))
-    light = np.log(level / usual)
-    hue = difference - difference.mean(-1, keepdims=True)
-    hue = np.sqrt((hue**2).sum(-1)) * np.exp(np.minimum(light, 0))  # hues of dark pixels are uncertain
-    return np.sqrt((np.minimum(light, 0) / 0.35) ** 2 + (np.maximum(light, 0) / 0.8) ** 2 + (hue / 0.3) ** 2)
+def skin_distance(bright: np.ndarray, usual: np.ndarray, hue: np.ndarray) -> np.ndarray:
+    """How unlike the local skin a pixel is: darker (hair, shadow) counts, lighter less, other hues most.
+
+    Args:
+        bright, usual: (h, w) geometric mean over channels of the pixels and of the local skin.
+        hue: (h, w, 3) difference in hue, natural logarithm.
+    """
+    light = np.log((bright + NOISE) / (usual + NOISE))
+    darker, lighter = np.minimum(light, 0), np.maximum(light, 0)
+    strange = np.square(hue) @ np.ones(3, np.float32) * np.exp(2 * darker)  # hues of dark pixels are uncertain
+    return np.sqrt(np.square(darker / 0.35) + np.square(lighter / 0.8) + strange / 0.3**2)
 
 
 def relight(pixels: np.ndarray, source: np.ndarray, target: np.ndarray, steepest: float = 1.3) -> np.ndarray:
@@ -157,16 +165,21 @@ def relight(pixels: np.ndarray, source: np.ndarray, target: np.ndarray, steepest
     light, source_light, target_light = (m @ LUMA for m in (pixels, source, target))
     wanted = tone(light, source_light, target_light, steepest)
     excess, source_excess, target_excess = (
-        m / np.maximum(y, FLOOR)[..., None] - 1
+        m * (1 / np.maximum(y, FLOOR))[..., None] - np.float32(1)
         for m, y in ((pixels, light), (source, source_light), (target, target_light))
     )
-    strength, wanted_strength = ((e**2).sum(-1) for e in (source_excess, target_excess))
+    strength, wanted_strength = (dot(e, e) for e in (source_excess, target_excess))
     lightened = np.maximum(target_light / np.maximum(source_light, FLOOR), 1)
-    likeness = np.clip((excess * source_excess).sum(-1) / np.maximum(strength, 1e-4), 0, 2)
+    likeness = np.clip(dot(excess, source_excess) / np.maximum(strength, 1e-4), 0, 2)
     calm = np.minimum(np.sqrt(wanted_strength / np.maximum(strength, 1e-4)), 1) / np.sqrt(lightened)
     rest = (excess - source_excess * likeness[..., None]) * calm[..., None]
     excess = target_excess * blush(likeness, lightened)[..., None] + rest
     return np.clip(wanted[..., None] * (1 + excess), 0, 1)
+
+
+def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(H, W) scalar products of (H, W, 3)."""
+    return np.einsum("hwc,hwc->hw", a, b)
 
 
 def blush(likeness: np.ndarray, lightened: np.ndarray) -> np.ndarray:
@@ -209,5 +222,5 @@ def limited(source: np.ndarray, target: np.ndarray, skin: np.ndarray, local_limi
     ratio = np.log(np.maximum(target, FLOOR)) - np.log(np.maximum(source, FLOOR))
     overall = weighted_mean(ratio, skin)
     local = ratio - overall
-    level = local.mean(-1, keepdims=True)
+    level = (local @ THIRD)[..., None]
     return source * np.exp(overall + local - level + local_limit * np.tanh(level / local_limit))

@@ -40,3 +40,9 @@ class DeviceError(MattfaceError):
     """The device or number format asked for is not available here."""
 
     exit_code = 6
+
+
+class Interrupted(MattfaceError):
+    """The user ended the work early; what was done so far is kept, and the message says where."""
+
+    exit_code = 130

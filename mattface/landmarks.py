@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -51,12 +52,14 @@ def _face_mesh() -> Network:
     net.allocate_tensors()
     into = net.get_input_details()[0]["index"]
     dense, logit = sorted(net.get_output_details(), key=lambda d: -int(np.prod(d["shape"])))
+    one_at_a_time = threading.Lock()  # an interpreter keeps its input and output in itself
 
     def run(image: np.ndarray) -> tuple[np.ndarray, float]:
-        net.set_tensor(into, image[None])
-        net.invoke()
-        mesh = net.get_tensor(dense["index"]).reshape(468, 3).astype(np.float64)
-        return mesh, float(net.get_tensor(logit["index"]).ravel()[0])
+        with one_at_a_time:
+            net.set_tensor(into, image[None])
+            net.invoke()
+            mesh = net.get_tensor(dense["index"]).reshape(468, 3).astype(np.float64)
+            return mesh, float(net.get_tensor(logit["index"]).ravel()[0])
 
     return run
 

@@ -14,6 +14,8 @@ from io import BytesIO
 import cv2
 import numpy as np
 
+from mattface.gaussian import blur
+
 SKIN, MOUTH, LEFT_EYE, RIGHT_EYE, LIPS = range(5)
 POINTS = 468
 SUBPIXEL_BITS = 8  # of cv2's fixed-point polygon corners
@@ -50,13 +52,21 @@ def topology() -> Topology:
     return Topology(mean=packed["mean"].astype(np.float64), **integer)
 
 
-def flow(source_mesh: np.ndarray, target_mesh: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+def flow(
+    source_mesh: np.ndarray,
+    target_mesh: np.ndarray,
+    size: int,
+    source_unhidden: np.ndarray | None = None,
+    drawing: Drawing | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """Source position of every target pixel, and how far to trust it.
 
     Args:
         source_mesh: (468, 3) in pixels of the source crop; z in the same unit, smaller is nearer.
         target_mesh: (468, 3) in pixels of the target crop.
         size: side S of the target crop in pixels.
+        source_unhidden: (468,) of `unhidden(source_mesh)`, where it is known already.
+        drawing: `Drawing.of(target_mesh, size)`, where it is known already.
 
     Returns:
         (S, S, 2) float32 source x, y (pixel centres at +0.5; may point outside the source crop) and (S, S) float32
@@ -69,9 +79,10 @@ def flow(source_mesh: np.ndarray, target_mesh: np.ndarray, size: int) -> tuple[n
     source, target = checked(source_mesh, "source_mesh"), checked(target_mesh, "target_mesh")
     if size < 1:
         raise ValueError(f"size must be a positive number of pixels; got {size}")
-    attributes = np.column_stack([source[:, :2], vertex_visibility(source, target)])
-    mapped, covered = interpolate(attributes, target, size)
-    return settle(mapped, covered, crease_sigma(target))
+    shown = unhidden(source) if source_unhidden is None else source_unhidden
+    attributes = np.column_stack([source[:, :2], vertex_visibility(source, target, shown)])
+    drawing = Drawing.of(target, size) if drawing is None else drawing
+    return settle(drawing.interpolate(attributes), drawing.covered, crease_sigma(target))
 
 
 def checked(mesh: np.ndarray, name: str) -> np.ndarray:
@@ -111,8 +122,8 @@ def triangle_ids(mesh: np.ndarray, size: int, chosen: np.ndarray | None = None) 
     order = order[np.argsort(-mesh[triangles[order], 2].mean(1), kind="stable")]
     corners = np.rint((mesh[:, :2] - 0.5) * (1 << SUBPIXEL_BITS)).astype(np.int32)
     ids = np.full((size, size), -1, np.int32)
-    for k in order:
-        cv2.fillConvexPoly(ids, corners[triangles[k]], int(k), cv2.LINE_8, SUBPIXEL_BITS)
+    for k, polygon in zip(order.tolist(), corners[triangles[order]], strict=True):
+        cv2.fillConvexPoly(ids, polygon, k, cv2.LINE_8, SUBPIXEL_BITS)
     return ids
 
 
@@ -137,20 +148,46 @@ def barycentric(mesh: np.ndarray, ids: np.ndarray, x: np.ndarray, y: np.ndarray)
     return weights / weights.sum(1, keepdims=True)
 
 
-def interpolate(attributes: np.ndarray, mesh: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draws per-point attributes (468, A) into (size, size, A) float32; also which pixels the mesh covers (bool)."""
-    ids = triangle_ids(mesh, size)
-    covered = ids >= 0
-    rows, columns = np.nonzero(covered)
-    ids = ids[covered]
-    weights = barycentric(mesh, ids, columns.astype(np.float32) + 0.5, rows.astype(np.float32) + 0.5)
-    corners = attributes.astype(np.float32)[topology().triangles][ids]  # (N, 3, A)
-    drawn = np.zeros((size, size, attributes.shape[1]), np.float32)
-    drawn[covered] = np.einsum("nk,nka->na", weights, corners)
-    return drawn, covered
+@dataclass(frozen=True)
+class Drawing:
+    """A mesh drawn in a square: which pixels it covers, and how each mixes three points of it. N covered pixels.
+
+    Attributes:
+        ids: (S, S) int32 triangle seen at every pixel, -1 for none.
+        rows, columns: (N,) covered pixels.
+        corners: (N, 3) points mixed there.
+        weights: (N, 3) float32, they sum to 1.
+    """
+
+    ids: np.ndarray
+    rows: np.ndarray
+    columns: np.ndarray
+    corners: np.ndarray
+    weights: np.ndarray
+
+    @classmethod
+    def of(cls, mesh: np.ndarray, size: int) -> Drawing:
+        """Draws a mesh (468, 3) in pixels of a square of `size`."""
+        ids = triangle_ids(mesh, size)
+        rows, columns = np.nonzero(ids >= 0)
+        seen = ids[rows, columns]
+        weights = barycentric(mesh, seen, columns.astype(np.float32) + 0.5, rows.astype(np.float32) + 0.5)
+        return cls(ids, rows, columns, topology().triangles[seen], weights)
+
+    @property
+    def covered(self) -> np.ndarray:
+        """(S, S) bool."""
+        return self.ids >= 0
+
+    def interpolate(self, attributes: np.ndarray) -> np.ndarray:
+        """Per-point attributes (468, A) as (S, S, A) float32, 0 where nothing is covered."""
+        mixed = np.einsum("nk,nka->na", self.weights, attributes.astype(np.float32)[self.corners])
+        drawn = np.zeros((*self.ids.shape, attributes.shape[1]), np.float32)
+        drawn[self.rows, self.columns] = mixed
+        return drawn
 
 
-def vertex_visibility(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+def vertex_visibility(source: np.ndarray, target: np.ndarray, source_unhidden: np.ndarray) -> np.ndarray:
     """(468,) in [0, 1]: is the surface around each point seen well enough in the source to be drawn in the target?
 
     The product of three soft tests: the source does not show it at a far more grazing angle than the target needs, no
@@ -159,7 +196,7 @@ def vertex_visibility(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     facing_source, facing_target = facing(source), facing(target)
     stretch = facing_source / np.maximum(facing_target, 0.15)
     seen = ramp(stretch, 0.3, 0.75) * ramp(facing_source, 0.0, 0.12)
-    return close_pits(seen * unhidden(source)) * close_pits(ramp(facing_target, -0.05, 0.1))
+    return close_pits(seen * source_unhidden) * close_pits(ramp(facing_target, -0.05, 0.1))
 
 
 def facing(mesh: np.ndarray) -> np.ndarray:
@@ -167,9 +204,9 @@ def facing(mesh: np.ndarray) -> np.ndarray:
     triangles = topology().triangles
     a, b, c = (mesh[triangles[:, k]] for k in range(3))
     normals = np.cross(b - a, c - a)  # length = twice the area: averaging weights by area
-    summed = np.zeros_like(mesh)
-    for k in range(3):
-        np.add.at(summed, triangles[:, k], normals)
+    summed = np.stack(
+        [sum(np.bincount(triangles[:, k], normals[:, axis], len(mesh)) for k in range(3)) for axis in range(3)], axis=1
+    )
     return summed[:, 2] / np.maximum(np.linalg.norm(summed, axis=1), 1e-12)
 
 
@@ -199,13 +236,21 @@ def ramp(value: np.ndarray, low: float | np.ndarray, high: float | np.ndarray) -
 
 def close_pits(values: np.ndarray) -> np.ndarray:
     """Morphological closing over mesh neighbours: fills pits of a few points (nostrils, mouth corners), keeps areas."""
-    edges = topology().triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
-    for spread in (np.maximum, np.maximum, np.minimum, np.minimum):
-        grown = values.copy()
-        for a, b in (edges.T, edges.T[::-1]):
-            spread.at(grown, a, values[b])
-        values = grown
+    near = neighbours()
+    for spread in (np.max, np.max, np.min, np.min):
+        values = spread(values[near], axis=1)
     return values
+
+
+@cache
+def neighbours() -> np.ndarray:
+    """(V, N) every point and its neighbours on the mesh, filled up with the point itself."""
+    near: list[set[int]] = [{k} for k in range(POINTS)]
+    for triangle in topology().triangles:
+        for k in triangle:
+            near[k] |= {int(n) for n in triangle}
+    most = max(map(len, near))
+    return np.array([[*sorted(n), *[k] * (most - len(n))] for k, n in enumerate(near)])
 
 
 def settle(mapped: np.ndarray, covered: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
@@ -216,33 +261,43 @@ def settle(mapped: np.ndarray, covered: np.ndarray, sigma: float) -> tuple[np.nd
     affine = fitted_affine(mapped, covered)
     residual = (mapped - affine) * weight[..., None]
     smooth = np.zeros_like(residual)
-    for width in (20 * sigma, 5 * sigma, sigma):  # each finer one counts where it has seen enough of the mesh
-        total, density = blur(residual, width), blur(weight, width)[..., None]
-        trust = ramp(density, 0.0, 0.3)
-        smooth += trust * (total / np.maximum(density, 1e-4) - smooth)
+    step = max(1, int(5 * sigma / 3))  # the wide ones need not be made at full resolution
+    for shrink, widths in ((step, (20 * sigma, 5 * sigma)), (1, (sigma,))):
+        smooth = refined(smooth, residual, weight, shrink, widths)
     smooth += affine
     return np.ascontiguousarray(smooth[..., :2]), np.clip(smooth[..., 2], 0, 1) * weight
 
 
-def blur(values: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur with zeros outside; wide ones are made at a lower resolution."""
-    if sigma < 0.3:
-        return values
-    step = max(1, int(sigma / 3))
-    height, width = values.shape[:2]
-    small = (max(1, round(width / step)), max(1, round(height / step)))
-    shrunk = cv2.resize(values, small, interpolation=cv2.INTER_AREA) if step > 1 else values
-    shrunk = cv2.GaussianBlur(shrunk, (0, 0), sigma / step, borderType=cv2.BORDER_CONSTANT)
-    return cv2.resize(shrunk, (width, height), interpolation=cv2.INTER_CUBIC) if step > 1 else shrunk
+def refined(
+    smooth: np.ndarray, residual: np.ndarray, weight: np.ndarray, shrink: int, widths: tuple[float, ...]
+) -> np.ndarray:
+    """Normalised convolutions of (H, W, 3), each finer one counting where it has seen enough, made at 1 / `shrink`."""
+    height, width = weight.shape
+    if shrink > 1:
+        small = (max(1, round(width / shrink)), max(1, round(height / shrink)))
+        smooth, residual, weight = (
+            cv2.resize(m, small, interpolation=cv2.INTER_AREA) for m in (smooth, residual, weight)
+        )
+    for sigma in widths:
+        total, density = blur(residual, sigma / shrink), blur(weight, sigma / shrink)
+        trust = ramp(density, 0.0, 0.3)
+        smooth = smooth * (1 - trust)[..., None] + total * (trust / np.maximum(density, 1e-4))[..., None]
+    return cv2.resize(smooth, (width, height), interpolation=cv2.INTER_CUBIC) if shrink > 1 else smooth
 
 
 def fitted_affine(mapped: np.ndarray, covered: np.ndarray) -> np.ndarray:
     """(H, W, C): the affine map that fits the covered pixels best, everywhere."""
     height, width = covered.shape
-    rows, columns = np.nonzero(covered)
-    step = max(1, len(rows) // 4096)
-    rows, columns = rows[::step], columns[::step]
-    design = np.column_stack([columns + 0.5, rows + 0.5, np.ones(len(rows))])
-    affine = np.linalg.lstsq(design, mapped[rows, columns].astype(np.float64), rcond=None)[0].astype(np.float32)
+    step = max(1, round(np.sqrt(covered.sum() / 4096)))
+    rows, columns = np.nonzero(covered[::step, ::step])
+    if not len(rows):
+        step, (rows, columns) = 1, np.nonzero(covered)
+    rows, columns = rows * step, columns * step
+    place = np.stack([columns, rows], axis=1) + 0.5
+    middle, values = place.mean(0), mapped[rows, columns].astype(np.float64)
+    moved = place - middle
+    spread = moved.T @ moved + 1e-9 * np.eye(2)  # one pixel, or a line of them, has no slope of its own
+    slope = np.linalg.solve(spread, moved.T @ values)
+    affine = np.concatenate([slope, values.mean(0, keepdims=True) - middle @ slope]).astype(np.float32)
     x, y = np.arange(width, dtype=np.float32) + 0.5, np.arange(height, dtype=np.float32) + 0.5
     return x[None, :, None] * affine[0] + y[:, None, None] * affine[1] + affine[2]

@@ -7,7 +7,7 @@ their resolution: 1 to 4 dB further from the swap made at full resolution).
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -22,7 +22,41 @@ FAINTEST = 1e-3
 """Matte values below this become exactly 0."""
 
 
+@dataclass(frozen=True)
+class Pasted:
+    """A picture with one swapped crop in it.
+
+    Attributes:
+        picture: the new picture; the given one where the matte reaches no pixel.
+        box: left, top, right, bottom of what the matte can reach; None for nothing.
+        matte: (bottom - top, right - left) float32 inside the box, in [0, 1]; None without a box.
+    """
+
+    picture: Picture
+    box: tuple[int, int, int, int] | None = None
+    matte: np.ndarray | None = None
+
+    def whole_matte(self) -> np.ndarray:
+        """(H, W) float32 matte in the picture's pixels."""
+        width, height = self.picture.size
+        whole = np.zeros((height, width), np.float32)
+        if self.box is not None:
+            left, top, right, bottom = self.box
+            whole[top:bottom, left:right] = self.matte
+        return whole
+
+
 def paste(picture: Picture, swap: Swap, image_to_crop: np.ndarray) -> tuple[Picture, np.ndarray]:
+    """Pastes one swapped crop: `paste_part`, its matte laid out over the whole picture.
+
+    Returns:
+        The new picture, and the (H, W) float32 matte in its pixels; where it is 0, pixels are the picture's own.
+    """
+    pasted = paste_part(picture, swap, image_to_crop)
+    return pasted.picture, pasted.whole_matte()
+
+
+def paste_part(picture: Picture, swap: Swap, image_to_crop: np.ndarray) -> Pasted:
     """Pastes one swapped crop.
 
     Arithmetic is float32 inside the matte's box only: out = target + matte (swap - target), rounded for integer types.
@@ -34,7 +68,7 @@ def paste(picture: Picture, swap: Swap, image_to_crop: np.ndarray) -> tuple[Pict
         image_to_crop: (3, 3) picture pixels to the swap's pixels.
 
     Returns:
-        The new picture, and the (H, W) float32 matte in its pixels; where it is 0, pixels are the picture's own.
+        The new picture and its matte; where that is 0, pixels are the picture's own.
 
     Raises:
         UsageError: another pixel type, more than one crop, or a matrix that cannot be inverted.
@@ -49,20 +83,18 @@ def paste(picture: Picture, swap: Swap, image_to_crop: np.ndarray) -> tuple[Pict
         raise UsageError(f"expected an invertible (3, 3) image_to_crop; got {matrix.tolist()}.")
     crop = (swap.pixels[0].detach().float().cpu().permute(1, 2, 0).numpy() + 1) / 2
     crop_matte = swap.matte[0, 0].detach().float().cpu().numpy()
-    matte = np.zeros(pixels.shape[:2], np.float32)
     box = matte_box(crop_matte, matrix, picture.size)
     if box is None:
-        return picture, matte
+        return Pasted(picture)
     left, top, right, bottom = box
     local = matrix @ np.array([[1.0, 0.0, left], [0.0, 1.0, top], [0.0, 0.0, 1.0]])
     size = (right - left, bottom - top)
     inside = np.clip(unwarp(crop_matte, local, size, cv2.INTER_LINEAR), 0, 1)
     inside[inside < FAINTEST] = 0
-    matte[top:bottom, left:right] = inside
     result = pixels.copy()
     part = result[top:bottom, left:right]
     part[...] = mixed(part, unwarp(crop, local, size, cv2.INTER_CUBIC), inside)
-    return replace(picture, pixels=result), matte
+    return Pasted(replace(picture, pixels=result), box, inside)
 
 
 def matte_box(matte: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, int] | None:
@@ -110,7 +142,10 @@ def mixed(target: np.ndarray, swapped: np.ndarray, matte: np.ndarray) -> np.ndar
     """target + matte (swapped - target) in the target's own type; exactly the target where the matte is 0."""
     white = 1.0 if target.dtype == np.float32 else float(np.iinfo(target.dtype).max)
     own = target.astype(np.float32)
-    blend = np.clip(own + matte[..., None] * (swapped * white - own), 0, white)
-    if target.dtype != np.float32:
-        blend = np.rint(blend)
-    return np.where(matte[..., None] > 0, blend.astype(target.dtype), target)
+    change = cv2.addWeighted(swapped, white, own, -1, 0)
+    blend = cv2.add(own, cv2.multiply(change, cv2.merge([matte] * 3)))
+    if target.dtype == np.float32:
+        blend = np.clip(blend, 0, 1)
+    else:  # rounds to the nearest and stays within the type
+        blend = cv2.addWeighted(blend, 1, blend, 0, 0, dtype=cv2.CV_8U if target.dtype == np.uint8 else cv2.CV_16U)
+    return cv2.copyTo(blend, (matte > 0).astype(np.uint8), np.ascontiguousarray(target).copy())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -13,7 +14,7 @@ from mattface import align, cuda_ops, detect, embed, landmarks, paste, picture_i
 from mattface.devices import DTYPES, Stopwatch, resolve_device, resolve_dtype
 from mattface.errors import NoFaceError, UsageError, WeightsError
 from mattface.methods import METHODS
-from mattface.methods.contract import Method
+from mattface.methods.contract import CropSpec, Method, Steady
 from mattface.vocabulary import Crop, Face, Identity, Picture, Swap, SwappedFace, SwapResult
 
 UNSURE = 0.5  # presence of the landmark stage below which a note is made
@@ -111,7 +112,8 @@ class Swapper:
             eight = eight_bit(picture.pixels)
             name = f"source {index + 1}" if len(sources) > 1 else "source"
             face = self.landmarker(eight, self._faces(eight, name)[0])
-            crops.append(align.cut(picture.pixels, face, self.method.crop.template, self.method.crop.size))
+            spec = self.method.crop
+            crops.append(align.cut(picture.pixels, face, spec.template, crop_size(face, spec)))
             if self.embedder is not None:
                 embeddings.append(self.embedder(eight, face))
         mean, primary = mean_identity(embeddings)
@@ -217,20 +219,51 @@ class Swapper:
     def _one(
         self, picture: Picture, index: int, face: Face, identity: Identity, watch: Stopwatch
     ) -> tuple[Picture, np.ndarray, SwappedFace]:
-        """One face: align, swap, paste."""
-        with watch.stage("align"):
-            crop = align.cut(picture.pixels, face, self.method.crop.template, self.method.crop.size)
-        with watch.stage("swap"):
-            swap = self.method.swap(identity.encoded, crop)
-        with watch.stage("paste"):
-            result, matte = paste.paste(picture, swap, crop.image_to_crop)
+        """One face, with all that a result tells about it."""
+        crop, swap, pasted = self.swap_face(picture, face, identity, watch)
+        matte = pasted.whole_matte()
         report = {
             "crop_size": crop.size,
             "face_width": float(face.box[2] - face.box[0]),
             "presence": face.presence,
             "matte_share": float((matte > 0).mean()),
         }
-        return result, matte, SwappedFace(index, face, crop.image_to_crop, crop_pixels(swap, crop), report)
+        return pasted.picture, matte, SwappedFace(index, face, crop.image_to_crop, crop_pixels(swap, crop), report)
+
+    @torch.inference_mode()
+    def swap_face(
+        self,
+        picture: Picture,
+        face: Face,
+        identity: Identity,
+        watch: Stopwatch,
+        size: int | None = None,
+        steady: Steady | None = None,
+    ) -> tuple[Crop, Swap, paste.Pasted]:
+        """One face whose landmarks are known: align, swap, paste. Stills and video both go this way.
+
+        Args:
+            picture: what the face is in.
+            face: with a mesh.
+            identity: from `prepare`.
+            watch: gets the seconds of "align", "swap" and "paste".
+            size: side of the crop; None for what the method wants.
+            steady: calms the matte over time.
+
+        Returns:
+            The target's crop, the swapped crop, and the picture with it.
+        """
+        spec, method = self.method.crop, self.method
+        with watch.stage("align"):
+            crop = align.cut(picture.pixels, face, spec.template, size or crop_size(face, spec))
+        with watch.stage("swap"):
+            if steady is not None and getattr(method, "steadies", False):
+                swap = method.swap(identity.encoded, crop, steady)  # type: ignore[call-arg]
+            else:
+                swap = calmed(method.swap(identity.encoded, crop), steady)
+        with watch.stage("paste"):
+            pasted = paste.paste_part(picture, swap, crop.image_to_crop)
+        return crop, swap, pasted
 
     @staticmethod
     def _add_cosines(
@@ -243,22 +276,29 @@ class Swapper:
             one.report["identity_cosine_before"] = float(embedder(before, one.face) @ source)
 
     def _report(self, watch: Stopwatch, notes: Sequence[str], swapped: Sequence[SwappedFace]) -> dict[str, Any]:
+        return {
+            **self.describe(),
+            "ops": {op: state["chosen"] for op, state in cuda_ops.available().items()},
+            "seconds": {name: round(value, 4) for name, value in watch.seconds.items()},
+            "faces": [one.report for one in swapped],
+            "notes": list(dict.fromkeys(notes)),
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """Method, device, number format, engine and parts, as reports name them."""
         parser = getattr(self.method, "parser", None)
         return {
             "method": self.method.name,
             "weights": self.method.weights,
             "device": str(self.device),
             "dtype": next(name for name, kind in DTYPES.items() if kind == self.dtype),
+            "engine": getattr(self.method, "engine", None),
             "parts": {
                 "detector": self.detector.name,
                 "landmarks": self.landmarker.name,
                 "identity": None if self.embedder is None else self.embedder.name,
                 "parser": "mesh" if parser is None else parser.name,
             },
-            "ops": {op: state["chosen"] for op, state in cuda_ops.available().items()},
-            "seconds": {name: round(value, 4) for name, value in watch.seconds.items()},
-            "faces": [one.report for one in swapped],
-            "notes": list(dict.fromkeys(notes)),
         }
 
 
@@ -269,6 +309,21 @@ def eight_bit(image: np.ndarray) -> np.ndarray:
     if image.dtype == np.uint16:
         return (image // 257).astype(np.uint8)
     return np.rint(image * 255).astype(np.uint8)
+
+
+def crop_size(face: Face, spec: CropSpec) -> int | None:
+    """Side of the crop a method wants of a face; None leaves the choice to `align.cut`."""
+    if spec.size is not None or spec.largest is None:
+        return spec.size
+    return min(align.native_size(face, spec.template), spec.largest)
+
+
+def calmed(swap: Swap, steady: Steady | None) -> Swap:
+    """The swap with its matte calmed over time."""
+    if steady is None:
+        return swap
+    matte = steady(swap.matte[0, 0].float().cpu().numpy())
+    return replace(swap, matte=torch.from_numpy(matte)[None, None].to(swap.matte))
 
 
 def crop_pixels(swap: Swap, target: Crop) -> np.ndarray:

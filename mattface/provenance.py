@@ -65,6 +65,15 @@ def add_mark(xmp: bytes | None, version: str) -> bytes:
     return (HEAD + root.toxml() + TAIL).encode("utf-8")
 
 
+def mark_tags(version: str) -> dict[str, str]:
+    """The origin mark as tags of a video container, under the names of the XMP properties.
+
+    Args:
+        version: version of this tool.
+    """
+    return dict(zip(PROPERTIES, (DIGITAL_SOURCE_TYPE, TOOL, version), strict=True))
+
+
 def find_mark(xmp: bytes | None) -> Mark | None:
     """Reads the origin mark out of an XMP packet.
 

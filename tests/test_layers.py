@@ -19,6 +19,7 @@ MODULES = {
     "data": 1,
     "devices": 1,
     "examples": 1,
+    "gaussian": 1,
     "layers": 1,
     "provenance": 1,
     "methods": 3,

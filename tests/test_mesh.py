@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -137,6 +138,42 @@ def test_the_methods_maps_stay_in_their_ranges() -> None:
     assert swap.extras["flow"].shape == (1, 2, SIZE, SIZE)
     for values, low in ((swap.pixels, -1), (swap.matte, 0), (swap.extras["visibility"], 0)):
         assert float(values.min()) >= low and float(values.max()) <= 1
+
+
+@pytest.mark.parametrize("size", [256, 352])
+def test_a_coarser_drawing_changes_little(size: int) -> None:
+    """What video uses for speed: the same swap, drawn at half the resolution, light measured at 96 pixels."""
+    rng = np.random.default_rng(0)
+    small = cv2.GaussianBlur(rng.uniform(0.2, 0.8, (size, size, 3)).astype(np.float32), (0, 0), 6)
+    pixels = torch.from_numpy(small * 2 - 1).permute(2, 0, 1)[None]
+    meshes = [face(yaw, 0.27 * size, (size / 2, size / 2)) for yaw in (0.0, 12.0)]
+    crops = [Crop(pixels, np.eye(3), points, points[:5, :2]) for points in meshes]
+    swaps = []
+    for config in (Config(), Config(coarse=2, light_side=96)):
+        method = MeshMethod(config, Parser("mesh"), torch.device("cpu"))
+        swaps.append(method.swap(method.encode(crops[0]), crops[1]))
+        assert float(swaps[-1].matte.min()) >= 0 and float(swaps[-1].matte.max()) <= 1
+    inside = swaps[0].matte[0, 0] > 0.9
+    assert inside.float().mean() > 0.1
+    assert float((swaps[0].matte - swaps[1].matte).abs().mean()) < 0.01
+    assert float((swaps[0].pixels - swaps[1].pixels).abs()[0][:, inside].mean()) < 0.02
+
+
+def test_the_matte_is_calmed_in_the_crop_s_own_pixels() -> None:
+    pixels = torch.zeros(1, 3, 256, 256)
+    points = face(0.0, 45.0, (90.0, 110.0))
+    method = MeshMethod(Config(), Parser("mesh"), torch.device("cpu"))
+    crop = Crop(pixels, np.eye(3), points, points[:5, :2])
+    seen = []
+
+    def half(matte: np.ndarray) -> np.ndarray:
+        seen.append(matte)
+        return matte * 0.5
+
+    plain, calm = method.swap(method.encode(crop), crop), method.swap(method.encode(crop), crop, half)
+    assert seen[0].shape == (256, 256)
+    np.testing.assert_allclose(seen[0], plain.matte[0, 0].numpy(), atol=1e-6)
+    np.testing.assert_allclose(calm.matte.numpy(), 0.5 * plain.matte.numpy(), atol=1e-6)
 
 
 def test_a_smile_keeps_its_teeth_when_the_source_is_closed() -> None:

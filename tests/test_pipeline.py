@@ -17,8 +17,9 @@ from mattface.errors import DeviceError, NoFaceError, UsageError, WeightsError
 from mattface.examples import example_pair
 from mattface.mesh import topology
 from mattface.methods import mesh as mesh_method
+from mattface.methods.contract import CropSpec
 from mattface.parse import Parser
-from mattface.vocabulary import Face
+from mattface.vocabulary import Crop, Face, Picture, Swap
 
 CPU = torch.device("cpu")
 
@@ -159,6 +160,29 @@ def test_the_report_tells_what_ran_and_how_long() -> None:
     assert set(report["seconds"]) == stages and min(report["seconds"].values()) >= 0
     assert -1 <= report["faces"][0]["identity_cosine"] <= 1.0001
     assert any("cut by the frame" in note for note in report["notes"])
+
+
+def test_video_s_seam_calms_the_matte_before_the_paste() -> None:
+    """Whatever `steady` makes of the matte is what is pasted, also for methods that know nothing of it."""
+
+    class Plain:
+        name, weights, crop = "plain", None, CropSpec("ffhq", None, 256)
+
+        def swap(self, encoded: None, target: Crop) -> Swap:
+            return Swap(-target.pixels, torch.full((1, 1, target.size, target.size), 0.5))
+
+    ours, face, watch = swapper(face_at(120, 120, 60)), face_at(120, 120, 60), devices.Stopwatch(CPU)
+    identity = ours.prepare(picture(0))
+    for method in (Plain(), ours.method):
+        ours.method = method  # type: ignore[assignment]
+        crop, swap, pasted = ours.swap_face(Picture(picture(1)), face, identity, watch, 256, lambda m: 0.25 * m)
+        assert crop.size == 256 and float(swap.matte.max()) <= 0.25
+        assert pasted.matte is not None and pasted.matte.max() <= 0.2501 and pasted.whole_matte().shape == (240, 260)
+    left, top, right, bottom = pasted.box or (0, 0, 0, 0)
+    assert pasted.whole_matte()[top:bottom, left:right].max() == pasted.matte.max()
+    assert pipeline.crop_size(face, CropSpec("ffhq", None, 256)) == 256
+    assert pipeline.crop_size(face_at(120, 120, 200), CropSpec("ffhq", None, 320)) == 320
+    assert pipeline.crop_size(face, CropSpec("ffhq", None)) is None
 
 
 def test_insightface_habit() -> None:

@@ -21,6 +21,8 @@ Rule = tuple[str, str | Place]
 
 UNITS_50 = (3, 4, 14, 3)
 """IR-SE units of the four stages of the 50-layer body."""
+BATCH_NORM_EPSILON = 1e-5
+"""What torch's batch normalisation adds to the variance by default."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,50 @@ def arcface_torch(state: State) -> dict[str, torch.Tensor]:
         (r"(conv1|bn1|prelu|bn2|fc|features)\.(\w+)", lambda m: f"{ends[m[1]]}.{m[2]}"),
     ]
     return _rename(state, rules, [], "arcface_torch backbone")
+
+
+def alphaface_swapper(state: State) -> dict[str, torch.Tensor]:
+    """AlphaFace's public swapper (`swapper` of its checkpoint) -> the network of `alphaface`."""
+    last = {"Conv6_new": "to_rgb"} | {f"Conv{k + 1}{'_new' if k > 2 else ''}": f"convs.{k}" for k in range(5)}
+    unit = {"Conv1": "conv", "IFF.fc": "style"}
+    rules: list[Rule] = [
+        (r"E\.Encoder\.layer_(\d+)\.0\.(weight|bias)", r"encoder.convs.\1.\2"),
+        (
+            r"E\.fusion_module\.fusion_layer_(\d+)\.OP([12])\.(Conv1|IFF\.fc)\.(weight|bias)",
+            lambda m: f"inject.{m[1]}.{('first', 'second')[int(m[2]) - 1]}.{unit[m[3]]}.{m[4]}",
+        ),
+        (r"G\.(Conv[123]|Conv[456]_new)\.(weight|bias)", lambda m: f"decoder.{last[m[1]]}.{m[2]}"),
+    ]
+    return _rename(state, rules, [], "AlphaFace swapper")
+
+
+def folded_arcface(state: State) -> dict[str, torch.Tensor]:
+    """AlphaFace's copy of the ArcFace w600k ResNet-50, whose batch norms behind convolutions are folded -> `IResNet`.
+
+    A folded convolution's bias becomes the bias of a batch norm that otherwise changes nothing.
+    """
+    norms = {"conv1": "norm2", "conv2": "norm3", "downsample": "shortcut_norm"}
+    unit = {"bn1": "norm1", "conv1": "conv1", "conv2": "conv2", "prelu": "act", "downsample": "shortcut_conv"}
+    ends = {"conv1": "stem.0", "prelu": "stem.2", "bn2": "norm", "fc5": "linear", "bn3": "norm_out"}
+    layer = r"layer([1-4])\.(\d+)\."
+    rules: list[Rule] = [
+        (r"conv1\.bias", "stem.1.bias"),
+        (
+            layer + r"(conv[12]|downsample)\.bias",
+            lambda m: f"stages.{int(m[1]) - 1}.{m[2]}.{norms[m[3]]}.bias",
+        ),
+        (
+            layer + r"(bn1|conv[12]|prelu|downsample)\.(\w+)",
+            lambda m: f"stages.{int(m[1]) - 1}.{m[2]}.{unit[m[3]]}.{m[4]}",
+        ),
+        (r"(conv1|prelu|bn2|fc5|bn3)\.(\w+)", lambda m: f"{ends[m[1]]}.{m[2]}"),
+    ]
+    ours = _rename(state, rules, [], "folded ArcFace")
+    for key in [key for key in ours if re.search(r"(stem\.1|norm2|norm3|shortcut_norm)\.bias$", key)]:
+        bias, place = ours[key], key.removesuffix("bias")
+        ours[f"{place}weight"], ours[f"{place}running_mean"] = torch.ones_like(bias), torch.zeros_like(bias)
+        ours[f"{place}running_var"] = torch.full_like(bias, 1 - BATCH_NORM_EPSILON)
+    return ours
 
 
 def _rename(state: State, rules: Iterable[Rule], ignored: Iterable[str], origin: str) -> dict[str, torch.Tensor]:

@@ -15,7 +15,7 @@ import torch
 
 from mattface import colour, mesh
 from mattface.errors import UsageError
-from mattface.methods.contract import CropSpec
+from mattface.methods.contract import CropSpec, Steady
 from mattface.parse import Parser, load_parser
 from mattface.vocabulary import Crop, Swap
 
@@ -31,6 +31,9 @@ class Config:
         mouth_open: opening of the mouth (inner lips, in mouth widths) from which its inside is visible.
         bands: smallest side of the blending pyramid in pixels.
         feather: softness of inner borders (eyes, mouth, hair), in face heights.
+        coarse: the mesh is drawn at one `coarse`-th of the crop's resolution; more is faster (video).
+        light_side: side in pixels at which light is measured; less is faster (video).
+        largest: largest side of a crop in pixels; None for 4096.
     """
 
     light_radius: float = 0.10
@@ -39,6 +42,9 @@ class Config:
     mouth_open: float = 0.115
     bands: int = 32
     feather: float = 0.008
+    coarse: float = 1.0
+    light_side: int = colour.WORK_SIDE
+    largest: int | None = None
 
 
 @dataclass(frozen=True)
@@ -48,10 +54,12 @@ class Encoded:
     Attributes:
         pixels: (S, S, 3) float32 RGB in [0, 1].
         mesh: (468, 3) in pixels of the crop.
+        unhidden: (468,) of `mesh.unhidden`.
     """
 
     pixels: np.ndarray
     mesh: np.ndarray
+    unhidden: np.ndarray
 
 
 class MeshMethod:
@@ -59,10 +67,11 @@ class MeshMethod:
 
     name = "mesh"
     weights: str | None = None
-    crop = CropSpec("ffhq", None)
+    steadies = True
 
     def __init__(self, config: Config, parser: Parser, device: torch.device) -> None:
         self.config = config
+        self.crop = CropSpec("ffhq", None, config.largest)
         self.parser = parser
         self.device = device
 
@@ -72,10 +81,16 @@ class MeshMethod:
         Raises:
             UsageError: the crop has no mesh.
         """
-        return Encoded(to_array(source), required_mesh(source, "source"))
+        points = required_mesh(source, "source")
+        return Encoded(to_array(source), points, mesh.unhidden(points))
 
-    def swap(self, encoded: Encoded, target: Crop) -> Swap:
+    def swap(self, encoded: Encoded, target: Crop, steady: Steady | None = None) -> Swap:
         """Swaps one target crop.
+
+        Args:
+            encoded: from `encode`.
+            target: crop with a mesh.
+            steady: calms the matte over time, before anything is blended by it.
 
         Returns:
             Swap with extras "flow" (1, 2, S, S), source position in [-1, 1] over the source crop, and "visibility"
@@ -84,38 +99,76 @@ class MeshMethod:
         Raises:
             UsageError: the crop has no mesh.
         """
-        points, pixels = required_mesh(target, "target"), to_array(target)
-        height = face_height(points)
-        flow, visibility = mesh.flow(encoded.mesh, points, target.size)
-        warped = resample(encoded.pixels, flow)
-        regions = Regions.draw(points, target.size)
-        matte = self.parser(target)[0, 0].numpy() * visibility
-        matched, covered = self.match(warped, pixels, regions, visibility, height)
-        matte = matte * np.clip(1 - covered, 0, 1) * self.openings(encoded.mesh, points, regions, height)
-        blended = multiband(matched, pixels, matte, self.config.bands)
-        extent = encoded.pixels.shape[0]
+        part, window = around_face(target)
+        size, rest = target.size, cv2.BORDER_REPLICATE
+        calm = None if steady is None else lambda matte: steady(bordered(matte, window, size))[window]
+        pixels, matte, flow, visibility = self.swap_part(encoded, part, size, calm)
+        whole = to_array(target)
+        whole[window] = pixels
+        flow = bordered(flow, window, size, rest) * (2 / encoded.pixels.shape[0]) - 1
         return Swap(
-            self.tensor(blended * 2 - 1),
-            self.tensor(matte[..., None]),
-            {"flow": self.tensor(flow * (2 / extent) - 1), "visibility": self.tensor(visibility[..., None])},
+            self.tensor(whole * 2 - 1),
+            self.tensor(bordered(matte, window, size)[..., None]),
+            {"flow": self.tensor(flow), "visibility": self.tensor(bordered(visibility, window, size)[..., None])},
         )
 
+    def swap_part(
+        self, encoded: Encoded, target: Crop, whole: int, steady: Steady | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Swaps the part of a crop that holds the face.
+
+        Args:
+            encoded: from `encode`.
+            target: square part of the crop.
+            whole: side of the crop.
+            steady: calms the matte of this part.
+
+        Returns:
+            Pixels (P, P, 3) in [0, 1], matte (P, P), flow (P, P, 2) in source pixels, visibility (P, P).
+        """
+        points, pixels, size = required_mesh(target, "target"), to_array(target), target.size
+        coarse = max(1, round(size / self.config.coarse))
+        drawn_at = points * (coarse / size)
+        drawing = mesh.Drawing.of(drawn_at, coarse)
+        flow, visibility = mesh.flow(encoded.mesh, drawn_at, coarse, encoded.unhidden, drawing)
+        regions, height = Regions.draw(drawing), face_height(drawn_at)
+        flow, fine = resized(flow, size, cv2.INTER_CUBIC), resized(visibility, size)
+        warped = resample(encoded.pixels, flow)
+        side = max(1, round(min(self.config.light_side, whole) * size / whole))
+        own, new, covered = self.match(warped, pixels, regions, visibility, height, side)
+        keep = np.clip(1 - covered, 0, 1) * self.openings(encoded.mesh, points, regions, height)
+        matte = self.parser(target)[0, 0].numpy() * fine * resized(keep, size)
+        matte = matte if steady is None else steady(matte)
+        reach = reached_box(matte)  # beyond it everything is the target's
+        matched = pixels.copy()
+        own, new = (resized(light, size, cv2.INTER_CUBIC) for light in (own, new))
+        matched[reach] = colour.relight(warped[reach], own[reach], new[reach])
+        return multiband(matched, pixels, matte, self.config.bands), matte, flow, fine
+
     def match(
-        self, warped: np.ndarray, pixels: np.ndarray, regions: Regions, visibility: np.ndarray, height: float
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The warped source in the target's light, and where hair covers either face from its border."""
-        config, size = self.config, pixels.shape[0]
+        self, warped: np.ndarray, pixels: np.ndarray, regions: Regions, visibility: np.ndarray, height: float, side: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Light of the warped source and light it shall have, (side, side, 3), and where hair covers either face.
+
+        Args:
+            warped, pixels: (P, P, 3) warped source and target.
+            regions, visibility: (C, C) at the drawing's size.
+            height: of the face at that size.
+            side: at which light is measured.
+        """
+        config, size = self.config, len(visibility)
         skin, face, border = regions.skin * visibility, regions.face, regions.border
-        small = [colour.shrink(m) for m in (warped, pixels, skin * (1 - 0.95 * border), face)]
-        sigma = config.light_radius * height * small[0].shape[0] / size
-        source, target = (colour.measure_light(p, small[2], sigma) for p in small[:2])
-        wanted = colour.limited(source.colour, target.colour, small[2] * source.trust, config.local_light)
-        own, new = (cv2.resize(m, (size, size), interpolation=cv2.INTER_CUBIC) for m in (source.colour, wanted))
-        cover = np.zeros_like(small[2])
+        small = [colour.shrink(m, side) for m in (warped, pixels)]
+        side = len(small[0])
+        skin, face = (resized(m, side) for m in (skin * (1 - 0.95 * border), face))
+        sigma = config.light_radius * height * side / size
+        source, target = (colour.measure_light(p, skin, sigma) for p in small)
+        wanted = colour.limited(source.colour, target.colour, skin * source.trust, config.local_light)
+        cover = np.zeros_like(skin)
         for light in (source, target):
-            cover = np.maximum(cover, colour.reached(light.outlier, small[3], config.hair, 0.8 * sigma))
+            cover = np.maximum(cover, colour.reached(light.outlier, face, config.hair, 0.8 * sigma))
         cover = cv2.resize(colour.blur(cover.astype(np.float32), 1.5), (size, size)) * border
-        return colour.relight(warped, own, new), cover
+        return source.colour, wanted, cover
 
     def openings(self, source: np.ndarray, target: np.ndarray, regions: Regions, height: float) -> np.ndarray:
         """(S, S) factor on the matte: mouth and eyes that do not fit stay the target's."""
@@ -151,19 +204,61 @@ class Regions:
     border: np.ndarray
 
     @classmethod
-    def draw(cls, points: np.ndarray, size: int) -> Regions:
-        """Draws the regions of a mesh in a crop of `size`."""
-        shape = mesh.topology()
-        ids = mesh.triangle_ids(points, size)
+    def draw(cls, drawing: mesh.Drawing) -> Regions:
+        """Draws the regions of a mesh."""
+        shape, ids = mesh.topology(), drawing.ids
         region = np.where(ids >= 0, shape.region[ids], -1)
         mouth, left, right = ((region == k).astype(np.float32) for k in (mesh.MOUTH, mesh.LEFT_EYE, mesh.RIGHT_EYE))
         across, down = np.abs(shape.mean[:, 0]), shape.mean[:, 1]  # eyes at -0.6, brows at -1
         upper = mesh.ramp(-down, 1.03, 1.25)
         from_centre = np.select([down < -0.75, down < -0.4], [1.05, 0.95], 0.68)
         sides = mesh.ramp(across, from_centre, from_centre + 0.2)
-        border, _ = mesh.interpolate(np.maximum(upper, sides)[:, None], points, size)
+        border = drawing.interpolate(np.maximum(upper, sides)[:, None])
         face, skin = (ids >= 0).astype(np.float32), (region == mesh.SKIN).astype(np.float32)
         return cls(face, skin, mouth, (left, right), np.clip(border[..., 0], 0, 1))
+
+
+ROOM = 0.05
+"""Sides of the crop left around the mesh: what softens, and blends in wide bands, needs some."""
+
+
+def around_face(crop: Crop) -> tuple[Crop, tuple[slice, slice]]:
+    """The square part of a crop that holds the whole mesh, or the crop itself; and where it lies (rows, columns)."""
+    points, size = required_mesh(crop, "target")[:, :2], crop.size
+    low = np.floor(points.min(0) - ROOM * size).astype(int)
+    high = np.ceil(points.max(0) + ROOM * size).astype(int)
+    side = int((np.minimum(high, size) - np.maximum(low, 0)).max(initial=0))
+    if not 0 < side < 0.9 * size:
+        return crop, (slice(0, size), slice(0, size))
+    left, top = (int(n) for n in np.clip((np.clip(low, 0, size) + np.clip(high, 0, size) - side) // 2, 0, size - side))
+    moved = np.array([[1.0, 0.0, -left], [0.0, 1.0, -top], [0.0, 0.0, 1.0]])
+    window = slice(top, top + side), slice(left, left + side)
+    pixels, corner = crop.pixels[:, :, window[0], window[1]], np.array([left, top, 0.0])
+    part = Crop(pixels, moved @ crop.image_to_crop, np.asarray(crop.mesh) - corner, crop.points - corner[:2])
+    return part, window
+
+
+def resized(values: np.ndarray, side: int, up: int = cv2.INTER_LINEAR) -> np.ndarray:
+    """A square map at another side: area means down, `up` to a larger one."""
+    if len(values) == side:
+        return values
+    return cv2.resize(values, (side, side), interpolation=cv2.INTER_AREA if side < len(values) else up)
+
+
+def reached_box(matte: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns that a matte reaches, with room for the blur in `multiband`."""
+    rows, columns = np.flatnonzero(matte.any(1)), np.flatnonzero(matte.any(0))
+    if not len(rows):
+        return slice(0, 0), slice(0, 0)
+    return slice(max(0, rows[0] - 9), rows[-1] + 10), slice(max(0, columns[0] - 9), columns[-1] + 10)
+
+
+def bordered(
+    values: np.ndarray, window: tuple[slice, slice], size: int, border: int = cv2.BORDER_CONSTANT
+) -> np.ndarray:
+    """A map of a part, laid out over the whole crop: zeros around it, or as cv2's `border` says."""
+    rows, columns = window
+    return cv2.copyMakeBorder(values, rows.start, size - rows.stop, columns.start, size - columns.stop, border)
 
 
 def to_array(crop: Crop) -> np.ndarray:
@@ -185,7 +280,7 @@ def face_height(points: np.ndarray) -> float:
 
 def resample(pixels: np.ndarray, flow: np.ndarray) -> np.ndarray:
     """Samples (S, S, 3) at flow (H, W, 2): area average first where the source is finer, then bicubic; in [0, 1]."""
-    across = np.linalg.norm(np.diff(flow[:, :, :], axis=1), axis=-1)
+    across = np.linalg.norm(np.diff(flow[::8], axis=1)[:, ::8], axis=-1)
     shrink = float(np.median(across))
     if shrink > 1.2:
         side = max(1, round(pixels.shape[0] / shrink))
@@ -232,20 +327,19 @@ def multiband(source: np.ndarray, target: np.ndarray, matte: np.ndarray, smalles
     Returns:
         (H, W, 3) float32 in [0, 1].
     """
-    mix = source * matte[..., None] + target * (1 - matte[..., None])  # junk far from the matte must not bleed in
-    soft = np.clip(cv2.GaussianBlur(matte, (0, 0), 2) * 2, 0, 1)[..., None]
-    source = source * soft + mix * (1 - soft)
-    result: list[np.ndarray] = []
+    soft = np.clip(cv2.GaussianBlur(matte, (0, 0), 2) * 2, 0, 1)
+    # pyramids are linear: that of the difference blends like those of both pictures
+    difference = (source - target) * (soft + matte * (1 - soft))[..., None]  # junk far from the matte stays out
+    bands: list[np.ndarray] = []
     while min(matte.shape) // 2 >= smallest:
         size = (matte.shape[1], matte.shape[0])
-        small = [cv2.pyrDown(m) for m in (source, target, matte)]
-        detail = [m - cv2.pyrUp(s, dstsize=size) for m, s in ((source, small[0]), (target, small[1]))]
-        result.append(detail[0] * matte[..., None] + detail[1] * (1 - matte[..., None]))
-        source, target, matte = small
-    blended = source * matte[..., None] + target * (1 - matte[..., None])
-    for detail_band in reversed(result):
-        blended = cv2.pyrUp(blended, dstsize=(detail_band.shape[1], detail_band.shape[0])) + detail_band
-    return np.clip(blended, 0, 1)
+        small = cv2.pyrDown(difference)
+        bands.append((difference - cv2.pyrUp(small, dstsize=size)) * matte[..., None])
+        difference, matte = small, cv2.pyrDown(matte)
+    blended = difference * matte[..., None]
+    for band in reversed(bands):
+        blended = cv2.pyrUp(blended, dstsize=(band.shape[1], band.shape[0])) + band
+    return np.clip(target + blended, 0, 1)
 
 
 def build(weights: str | None, device: torch.device, dtype: torch.dtype, **options: Any) -> MeshMethod:
