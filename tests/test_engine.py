@@ -19,7 +19,7 @@ from mattface.methods.contract import CropSpec
 from mattface.parse import Parser
 from mattface.realtime import engine
 from mattface.realtime.engine import export, graphs, torch_runs
-from mattface.realtime.engine.winograd import WinogradConv2d, eligible, packed, transforms
+from mattface.realtime.engine.winograd import WinogradConv2d, eligible, packed
 from mattface.realtime.methods import alphaface, magicmask
 from mattface.realtime.methods.aligned import AlignedMethod, save_checkpoint
 
@@ -164,13 +164,6 @@ def test_a_provider_that_falls_back_is_an_error(monkeypatch: pytest.MonkeyPatch)
 
 
 # Winograd
-
-
-def test_the_transforms_convolve() -> None:
-    output, kernel, data = transforms()
-    d, g = np.random.default_rng(0).normal(size=(2, 6))
-    expected = [d[k : k + 3] @ g[:3] for k in range(4)]
-    np.testing.assert_allclose(output @ ((kernel @ g[:3]) * (data @ d)), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize(
