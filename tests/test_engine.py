@@ -187,15 +187,6 @@ def test_winograd_is_the_convolution(inputs: int, outputs: int, size: tuple, pad
     assert float((got - exact).abs().max() / exact.abs().max()) < 1e-5
 
 
-def test_portions_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> None:
-    conv = nn.Conv2d(32, 32, 3, padding=1)
-    layer, x = WinogradConv2d(conv), torch.randn(1, 32, 21, 18)
-    with torch.no_grad():
-        whole = layer(x)
-        monkeypatch.setattr(WinogradConv2d, "_portion", lambda self, columns: 2)
-        torch.testing.assert_close(layer(x), whole, atol=1e-5, rtol=0)
-
-
 def test_packing_replaces_wide_convolutions_and_shares_the_rest() -> None:
     network = method().network
     twin = packed(network)
