@@ -16,8 +16,8 @@ from mattface.pipeline import Swapper, eight_bit
 from mattface.vocabulary import Face, Identity
 
 ALIKE = 0.6
-"""Cosine to a reference picture from which a face is taken for that person: of 91 pairs of strangers 4 % reach it, and
-every one of 14 people in a smaller, darker, turned and blurred copy of the own picture."""
+"""Cosine to a reference picture from which a face is taken for that person: of 7626 pairs of 124 strangers 3.6 % reach
+it (their 95th percentile is 0.54), and every one of 14 people in a smaller, darker, turned and blurred copy."""
 POLL = 0.5
 """Seconds between looks at a watched file."""
 

@@ -23,10 +23,8 @@ from mattface.realtime.faces import Cast
 from mattface.realtime.meter import Meter
 from mattface.realtime.smooth import Pose, SteadyMatte
 from mattface.realtime.track import Tracked
-from mattface.vocabulary import Picture
+from mattface.vocabulary import Box, Picture
 
-Box = tuple[int, int, int, int]
-"""Left, top, right, bottom in pixels."""
 HYSTERESIS = 1.25
 """A face's crop keeps its size until the picture's own resolution differs by this factor."""
 CHECK = 0.1

@@ -12,11 +12,15 @@ import pytest
 
 HEAVY = (
     "ai_edge_litert",
+    "av",
     "cv2",
     "face_alignment",
     "imagecodecs",
     "insightface",
     "kornia",
+    "onnx",
+    "onnxscript",
+    "openvino",
     "lpips",
     "matplotlib",
     "onnxruntime",
