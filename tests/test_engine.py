@@ -121,7 +121,7 @@ def test_what_cannot_run_says_why() -> None:
     with pytest.raises(UsageError, match="mesh has no network"):
         engine.accelerate(swapper(mesh), "eager")
     with pytest.raises(UsageError, match="takes more than tensors"):
-        engine.faster(SimpleNamespace(name="other", network=nn.Identity()), "openvino", CPU, torch.float32)
+        engine.faster(SimpleNamespace(name="other", network=nn.Identity()), "onnxruntime", CPU, torch.float32)
     states = {name: (usable, reason) for name, usable, reason in engine.available(CPU)}
     assert list(states) == list(engine.ENGINES)
     assert states["eager"] == (True, "") and not states["tensorrt"][0] and "CUDA" in states["tensorrt"][1]
