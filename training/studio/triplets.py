@@ -1,0 +1,348 @@
+"""Triplets: (source, target, swap) whose answer is known, with everything a loss or a measurement may ask for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import cv2
+import numpy as np
+
+from mattface.errors import UsageError
+from mattface.training.studio import light, occluders, raster
+from mattface.training.studio.anatomy import tone
+from mattface.training.studio.camera import Camera, framed, rotation
+from mattface.training.studio.face_model import FACE, HEAD
+from mattface.training.studio.people import Person, Photo, Studio, mixed
+from mattface.training.studio.render import GRID, Drawing, Head, Renderer, flow, over
+from mattface.training.studio.texture import FACE_LAYER, filled, ramp, sampled
+
+KINDS = ("head", "photo", "inexact")
+"""head: everything is drawn. photo: drawn faces in photographs that follow them. inexact: real photographs, of which
+the swap alone is drawn; its answer is as good as the fits."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What triplets are like.
+
+    Attributes:
+        size: side S in pixels, 256 to 1024.
+        kinds: share of every kind in `KINDS`, summing to 1.
+        new_people: share of sources and targets that are mixed, not one of the photographed.
+        wide: share of drawn heads whose yaw is uniform up to 90 degrees; the others look ahead, more or less.
+        occluded: how often things lie before a face, 0 to 1.
+        tone: how far the swapped face takes the mean skin colour of the target, 0 (the source's own) to 1.
+        same: share of triplets whose source is the target's person.
+    """
+
+    size: int = 256
+    kinds: tuple[float, float, float] = (0.45, 0.45, 0.10)
+    new_people: float = 0.5
+    wide: float = 0.35
+    occluded: float = 0.3
+    tone: float = 0.8
+    same: float = 0.15
+
+
+@dataclass(frozen=True)
+class Triplet:
+    """A swap and its perfect answer. S: side; positions in pixels, centres at +0.5.
+
+    Attributes:
+        source, target, swap: (S, S, 3) uint8.
+        flow: (S, S, 2) float32 position in the source of what the swap shows; 0 where there is none.
+        visible: (S, S) float32: 1 where the source shows that very point.
+        matte: (S, S) float32: where the swap differs from the target by more than rounding, softly; 0 means equal.
+        mask: (S, S) float32: the target's face, without what lies before it.
+        occluder: (S, S) float32 cover of what lies before the target's face.
+        depth: (S, S) float32 of the swap in centimetres from the head's middle, smaller is nearer; infinite behind it.
+        landmarks: name of the picture -> (68, 3) float32 pixels and depth.
+        coefficients: what was drawn: identities, expression, poses in degrees, lights.
+        kind: one of `KINDS`.
+        seed: what it was made from.
+    """
+
+    source: np.ndarray
+    target: np.ndarray
+    swap: np.ndarray
+    flow: np.ndarray
+    visible: np.ndarray
+    matte: np.ndarray
+    mask: np.ndarray
+    occluder: np.ndarray
+    depth: np.ndarray
+    landmarks: dict[str, np.ndarray]
+    coefficients: dict[str, np.ndarray]
+    kind: str
+    seed: int
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def exact(self) -> bool:
+        """Whether the swap is the truth, not an estimate."""
+        return self.kind != "inexact"
+
+
+@dataclass(frozen=True)
+class Shot:
+    """How a person is pictured: expression, camera, light, and what is behind the head."""
+
+    person: Person
+    expression: np.ndarray
+    camera: Camera
+    light: np.ndarray
+    background: np.ndarray | Photo
+
+
+class TripletMaker:
+    """Makes triplets out of seeds; the same seed gives the same triplet.
+
+    Args:
+        studio: people and model.
+        config: what triplets are like.
+        renderer: who draws; None takes the CPU.
+    """
+
+    def __init__(self, studio: Studio, config: Config = Config(), renderer: Renderer | None = None) -> None:
+        if not 64 <= config.size <= 1024 or config.size % 2:
+            raise UsageError(f"expected an even size of 64 to 1024 pixels; got {config.size}.")
+        if len(config.kinds) != 3 or abs(sum(config.kinds) - 1) > 1e-6:
+            raise UsageError(f"expected three shares that sum to 1; got {config.kinds}.")
+        self.studio, self.config = studio, config
+        self.renderer = Renderer(studio.model) if renderer is None else renderer
+
+    def __call__(self, seed: int, kind: str | None = None) -> Triplet:
+        """The triplet of a seed.
+
+        Args:
+            seed: any whole number from 0.
+            kind: one of `KINDS`; None draws one.
+        """
+        rng = np.random.default_rng([20261121, seed])
+        drawn = KINDS[int(rng.choice(3, p=self.config.kinds))]
+        kind = drawn if kind is None else kind
+        if kind not in KINDS:
+            raise UsageError(f"expected a kind of triplet {', '.join(KINDS)}; got {kind!r}.")
+        target_person = self._person(rng, photographed=kind != "head")
+        source_person = target_person if rng.random() < self.config.same else self._person(rng, kind == "inexact")
+        if kind == "inexact":
+            shots = self._as_photographed(source_person), self._as_photographed(target_person)
+        else:
+            source_kind = "photo" if source_person.photo is not None and rng.random() < 0.5 else "head"
+            shots = self._shot(source_person, rng, source_kind), self._shot(target_person, rng, kind)
+        return self._finished(*shots, kind, seed, rng)
+
+    def _person(self, rng: np.random.Generator, photographed: bool) -> Person:
+        people = self.studio.people
+        if not photographed and rng.random() < self.config.new_people:
+            return mixed(self.studio, rng)
+        return people[int(rng.integers(len(people)))]
+
+    def _shot(self, person: Person, rng: np.random.Generator, kind: str) -> Shot:
+        """A person under a new expression, pose and light, in their photograph or before an invented background."""
+        expression = self._expression(rng)
+        if kind == "photo" and person.photo is not None:
+            found = person.photo.fit
+            turn = rotation(*(rng.normal(0, (7, 5, 3)).clip(-14, 14)))
+            camera = self._scaled(found.camera, person.photo)
+            changed = found.light * (1 + rng.normal(0, 0.08, (9, 1)))
+            mixed_face = 0.5 * expression + 0.5 * found.expression if rng.random() < 0.7 else found.expression
+            return Shot(person, mixed_face, replace(camera, rotation=turn @ camera.rotation), changed, person.photo)
+        pose = self._pose(rng)
+        vertices = self.studio.model.vertices(person.identity, expression)
+        camera = framed(pose, vertices[self.studio.model.landmarks], self.config.size, float(rng.uniform(45, 160)))
+        return Shot(person, expression, self._jittered(camera, rng), light.invented(rng), self._background(rng))
+
+    def _as_photographed(self, person: Person) -> Shot:
+        """A person exactly as in their photograph."""
+        if person.photo is None:
+            raise UsageError(f"expected a photographed person; {person.name} is mixed.")
+        fit = person.photo.fit
+        return Shot(person, fit.expression, self._scaled(fit.camera, person.photo), fit.light, person.photo)
+
+    def _scaled(self, camera: Camera, photo: Photo) -> Camera:
+        """A photograph's camera in pixels of this size."""
+        return camera.moved(np.diag([self.config.size / len(photo.pixels)] * 2 + [1.0]))
+
+    def _pose(self, rng: np.random.Generator) -> np.ndarray:
+        yaw = rng.uniform(-90, 90) if rng.random() < self.config.wide else rng.normal(0, 18)
+        return rotation(float(np.clip(yaw, -90, 90)), float(rng.normal(0, 9)), float(rng.normal(0, 5)))
+
+    def _jittered(self, camera: Camera, rng: np.random.Generator) -> Camera:
+        """FFHQ framing as inexact as a detector is."""
+        size, half = float(np.exp(rng.normal(0, 0.05))), self.config.size / 2
+        move = rng.normal(0, 0.02, 2) * self.config.size + half * (1 - size)
+        return camera.moved(np.array([[size, 0, move[0]], [0, size, move[1]], [0, 0, 1]]))
+
+    def _expression(self, rng: np.random.Generator) -> np.ndarray:
+        """(E,) float32: a photographed person's expression weakened or strengthened, gaze, and some muscles more."""
+        model, people = self.studio.model, self.studio.people
+        photos = [p.photo for p in people if p.photo is not None]
+        out = np.zeros(len(model.expression_names), np.float32)
+        if photos:
+            out = photos[int(rng.integers(len(photos)))].fit.expression * np.float32(rng.uniform(0.3, 1.1))
+        names = np.array(model.expression_names)
+        free = ~np.char.startswith(names, "eyeLook") & ~np.char.startswith(names, "Pupil")
+        free &= ~np.isin(names, ("jawForward", "mouthClose", "mouthRollLower", "mouthRollUpper"))
+        few = rng.random(len(out)) < 0.08
+        out = out + np.where(few & free, rng.uniform(0, 0.6, len(out)), 0)
+        out[np.char.startswith(names, "eyeLook")] = 0
+        extra = {"jawOpen": rng.uniform(0, 0.8) * (rng.random() < 0.3), "eyeBlink": float(rng.random() < 0.06)}
+        sideways, up = rng.normal(0, 0.25), rng.normal(-0.05, 0.2)
+        extra |= {"eyeLookOut_L": sideways, "eyeLookIn_R": sideways, "eyeLookIn_L": -sideways}
+        extra |= {"eyeLookOut_R": -sideways, "eyeLookUp": up, "eyeLookDown": -up}
+        for name, value in extra.items():
+            for k in [k for k, n in enumerate(names) if n in (name, f"{name}_L", f"{name}_R")]:
+                out[k] = max(out[k], value)
+        return np.clip(out, 0, 1).astype(np.float32)
+
+    def _background(self, rng: np.random.Generator) -> np.ndarray:
+        """(S, S, 3) linear: an enlarged, blurred corner of some photograph, or a lit wall."""
+        size = self.config.size
+        photos = [p.photo for p in self.studio.people if p.photo is not None]
+        if photos and rng.random() < 0.8:
+            pixels = photos[int(rng.integers(len(photos)))].pixels
+            part = max(8, int(len(pixels) * rng.uniform(0.18, 0.3)))
+            left = 0 if rng.random() < 0.5 else len(pixels) - part
+            top = int(rng.integers(0, max(1, int(len(pixels) * 0.35))))
+            image = cv2.resize(pixels[top : top + part, left : left + part], (size, size), interpolation=cv2.INTER_CUBIC)
+            image = cv2.GaussianBlur(image, (0, 0), size * rng.uniform(0.003, 0.03))
+            return light.LINEAR_OF_BYTE[image]
+        wall = rng.uniform(0.02, 0.7) * np.exp(rng.normal(0, 0.25, 3))
+        axis = np.linspace(-1, 1, size)
+        fall = np.exp(-rng.uniform(0, 0.7) * ((axis[None] - rng.normal()) ** 2 + (axis[:, None] - rng.normal()) ** 2) / 2)
+        return (fall[..., None] * wall).astype(np.float32)
+
+    def head(self, person: Person, expression: np.ndarray, hair: bool, seed: int) -> Head:
+        """A person's own head; with hair painted and lifted where no photograph shows it."""
+        model, anatomy = self.studio.model, self.studio.anatomy
+        vertices = model.vertices(person.identity, expression)
+        albedo = person.linear()
+        if hair:
+            rng = np.random.default_rng([7, seed])
+            thick = rng.uniform(0.2, 1.6)
+            vertices = vertices + anatomy.lift * np.float32(thick * anatomy.unit)
+            albedo = anatomy.hairy(albedo, person.hair, 1.0, rng)
+        texture = np.concatenate([albedo, anatomy.eyes(person.iris)[None]])
+        return Head(vertices, np.ascontiguousarray(texture, np.float32), anatomy.face)
+
+    def swapped_head(self, source: Person, target: Head, target_person: Person, expression: np.ndarray) -> Head:
+        """The source's face on the target's head: shape and skin, fading into the target's at ears, hair and neck."""
+        model, anatomy = self.studio.model, self.studio.anatomy
+        change = model.offsets(model.identity_deltas, source.identity - target_person.identity)
+        vertices = target.vertices + anatomy.face[:, None] * change
+        own, weight = source.linear(), anatomy.face_map
+        inner = np.where(weight[FACE_LAYER] > 0.9, 1.0, 0.0)
+        shift = tone(target.texture, inner) / tone(own, inner)
+        skin = own * (shift**self.config.tone).astype(np.float32)
+        share = ramp(weight, 0.1, 0.9)[..., None].astype(np.float32)
+        both = target.texture[:2] + share * (skin - target.texture[:2])
+        texture = np.concatenate([both, anatomy.eyes(source.iris)[None]])
+        return Head(vertices.astype(np.float32), np.ascontiguousarray(texture, np.float32), anatomy.face)
+
+    def _finished(self, source: Shot, target: Shot, kind: str, seed: int, rng: np.random.Generator) -> Triplet:
+        """Draws the three pictures and all that goes with them."""
+        size, model = self.config.size, self.studio.model
+        source_head = self.head(source.person, source.expression, not isinstance(source.background, Photo), seed)
+        target_head = self.head(target.person, target.expression, not isinstance(target.background, Photo), seed + 1)
+        swap_head = self.swapped_head(source.person, target_head, target.person, target.expression)
+        drawn = {
+            "source": self.renderer(source_head, source.camera, source.light, size),
+            "target": self.renderer(target_head, target.camera, target.light, size),
+            "swap": self.renderer(swap_head, target.camera, target.light, size),
+        }
+        images = {
+            "source": self.picture(drawn["source"], source, real=kind == "inexact"),
+            "target": self.picture(drawn["target"], target, real=kind == "inexact"),
+            "swap": self.picture(drawn["swap"], target, real=False),
+        }
+        none = (np.zeros((size, size, 3), np.float32), np.zeros((size, size), np.float32))
+        layers, names = {"source": none, "target": none}, ()
+        if kind != "inexact":
+            layers["source"], _ = occluders.invented(size, drawn["source"], model, rng, self.config.occluded / 2)
+            layers["target"], names = occluders.invented(size, drawn["target"], model, rng, self.config.occluded)
+        layers["swap"] = layers["target"]
+        shown = {k: self._shown(image, layers[k]) for k, image in images.items()}
+        found, visible = flow(model, drawn["source"], drawn["swap"])
+        free = 1 - layers["target"][1]
+        matte = self._matte(drawn) * free
+        return Triplet(
+            source=shown["source"],
+            target=shown["target"],
+            swap=shown["swap"],
+            flow=found,
+            visible=visible * free * self._unhidden(layers["source"][1], found),
+            matte=matte,
+            mask=ramp(drawn["target"].face, 0.3, 0.9).astype(np.float32) * free,
+            occluder=layers["target"][1],
+            depth=drawn["swap"].depth,
+            landmarks={k: d.screen[model.landmarks].astype(np.float32) for k, d in drawn.items()},
+            coefficients=self._coefficients(source, target),
+            kind=kind,
+            seed=seed,
+            notes=(source.person.name, target.person.name, *names),
+        )
+
+    @staticmethod
+    def _unhidden(cover: np.ndarray, found: np.ndarray) -> np.ndarray:
+        """(S, S) float32: how far the source's occluder leaves what the flow points at in sight."""
+        return 1 - sampled(cover, found)
+
+    @staticmethod
+    def _matte(drawn: dict[str, Drawing]) -> np.ndarray:
+        """(S, S) float32: what the swap replaces, the target's face and the source's in its place."""
+        share = np.maximum(drawn["target"].face, drawn["swap"].face)
+        return ramp(share, 0.02, 0.5).astype(np.float32)
+
+    @staticmethod
+    def _shown(image: np.ndarray, layer: occluders.Layer) -> np.ndarray:
+        """(S, S, 3) uint8 picture of linear light with a layer before it."""
+        seen = image * (1 - layer[1][..., None]) + layer[0]
+        return np.rint(light.to_srgb(seen) * 255).astype(np.uint8)
+
+    def picture(self, drawing: Drawing, shot: Shot, real: bool) -> np.ndarray:
+        """(S, S, 3) linear: a drawing before a background, or its face in the photograph that follows it."""
+        if not isinstance(shot.background, Photo):
+            return over(drawing, shot.background)
+        size = self.config.size
+        pixels = cv2.resize(shot.background.pixels, (size, size), interpolation=cv2.INTER_AREA)
+        if real:
+            return light.LINEAR_OF_BYTE[pixels]
+        followed = light.LINEAR_OF_BYTE[sampled(pixels, self._followed(drawing, shot.background))]
+        share = drawing.face[..., None] / np.maximum(drawing.coverage, 1e-3)[..., None]
+        return drawing.colour * share + (1 - drawing.face[..., None]) * followed
+
+    def _followed(self, drawing: Drawing, photo: Photo) -> np.ndarray:
+        """(S, S, 2) float32 place in the photograph of every pixel, for what surrounds the face to follow it."""
+        size, model = self.config.size, self.studio.model
+        own = self._scaled(photo.fit.camera, photo).project(model.vertices(photo.fit.identity, photo.fit.expression))
+        values = np.concatenate([own[:, :2], np.isin(model.part, (FACE, HEAD))[:, None]], 1)
+        xy = raster.snapped(drawing.screen, GRID)
+        found, seen = raster.surface(drawing.ids, drawing.nearest, xy, model.triangles, values, GRID)
+        axis = np.arange(size, dtype=np.float32) + 0.5
+        here = np.stack(np.broadcast_arrays(axis[None], axis[:, None]), -1)
+        step = max(1, size // 128)
+        small = (size // step, size // step)
+        weight = ((seen >= 0) & (found[..., 2] > 0.99)).astype(np.float32)
+        moved = cv2.resize((found[..., :2] - here) * weight[..., None], small, interpolation=cv2.INTER_AREA)
+        weight = cv2.resize(weight, small, interpolation=cv2.INTER_AREA)
+        moved /= np.maximum(weight, 1e-3)[..., None]
+        weight[[0, -1], :] = 1
+        weight[:, [0, -1]] = 1
+        moved[[0, -1], :] *= 0
+        moved[:, [0, -1]] *= 0
+        field = cv2.GaussianBlur(filled(moved, np.clip(weight, 0, 1)), (0, 0), 1.5)
+        return here + cv2.resize(field, (size, size), interpolation=cv2.INTER_LINEAR)
+
+    def _coefficients(self, source: Shot, target: Shot) -> dict[str, Any]:
+        return {
+            "source_identity": source.person.identity,
+            "target_identity": target.person.identity,
+            "source_expression": source.expression,
+            "target_expression": target.expression,
+            "source_pose": source.camera.angles().astype(np.float32),
+            "target_pose": target.camera.angles().astype(np.float32),
+            "source_light": source.light.astype(np.float32),
+            "target_light": target.light.astype(np.float32),
+        }
