@@ -13,12 +13,14 @@ import numpy as np
 
 from mattface.training.studio import raster
 from mattface.training.studio.face_model import FACE, HEAD, FaceModel
-from mattface.training.studio.texture import EYE_LAYER, FACE_LAYER, LAYER_OF_PART, Atlas, ramp
+from mattface.training.studio.texture import EYE_LAYER, FACE_LAYER, LAYER_OF_PART, Atlas, ramp, sampled
 
 UNIT = 11.3
 """Nose root to chin of the head that the numbers below were measured on, centimetres."""
 HAIRLINE = ((-9.0, -3.0), (-5.5, -4.2), (-2.7, -5.5), (1.5, -4.6), (2.6, 1.1), (5.0, 3.8), (7.4, 6.3), (8.4, 10.0))
 """(height above the nose's root, place of the hairline towards the viewer from the ear's front) of a head seen aside."""
+STRANDS = (96, 1024)
+"""Cells of the field of hair: from the crown down, and around."""
 IRIS, PUPIL, LIMBUS = 0.60, 0.22, 0.06
 """Radii and the width of the iris's dark rim, centimetres."""
 
@@ -37,6 +39,7 @@ class Anatomy:
         self.root = marks[27]
         self.ear = float(marks[[0, 16], 2].mean())
         self.marks = marks
+        self._eyes: dict[tuple[float, float, float], np.ndarray] = {}
 
     @cached_property
     def scalp(self) -> np.ndarray:
@@ -101,34 +104,82 @@ class Anatomy:
         found, seen = raster.surface(ids, nearest, xy, both, place[:, :2] - middle[:2], 1)
         return np.where((seen >= 0)[..., None], found, 9.0).astype(np.float32)
 
-    def eyes(self, iris: np.ndarray) -> np.ndarray:
-        """(U, U, 3) float32 linear texture of an eyeball with an iris of a linear colour (3,)."""
+    def eyes(self, iris: tuple[float, float, float]) -> np.ndarray:
+        """(U, U, 3) float32 linear texture of an eyeball with an iris of a linear colour; made once per colour."""
+        if iris not in self._eyes:
+            self._eyes[iris] = self._eye(np.array(iris))
+        return self._eyes[iris]
+
+    def _eye(self, iris: np.ndarray) -> np.ndarray:
         x, y = self.eye_place[..., 0] / self.unit, self.eye_place[..., 1] / self.unit
         radius, angle = np.hypot(x, y), np.arctan2(y, x)
-        white = np.array([0.62, 0.56, 0.52]) - ramp(radius, 0.7, 1.5)[..., None] * np.array([0.10, 0.20, 0.20])
+        white = np.array([0.46, 0.41, 0.38]) - ramp(radius, 0.7, 1.5)[..., None] * np.array([0.08, 0.15, 0.15])
         rays = 1 + 0.25 * np.sin(angle * 37 + 3 * np.sin(angle * 5)) * ramp(radius, 0.2, 0.4)
         colour = iris * (rays * (0.7 + 0.6 * ramp(radius, 0.5, 0.25)))[..., None]
         rim = ramp(radius, IRIS - 3 * LIMBUS, IRIS - LIMBUS)[..., None]
         colour = colour * (1 - 0.75 * rim)
         out = white + (colour - white) * (1 - ramp(radius, IRIS - LIMBUS, IRIS + LIMBUS))[..., None]
         out = out * ramp(radius, PUPIL - 0.03, PUPIL + 0.03)[..., None]
-        glint = np.exp(-((x - 0.16) ** 2 + (y - 0.2) ** 2) / (2 * 0.06**2))
+        glint = np.exp(-((x - 0.16) ** 2 + (y - 0.2) ** 2) / (2 * 0.045**2))
         return (out + 0.9 * glint[..., None]).astype(np.float32)
 
-    def strands(self, rng: np.random.Generator) -> np.ndarray:
-        """(2, U, U) float32 brightness of hair about 1: streaks that run over the head from front to back."""
-        side = self.atlas.side
-        noise = rng.standard_normal((2, side, side)).astype(np.float32)
-        fine = np.stack([cv2.GaussianBlur(n, (0, 0), 0.6, sigmaY=side / 40) for n in noise])
-        coarse = np.stack([cv2.GaussianBlur(n, (0, 0), side / 120, sigmaY=side / 12) for n in noise])
-        return np.exp(0.35 * fine / fine.std() + 0.25 * coarse / coarse.std()).astype(np.float32)
+    @cached_property
+    def core(self) -> np.ndarray:
+        """(2, U, U) float32: 1 from the brows to the chin before the ears, where whatever is seen belongs to the face."""
+        at, unit = self.model.neutral, self.unit
+        front = (at[:, 2] - self.ear) / unit
+        height = (at[:, 1] - self.root[1]) / unit
+        brow = float(self.marks[17:27, 1].mean() - self.root[1]) / unit
+        start = 1.5 + 1.7 * ramp(height, -2.5, 0.5)  # at the temples hair reaches further forward than at the jaw
+        own = self.face * ramp(front - start, 0.0, 1.4) * (1 - ramp(height, brow + 0.6, brow + 1.8))
+        return self.atlas.at(own[:, None].astype(np.float32))[..., 0]
 
-    def hairy(self, texture: np.ndarray, hair: np.ndarray, amount: float, rng: np.random.Generator) -> np.ndarray:
-        """A texture (2, U, U, 3) with hair of a linear colour (3,) painted over the scalp; amount 0 leaves it bare."""
+    @cached_property
+    def _scalp_texels(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Texels that hair may cover (flat), how far inside the hair they are, and their place in the field of strands.
+
+        Strands run down from the crown: the field's x is the direction around it, its y the angle from it.
+        """
+        chosen = np.flatnonzero((self.scalp_map > -1.5) & self.atlas.covered)
+        at = self.atlas.at(self.model.neutral).reshape(-1, 3)[chosen]
+        top = self.model.neutral[self.model.part == HEAD]
+        middle = np.array([0.0, self.root[1], top[:, 2].mean() if len(top) else 0.0])
+        x, y, z = (at - middle).T
+        around = (np.arctan2(x, z + 0.25 * y) / (2 * np.pi) + 0.5) * STRANDS[1]
+        down = np.arctan2(np.hypot(x, z + 0.25 * y), y) / np.pi * STRANDS[0]
+        place = np.stack([around, down], 1).astype(np.float32)
+        return chosen, self.scalp_map.ravel()[chosen], place
+
+    def strands(self, rng: np.random.Generator) -> np.ndarray:
+        """(K,) float32 logarithm of the brightness of the texels that hair may cover."""
+        noise = np.tile(rng.standard_normal(STRANDS).astype(np.float32), (1, 2))
+        fine = cv2.GaussianBlur(noise, (0, 0), 0.7, sigmaY=STRANDS[0] / 7)
+        coarse = cv2.GaussianBlur(noise, (0, 0), 9.0, sigmaY=STRANDS[0] / 6)
+        locks = cv2.GaussianBlur(noise, (0, 0), 3.0, sigmaY=STRANDS[0] / 10)
+        field = sum(part / part.std() * share for part, share in ((fine, 0.22), (locks, 0.15), (coarse, 0.12)))
+        _, _, place = self._scalp_texels
+        wave = np.sin(place[:, 1] * rng.uniform(0.1, 0.5) + rng.uniform(0, 6)) * rng.uniform(0, 8)
+        at = np.stack([place[:, 0] + wave + STRANDS[1] / 2, place[:, 1]], 1)
+        return sampled(field.astype(np.float32), at + np.float32(0.5))
+
+    def hairy(self, texture: np.ndarray, hair: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A texture (2, U, U, 3) with hair of a linear colour (3,) painted over the scalp."""
+        chosen, inside, _ = self._scalp_texels
         strands = self.strands(rng)
-        ragged = self.scalp_map + 0.8 * np.log(strands)
-        share = (ramp(ragged, 0.0, 1.0) * amount)[..., None].astype(np.float32)
-        return texture + share * (hair.astype(np.float32) * strands[..., None] - texture)
+        share = ramp(inside + 2.5 * strands, -0.3, 0.9)[:, None].astype(np.float32)
+        out = texture.reshape(-1, 3).copy()
+        skin = out[chosen]
+        out[chosen] = skin + share * (hair.astype(np.float32) * np.exp(strands)[:, None] - skin)
+        return out.reshape(texture.shape)
+
+
+def skin_likeness(albedo: np.ndarray, skin: np.ndarray) -> np.ndarray:
+    """(U, U) in [0, 1]: how much texels (U, U, 3) look like skin of a linear colour (3,), by brightness and hue."""
+    soft = cv2.GaussianBlur(albedo, (0, 0), len(albedo) / 250)
+    apart = np.log(np.maximum(soft, 0.004)) - np.log(skin).astype(np.float32)
+    bright = apart.mean(-1, keepdims=True)
+    hue = np.abs(apart - bright).max(-1)
+    return (1 - ramp(np.abs(bright[..., 0]), 0.5, 0.9)) * (1 - ramp(hue, 0.2, 0.4))
 
 
 def tone(texture: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -10,6 +10,8 @@ import numpy as np
 
 GREY = np.concatenate([np.ones((1, 3)), np.zeros((8, 3))])
 """Light from everywhere, of mean 1."""
+COLOURED = 0.35
+"""Share of a fitted light's colour differences that is believed; the rest is the skin's."""
 DARKEST = 0.06
 """Irradiance is not let below this."""
 FALL = np.array([0.0, 1.0, 1.0, 1.0, 4.0, 4.0, 4.0, 4.0, 4.0])
@@ -46,7 +48,9 @@ def fitted(normals: np.ndarray, colours: np.ndarray, weight: np.ndarray, rounds:
         light = np.linalg.solve(weighted @ design + hold * kept.sum(), weighted @ relative)
         off = np.abs(relative - design @ light).max(1)
         kept = weight * (off < 2.5 * np.sqrt(weight @ off**2))
-    return light / np.maximum(weight @ (design @ light), 1e-3)
+    light = light / np.maximum(weight @ (design @ light), 1e-3)
+    grey = light.mean(1, keepdims=True)
+    return grey + COLOURED * (light - grey)
 
 
 def from_lamp(direction: np.ndarray, strength: float) -> np.ndarray:

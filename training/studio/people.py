@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 
 from mattface.errors import InputError
 from mattface.training.studio import light
-from mattface.training.studio.anatomy import Anatomy
+from mattface.training.studio.anatomy import Anatomy, skin_likeness, tone
 from mattface.training.studio.face_model import EYE, FaceModel, load_model
 from mattface.training.studio.fit import Fit, Fitter
-from mattface.training.studio.texture import Atlas, Unwrapped, completed, mean_albedo, symmetric, unwrap
+from mattface.training.studio.texture import Atlas, Unwrapped, completed, mean_albedo, ramp, symmetric, unwrap
 from mattface.vocabulary import Face
 
 IRISES = ((0.035, 0.018, 0.010), (0.08, 0.045, 0.02), (0.10, 0.09, 0.04), (0.09, 0.13, 0.09), (0.09, 0.13, 0.19))
 """Linear colours: dark brown, brown, hazel, green, blue."""
-DARK_HAIR = np.array([0.020, 0.014, 0.011])
+HAIRS = np.array([
+    (0.012, 0.010, 0.010), (0.030, 0.020, 0.014), (0.075, 0.042, 0.024), (0.16, 0.09, 0.045), (0.36, 0.24, 0.12),
+    (0.16, 0.055, 0.022), (0.20, 0.19, 0.18), (0.45, 0.44, 0.42),
+])  # fmt: skip
+"""Linear colours: black, dark brown, brown, light brown, blond, red, grey, white."""
 SIDE = 512
 
 
@@ -36,21 +41,23 @@ class Person:
     Attributes:
         name: where from.
         identity: (I,) float32.
-        albedo: (2, U, U, 3) uint8 sRGB: face and head without light, hair where the photograph shows it.
-        iris, hair: (3,) linear colours.
+        albedo: (2, U, U, 3) uint8 sRGB: face and head without light, as the photograph shows them.
+        bare: (2, U, U, 3) uint8 sRGB: the same, skin in place of hair, cloth and what else is not the person's face.
+        cover: (U, U) uint8: 255 where the face layer of `albedo` shows such things.
+        skin, hair: (3,) linear mean colours.
+        iris: linear colour.
         photo: the photograph; None for mixed people.
     """
 
     name: str
     identity: np.ndarray
     albedo: np.ndarray
-    iris: np.ndarray
+    bare: np.ndarray
+    cover: np.ndarray
+    skin: np.ndarray
     hair: np.ndarray
+    iris: tuple[float, float, float]
     photo: Photo | None = None
-
-    def linear(self) -> np.ndarray:
-        """(2, U, U, 3) float32 linear albedo."""
-        return light.LINEAR_OF_BYTE[self.albedo]
 
 
 @dataclass(frozen=True)
@@ -69,36 +76,73 @@ def packed(albedo: np.ndarray) -> np.ndarray:
     return np.rint(light.to_srgb(albedo) * 255).astype(np.uint8)
 
 
-def iris_colour(model: FaceModel, fit: Fit, rgb: np.ndarray) -> np.ndarray:
-    """(3,) linear colour of the irises: the known colour nearest to what the photograph shows around the pupils."""
+def unpacked(albedo: np.ndarray) -> np.ndarray:
+    """8-bit sRGB as linear colours, float32."""
+    return light.LINEAR_OF_BYTE[albedo]
+
+
+def nearest(known: np.ndarray, colour: np.ndarray, brightness: float) -> int:
+    """Index of the known colour (K, 3) nearest to a colour (3,); brightness weighs so much less than hue does."""
+    apart = np.log(known + 0.004) - np.log(colour + 0.004)
+    return int(((apart - (1 - brightness) * apart.mean(1, keepdims=True)) ** 2).sum(1).argmin())
+
+
+def iris_colour(model: FaceModel, fit: Fit, rgb: np.ndarray) -> tuple[float, float, float]:
+    """The known colour nearest to what the photograph shows around the pupils."""
     vertices = model.vertices(fit.identity, fit.expression)
     eyes = np.flatnonzero(model.part == EYE)
-    seen = []
+    reach = max(1, round(0.45 * fit.camera.scale))
+    seen = [np.zeros((0, 3), np.float32)]
     for side in (-1, 1):
         own = vertices[eyes[model.neutral[eyes, 0] * side > 0]]
-        if len(own) == 0:
-            continue
-        front = own[own[:, 2].argmax()]
-        x, y = fit.camera.project(front[None])[0, :2]
-        reach = max(1, round(0.45 * fit.camera.scale))
-        patch = rgb[max(0, int(y) - reach // 2) : int(y) + reach, max(0, int(x) - reach) : int(x) + reach]
-        seen.append(light.to_linear(patch.reshape(-1, 3) / 255.0))
-    known = np.array(IRISES)
-    if not seen or not len(seen[0]):
-        return known[1]
+        if len(own):
+            x, y = fit.camera.project(own[own[:, 2].argmax()][None])[0, :2]
+            patch = rgb[max(0, int(y) - reach // 2) : int(y) + reach, max(0, int(x) - reach) : int(x) + reach]
+            seen.append(light.to_linear(patch.reshape(-1, 3) / 255.0))
     pixels = np.concatenate(seen)
+    if not len(pixels):
+        return IRISES[1]
     dark = np.median(pixels[pixels.sum(1) <= np.percentile(pixels.sum(1), 60)], axis=0)
-    hue = np.log(known + 0.01) - np.log(dark + 0.01)
-    return known[np.argmin(((hue - 0.6 * hue.mean(1, keepdims=True)) ** 2).sum(1))]
+    return IRISES[nearest(np.array(IRISES), dark, 0.5)]
 
 
-def hair_colour(anatomy: Anatomy, seen: Unwrapped) -> np.ndarray:
-    """(3,) linear colour of what the photograph shows on the scalp; dark hair where it shows nothing."""
-    weight = seen.weight * (anatomy.scalp_map > 1.0)
-    if weight.sum() < 30:
-        return DARK_HAIR
-    colours = seen.albedo[weight > 0.3]
-    return np.clip(np.median(colours, axis=0), 0.008, 0.6) if len(colours) else DARK_HAIR
+def hair_colour(anatomy: Anatomy, seen: Unwrapped, likeness: np.ndarray) -> np.ndarray:
+    """(3,) the natural colour nearest to what the photograph shows on the scalp; dark brown where it shows skin."""
+    chosen = (seen.weight > 0.3) & (anatomy.scalp_map > 0.5) & (likeness < 0.5)
+    if chosen.sum() < 30:
+        return HAIRS[1]
+    return HAIRS[nearest(HAIRS, np.median(seen.albedo[chosen], axis=0), 0.8)]
+
+
+def likenesses(seen: np.ndarray, skin: np.ndarray) -> np.ndarray:
+    """(2, U, U) skin likeness of both layers."""
+    return np.stack([skin_likeness(layer, skin) for layer in seen])
+
+
+def portrayed(studio: Atlas, anatomy: Anatomy, name: str, photo: Photo, seen: Unwrapped, mean: np.ndarray) -> Person:
+    """A person out of what their photograph shows."""
+    skin = tone(seen.albedo, anatomy.core[0] * seen.weight[0])
+    likeness = likenesses(seen.albedo, skin)
+    albedo = completed(studio, seen, mean)
+    bare = completed(studio, skin_only(anatomy, seen, likeness), mean)
+    away = (1 - anatomy.core[0]) * (1 - likeness[0]) * seen.weight[0]
+    return Person(
+        name=name,
+        identity=photo.fit.identity,
+        albedo=packed(albedo),
+        bare=packed(bare),
+        cover=np.rint(away * 255).astype(np.uint8),
+        skin=skin,
+        hair=hair_colour(anatomy, seen, likeness),
+        iris=iris_colour(anatomy.model, photo.fit, photo.pixels),
+        photo=photo,
+    )
+
+
+def skin_only(anatomy: Anatomy, seen: Unwrapped, likeness: np.ndarray) -> Unwrapped:
+    """What a photograph shows of the skin: outside the face's core only what looks like it, and nothing of the scalp."""
+    kept = anatomy.core + (1 - anatomy.core) * likeness * (1 - ramp(anatomy.scalp_map, 0.0, 1.0))
+    return Unwrapped(seen.albedo, (seen.weight * kept).astype(np.float32))
 
 
 def _measured(
@@ -136,17 +180,17 @@ def build(
     measured = _measured(fitter, atlas, photos, size)
     if not measured:
         raise InputError("expected at least one photograph with a face; got none.")
-    mean = symmetric(mean_albedo([seen for _, _, seen in measured]))
-    people = []
-    for name, photo, seen in measured:
-        albedo = completed(atlas, seen, mean)
-        hair, iris = hair_colour(anatomy, seen), iris_colour(model, photo.fit, photo.pixels)
-        people.append(Person(name, photo.fit.identity, packed(albedo), iris, hair, photo))
-    return Studio(model, atlas, anatomy, tuple(people), mean)
+    shown = []
+    for _, _, seen in measured:
+        skin = tone(seen.albedo, anatomy.core[0] * seen.weight[0])
+        shown.append(skin_only(anatomy, seen, likenesses(seen.albedo, skin)))
+    mean = symmetric(mean_albedo(shown))
+    people = tuple(portrayed(atlas, anatomy, name, photo, seen, mean) for name, photo, seen in measured)
+    return Studio(model, atlas, anatomy, people, mean)
 
 
 def mixed(studio: Studio, rng: np.random.Generator) -> Person:
-    """A new person: shape between two people and a third, stretched; skin of one or a mixture of two."""
+    """A new person: shape between two people, stretched and varied; skin of one of them or a mixture of both."""
     count = len(studio.people)
     a, b = (studio.people[int(k)] for k in rng.choice(count, 2, replace=count < 2))
     share = rng.uniform(0, 1)
@@ -155,8 +199,11 @@ def mixed(studio: Studio, rng: np.random.Generator) -> Person:
     identity = np.clip(identity * rng.uniform(0.9, 1.15) + noise, -3, 3).astype(np.float32)
     if rng.random() < 0.5:
         return replace(a, name=f"{a.name} reshaped", identity=identity, photo=None)
-    skin = rng.uniform(0.25, 0.75)
-    logs = [np.log(p.linear() + 0.002) for p in (a, b)]
-    albedo = np.exp(logs[0] * skin + logs[1] * (1 - skin)) - 0.002
-    nearer = a if skin > 0.5 else b
-    return Person(f"{a.name} + {b.name}", identity, packed(albedo), nearer.iris, nearer.hair)
+    part = rng.uniform(0.25, 0.75)
+    skin = np.exp(part * np.log(a.skin) + (1 - part) * np.log(b.skin))
+    bare = cv2.addWeighted(a.bare, part, b.bare, 1 - part, 0)  # in sRGB, which is near to how colours mix in logarithms
+    nearer = a if part > 0.5 else b
+    return replace(
+        nearer, name=f"{a.name} + {b.name}", identity=identity, albedo=bare, bare=bare,
+        cover=np.zeros_like(a.cover), skin=skin, photo=None,
+    )  # fmt: skip

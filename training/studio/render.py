@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+import cv2
 import numpy as np
 
 from mattface.errors import UsageError
@@ -143,7 +144,10 @@ class Renderer:
             tint[chosen] = np.array(colour)
             if name != SOCKET:
                 tint[chosen] *= open_to_light[chosen, None]
-        tint[part == EYE] = 0.8
+        eye = at[part == EYE]
+        if len(eye):  # lids shade the eyeball's upper part
+            high = (eye[:, 1] - (eye[:, 1].max() + eye[:, 1].min()) / 2) / height
+            tint[part == EYE] = (0.95 - 0.45 * ramp(high, -0.1, 0.6))[:, None]
         return tint
 
 
@@ -172,7 +176,8 @@ def flow(
     side = len(source.coverage)
     rows = np.clip(found[..., 1].astype(int), 0, side - 1)
     columns = np.clip(found[..., 0].astype(int), 0, side - 1)
-    front = found[..., 2] / source.camera.scale - source.depth[rows, columns] < face_slack
+    far = cv2.dilate(np.where(np.isfinite(source.depth), source.depth, -1e3).astype(np.float32), np.ones((3, 3)))
+    front = found[..., 2] / source.camera.scale - far[rows, columns] < face_slack
     inside = ((found[..., :2] >= 0) & (found[..., :2] < side)).all(-1)
     visible = (seen >= 0) & front & inside & (found[..., 3] > 0.05)
     return found[..., :2] * (seen >= 0)[..., None], visible.astype(np.float32)

@@ -10,12 +10,11 @@ import numpy as np
 
 from mattface.errors import UsageError
 from mattface.training.studio import light, occluders, raster
-from mattface.training.studio.anatomy import tone
 from mattface.training.studio.camera import Camera, framed, rotation
 from mattface.training.studio.face_model import FACE, HEAD
-from mattface.training.studio.people import Person, Photo, Studio, mixed
+from mattface.training.studio.people import Person, Photo, Studio, mixed, unpacked
 from mattface.training.studio.render import GRID, Drawing, Head, Renderer, flow, over
-from mattface.training.studio.texture import FACE_LAYER, filled, ramp, sampled
+from mattface.training.studio.texture import EYE_LAYER, FACE_LAYER, filled, ramp, sampled
 
 KINDS = ("head", "photo", "inexact")
 """head: everything is drawn. photo: drawn faces in photographs that follow them. inexact: real photographs, of which
@@ -218,27 +217,30 @@ class TripletMaker:
         """A person's own head; with hair painted and lifted where no photograph shows it."""
         model, anatomy = self.studio.model, self.studio.anatomy
         vertices = model.vertices(person.identity, expression)
-        albedo = person.linear()
+        albedo = unpacked(person.bare if hair else person.albedo)
         if hair:
             rng = np.random.default_rng([7, seed])
-            thick = rng.uniform(0.2, 1.6)
-            vertices = vertices + anatomy.lift * np.float32(thick * anatomy.unit)
-            albedo = anatomy.hairy(albedo, person.hair, 1.0, rng)
+            vertices = vertices + anatomy.lift * np.float32(rng.uniform(0.2, 1.8) * anatomy.unit)
+            albedo = anatomy.hairy(albedo, person.hair, rng)
         texture = np.concatenate([albedo, anatomy.eyes(person.iris)[None]])
         return Head(vertices, np.ascontiguousarray(texture, np.float32), anatomy.face)
 
-    def swapped_head(self, source: Person, target: Head, target_person: Person, expression: np.ndarray) -> Head:
-        """The source's face on the target's head: shape and skin, fading into the target's at ears, hair and neck."""
+    def swapped_head(self, source: Person, target: Head, target_person: Person, bare: bool) -> Head:
+        """The source's face on the target's head: shape and skin, fading into the target's at ears, hair and neck.
+
+        Unless the target's head is `bare` below painted hair, what its photograph shows over the skin stays.
+        """
         model, anatomy = self.studio.model, self.studio.anatomy
         change = model.offsets(model.identity_deltas, source.identity - target_person.identity)
         vertices = target.vertices + anatomy.face[:, None] * change
-        own, weight = source.linear(), anatomy.face_map
-        inner = np.where(weight[FACE_LAYER] > 0.9, 1.0, 0.0)
-        shift = tone(target.texture, inner) / tone(own, inner)
-        skin = own * (shift**self.config.tone).astype(np.float32)
-        share = ramp(weight, 0.1, 0.9)[..., None].astype(np.float32)
-        both = target.texture[:2] + share * (skin - target.texture[:2])
-        texture = np.concatenate([both, anatomy.eyes(source.iris)[None]])
+        tint = (target_person.skin / source.skin) ** self.config.tone
+        share = ramp(anatomy.face_map[FACE_LAYER], 0.1, 0.9)
+        if not bare:
+            share = share * (1 - target_person.cover.astype(np.float32) / 255)
+        texture = target.texture.copy()
+        skin = unpacked(source.bare[FACE_LAYER]) * tint.astype(np.float32)
+        texture[FACE_LAYER] += share[..., None].astype(np.float32) * (skin - texture[FACE_LAYER])
+        texture[EYE_LAYER] = anatomy.eyes(source.iris)
         return Head(vertices.astype(np.float32), np.ascontiguousarray(texture, np.float32), anatomy.face)
 
     def _finished(self, source: Shot, target: Shot, kind: str, seed: int, rng: np.random.Generator) -> Triplet:
@@ -246,7 +248,7 @@ class TripletMaker:
         size, model = self.config.size, self.studio.model
         source_head = self.head(source.person, source.expression, not isinstance(source.background, Photo), seed)
         target_head = self.head(target.person, target.expression, not isinstance(target.background, Photo), seed + 1)
-        swap_head = self.swapped_head(source.person, target_head, target.person, target.expression)
+        swap_head = self.swapped_head(source.person, target_head, target.person, not isinstance(target.background, Photo))
         drawn = {
             "source": self.renderer(source_head, source.camera, source.light, size),
             "target": self.renderer(target_head, target.camera, target.light, size),
