@@ -167,13 +167,12 @@ def features64(x: torch.Tensor) -> list[torch.Tensor]:
     return [torch.sin(2 * x), torch.cos(x[..., ::2, ::2])]
 
 
+QUARTER = torch.full((2, 1, 4, 4), 0.25, dtype=torch.float64)
 SMOOTH = {
     "identity": lambda x: losses.identity_loss(x.flatten(1), normal(2, 48, seed=1)),
     "text": lambda x: losses.clip_text_loss(x.flatten(1), normal(2, 48, seed=1), normal(2, 48, seed=2)),
     "same": lambda x: losses.same_identity_loss(x, normal(2, 3, 4, 4, seed=1), torch.ones(2, dtype=torch.float64)),
-    "feature": lambda x: losses.feature_loss(
-        [x], [normal(2, 3, 4, 4, seed=1)], torch.full((2, 1, 4, 4), 0.25).double()
-    ),
+    "feature": lambda x: losses.feature_loss([x], [normal(2, 3, 4, 4, seed=1)], QUARTER),
     "perceptual": lambda x: losses.perceptual_loss(features64, x, normal(2, 3, 4, 4, seed=1)),
     "lpips": lambda x: losses.lpips_loss(features64, [torch.ones(3).double()] * 2, x, normal(2, 3, 4, 4, seed=1)),
     "log": lambda x: losses.deceiver_loss("log", x) + losses.critic_loss("log", x, -x),

@@ -1,6 +1,7 @@
 """Adversarial losses on scores of any shape: one per picture (global) or one per patch (B, 1, h, w).
 
-MAttFace eq. 13, FaceChanger eq. 7 and MagicMask eq. 10 print the minimax game of logarithms; D is the sigmoid of a score.
+MAttFace eq. 13, FaceChanger eq. 7 and MagicMask eq. 10 print the minimax game of logarithms, where D is the sigmoid of
+a score.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from mattface.errors import UsageError
 
 FORMS = ("log", "minimax", "least-squares", "hinge")
-"""log: the game with the non-saturating loss for the generator (Goodfellow et al. 2014, section 3); minimax: as printed;
+"""log: with the non-saturating loss for the generator (Goodfellow et al. 2014, section 3); minimax: as printed;
 least-squares: Mao et al. 2017 (AlphaFace's script); hinge: Lim and Ye 2017."""
 
 REGIONS = {

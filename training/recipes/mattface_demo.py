@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mattface.methods.mattface import Config
+from mattface.training.task import Loop
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Recipe:
         fine_steps, fine_rate: second stage, which trains only the blocks above `size`, one full-resolution pair a step.
         loss: weight of every loss term.
         seed: of everything random.
+        task: module of `mattface.training.tasks` that trains it.
     """
 
     name: str
@@ -53,6 +55,21 @@ class Recipe:
         }
     )
     seed: int = 20261121
+    task: str = "pairs"
+
+    @property
+    def loop(self) -> Loop:
+        """Settings of the first stage."""
+        save = self.save_every * self.batch
+        return Loop(
+            self.steps * self.batch,
+            self.batch,
+            precision="bf16",
+            average=self.average,
+            log_every=50 * self.batch,
+            save_every=save,
+            seed=self.seed,
+        )
 
 
 def recipe() -> Recipe:
@@ -70,3 +87,20 @@ def recipe() -> Recipe:
         detail_widths=(64, 48, 24),
     )
     return Recipe("mattface-demo", config)
+
+
+def tiny() -> Recipe:
+    """The same at a size that a processor trains in a minute."""
+    config = Config(
+        resolution=64,
+        encoder_size=64,
+        stem=8,
+        widths=(8, 16, 16, 16),
+        units=(1, 1, 1, 1),
+        style=32,
+        head_width=16,
+        noise=False,
+        channels={4: 16, 8: 16, 16: 16, 32: 16, 64: 8},
+        detail_widths=(16, 16, 8),
+    )
+    return Recipe("mattface-demo", config, size=32, pairs=24, steps=40, batch=4, warmup=4, save_every=20, fine_steps=4)
