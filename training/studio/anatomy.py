@@ -131,7 +131,15 @@ class Anatomy:
         height = (at[:, 1] - self.root[1]) / unit
         brow = float(self.marks[17:27, 1].mean() - self.root[1]) / unit
         start = 1.5 + 1.7 * ramp(height, -2.5, 0.5)  # at the temples hair reaches further forward than at the jaw
-        own = self.face * ramp(front - start, 0.0, 1.4) * (1 - ramp(height, brow + 0.6, brow + 1.8))
+        chin = float(self.marks[8, 1] - self.root[1]) / unit
+        own = ramp(front - start, 0.0, 1.4) * (1 - ramp(height, brow + 0.6, brow + 1.8)) * ramp(height, chin, chin + 1.5)
+        return self.atlas.at((self.face * own)[:, None].astype(np.float32))[..., 0]
+
+    @cached_property
+    def beard(self) -> np.ndarray:
+        """(2, U, U) float32: 1 where a beard may grow."""
+        height = (self.model.neutral[:, 1] - self.root[1]) / self.unit
+        own = (1 - ramp(height, -4.5, -3.0)) * ramp(self.face, 0.0, 0.3)
         return self.atlas.at(own[:, None].astype(np.float32))[..., 0]
 
     @cached_property
@@ -173,13 +181,17 @@ class Anatomy:
         return out.reshape(texture.shape)
 
 
-def skin_likeness(albedo: np.ndarray, skin: np.ndarray) -> np.ndarray:
-    """(U, U) in [0, 1]: how much texels (U, U, 3) look like skin of a linear colour (3,), by brightness and hue."""
+def skin_likeness(albedo: np.ndarray, skin: np.ndarray, beard: np.ndarray) -> np.ndarray:
+    """(U, U) in [0, 1]: how much texels (U, U, 3) look like skin of a linear colour (3,), by brightness and hue.
+
+    Where a beard may grow, (U, U) in [0, 1], darker will do.
+    """
     soft = cv2.GaussianBlur(albedo, (0, 0), len(albedo) / 250)
     apart = np.log(np.maximum(soft, 0.004)) - np.log(skin).astype(np.float32)
     bright = apart.mean(-1, keepdims=True)
     hue = np.abs(apart - bright).max(-1)
-    return (1 - ramp(np.abs(bright[..., 0]), 0.5, 0.9)) * (1 - ramp(hue, 0.2, 0.4))
+    dark = 1 - ramp(-bright[..., 0] / (1 + 3 * beard), 0.5, 0.9)
+    return dark * (1 - ramp(bright[..., 0], 0.5, 0.9)) * (1 - ramp(hue / (1 + 0.5 * beard), 0.2, 0.4))
 
 
 def tone(texture: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -51,16 +51,17 @@ class Camera:
         return Camera(turn @ self.rotation, self.scale * size, centre, self.distance)
 
     def angles(self) -> np.ndarray:
-        """(3,) yaw (positive: the face looks to the right of the picture), pitch (up) and roll in degrees."""
-        x, y, z = self.rotation[:, 2]
-        yaw, pitch = math.atan2(x, z), math.asin(float(np.clip(y, -1, 1)))
-        level = rotation(math.degrees(yaw), math.degrees(pitch), 0.0)
-        rest = self.rotation @ level.T
-        return np.degrees([yaw, pitch, math.atan2(rest[1, 0], rest[0, 0])])
+        """(3,) yaw (positive: the face looks to the right of the picture), pitch (up), roll in degrees; see `rotation`."""
+        r = self.rotation
+        yaw, pitch = -math.asin(float(np.clip(r[2, 0], -1, 1))), -math.atan2(r[2, 1], r[2, 2])
+        return np.degrees([yaw, pitch, math.atan2(r[1, 0], r[0, 0])])
 
 
 def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
-    """(3, 3) head pose out of degrees; see `Camera.angles`. roll turns counter-clockwise in the picture."""
+    """(3, 3) head pose out of degrees: pitch, then yaw, then roll (counter-clockwise in the picture).
+
+    Yaw lies within 90 degrees of the camera; at 90 pitch and roll are one.
+    """
     a, b, c = math.radians(yaw), -math.radians(pitch), math.radians(roll)
     turn = np.array([[math.cos(a), 0, math.sin(a)], [0, 1, 0], [-math.sin(a), 0, math.cos(a)]])
     nod = np.array([[1, 0, 0], [0, math.cos(b), -math.sin(b)], [0, math.sin(b), math.cos(b)]])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,9 +21,11 @@ NOISE = 0.10
 """How exact a landmark is, centimetres: it weighs landmarks against the priors."""
 IDENTITY_SPREAD = 1.0
 EXPRESSION_SPREAD = 0.35
-DENSE_WEIGHT = 0.15
+DENSE_WEIGHT = 0.05
 """Weight of a mesh point outside the 68."""
-JAW_WEIGHT = 0.4
+JAW_WEIGHT = 0.6
+SLIDE = 0.15
+"""How far a point of the outline is held along it, against 1 across it."""
 BAND = 0.45
 """Half height in centimetres of the strip along which a landmark of the outline slides."""
 HIDDEN_FROM = 0.1
@@ -41,7 +42,7 @@ class Fit:
         camera: from the model to the photograph's pixels.
         light: (9, 3) spherical harmonics in the camera's axes, of mean 1 over the visible face; `light.GREY` when no
             photograph was given.
-        errors: (68,) distance of every landmark in pixels.
+        errors: (68,) distance of every landmark in pixels; of the outline's 17 the distance across it, since they slide.
     """
 
     identity: np.ndarray
@@ -84,18 +85,19 @@ class Fitter:
         if mesh.shape != (468, 3) or not np.isfinite(mesh).all():
             raise InputError(f"expected a finite (468, 3) mesh of the landmark stage; got {mesh.shape}.")
         pixels = mesh[self.mesh_points, :2].astype(np.float64)
+        gain = self._gains(pixels)
         identity = np.zeros(len(self.model.identity_deltas))
         expression = np.zeros(len(self.model.expression_deltas))
         camera = self._start(pixels, distance)
         chosen = self.vertices.copy()
         for turn in range(ROUNDS):
             points = self._points(chosen, identity, expression)
-            camera = improved(camera, points, pixels, self.weight, 2 if turn else 12)
+            camera = improved(camera, points, pixels, gain, 2 if turn else 12)
             chosen = self._slid(camera, identity, expression)
-            identity, expression = self._coefficients(camera, chosen, pixels, points)
+            identity, expression = self._coefficients(camera, chosen, pixels, gain, points)
         points = self._points(chosen, identity, expression)
-        camera = improved(camera, points, pixels, self.weight, 2)
-        errors = np.hypot(*(camera.project(points)[:68, :2] - pixels[:68]).T)
+        camera = improved(camera, points, pixels, gain, 2)
+        errors = self._errors(camera.project(points)[:68, :2] - pixels[:68], pixels)
         found = Fit(identity.astype(np.float32), expression.astype(np.float32), camera, light.GREY, errors)
         return found if rgb is None else replace(found, light=self.light(found, rgb))
 
@@ -117,6 +119,23 @@ class Fitter:
         height = box[19, 1] - box[8, 1]
         level = (at[:, 1] > box[8, 1]) & (at[:, 1] < box[19, 1] + 0.25 * height)
         return (self.model.part == FACE) & middle & level
+
+    def _gains(self, pixels: np.ndarray) -> np.ndarray:
+        """(K, 2, 2) what residuals are multiplied by: points of the outline count little along it, where they slide."""
+        gain = np.sqrt(self.weight)[:, None, None] * np.eye(2)
+        along = tangents(pixels)
+        across = np.stack([-along[:, 1], along[:, 0]], 1)
+        gain[:17] = across[:, :, None] * across[:, None] + SLIDE * along[:, :, None] * along[:, None]
+        gain[:17] *= np.sqrt(self.weight[:17])[:, None, None]
+        return gain
+
+    @staticmethod
+    def _errors(off: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+        """(68,) distances; those of the outline are measured across it."""
+        out = np.hypot(*off.T)
+        along = tangents(pixels)
+        out[:17] = np.abs(off[:17, 0] * along[:, 1] - off[:17, 1] * along[:, 0])
+        return out
 
     def _start(self, pixels: np.ndarray, distance: float) -> Camera:
         """A camera that looks at the face from the front, as large as it is."""
@@ -159,18 +178,17 @@ class Fitter:
         return chosen
 
     def _coefficients(
-        self, camera: Camera, chosen: np.ndarray, pixels: np.ndarray, points: np.ndarray
+        self, camera: Camera, chosen: np.ndarray, pixels: np.ndarray, gain: np.ndarray, points: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Most probable coefficients under a fixed camera: linear least squares with priors, expressions in [0, 1]."""
         turned = points @ camera.rotation.T
         near = camera.scale / (1 - turned[:, 2] / camera.distance)
         axes = camera.rotation[:2] * np.array([[1.0], [-1.0]])
         deltas = self.deltas[:, self._rows(chosen)].astype(np.float64)
-        noise = NOISE * camera.scale
-        gain = (np.sqrt(self.weight) * near / noise)[:, None]
-        design = (deltas @ axes.T * gain).reshape(len(deltas), -1)
+        sure = gain / (NOISE * camera.scale)
+        design = np.einsum("ekd,kad->eka", deltas @ axes.T * near[:, None], sure, optimize=True).reshape(len(deltas), -1)
         start = self.model.neutral[chosen] @ axes.T * near[:, None] + camera.centre
-        wanted = ((pixels - start) * (np.sqrt(self.weight) / noise)[:, None]).ravel()
+        wanted = np.einsum("kd,kad->ka", pixels - start, sure).ravel()
         count = len(self.model.identity_deltas)
         hold = np.full(len(deltas), EXPRESSION_SPREAD**-2)
         hold[:count] = IDENTITY_SPREAD**-2
@@ -229,17 +247,22 @@ def bounded(normal: np.ndarray, right: np.ndarray, free: int) -> np.ndarray:
     return np.concatenate([both[:, -1] - both[:, :-1] @ x, x])
 
 
-def improved(camera: Camera, points: np.ndarray, pixels: np.ndarray, weight: np.ndarray, steps: int) -> Camera:
+def tangents(pixels: np.ndarray) -> np.ndarray:
+    """(17, 2) unit directions along the outline, whose 17 points come first in (K, 2)."""
+    way = np.gradient(pixels[:17], axis=0)
+    return way / np.maximum(np.hypot(*way.T), 1e-9)[:, None]
+
+
+def improved(camera: Camera, points: np.ndarray, pixels: np.ndarray, gain: np.ndarray, steps: int) -> Camera:
     """Gauss-Newton steps of rotation, scale and centre.
 
     Args:
         camera: start.
         points: (K, 3) model points.
         pixels: (K, 2) where they are seen.
-        weight: (K,).
+        gain: (K, 2, 2) what residuals are multiplied by.
         steps: how many.
     """
-    root = np.sqrt(weight)[:, None]
     for _ in range(steps):
         x, y, z = (points @ camera.rotation.T).T
         p = 1 - z / camera.distance
@@ -251,9 +274,9 @@ def improved(camera: Camera, points: np.ndarray, pixels: np.ndarray, weight: np.
         turn_y = np.stack([s * z / p - pull * x * x, pull * y * x], 1)  # about y: x' = z, z' = -x
         turn_z = np.stack([-s * y / p, -s * x / p], 1)
         grow = np.stack([s * x / p, -s * y / p], 1)
-        columns: Sequence[np.ndarray] = (turn_x, turn_y, turn_z, grow, np.stack([one, zero], 1), np.stack([zero, one], 1))
-        design = np.stack([(c * root).ravel() for c in columns], 1)
-        step = np.linalg.lstsq(design, (off * root).ravel(), rcond=None)[0]
+        columns = (turn_x, turn_y, turn_z, grow, np.stack([one, zero], 1), np.stack([zero, one], 1))
+        design, wanted = (np.einsum("...kd,kad->...ka", v, gain) for v in (np.stack(columns), off))
+        step = np.linalg.lstsq(design.reshape(6, -1).T, wanted.ravel(), rcond=None)[0]
         step[:3] *= min(1.0, 0.5 / max(float(np.linalg.norm(step[:3])), 1e-9))
         rotation = from_vector(step[:3]) @ camera.rotation
         scale = s * float(np.exp(np.clip(step[3], -0.5, 0.5)))

@@ -114,17 +114,17 @@ def hair_colour(anatomy: Anatomy, seen: Unwrapped, likeness: np.ndarray) -> np.n
     return HAIRS[nearest(HAIRS, np.median(seen.albedo[chosen], axis=0), 0.8)]
 
 
-def likenesses(seen: np.ndarray, skin: np.ndarray) -> np.ndarray:
+def likenesses(anatomy: Anatomy, seen: Unwrapped, skin: np.ndarray) -> np.ndarray:
     """(2, U, U) skin likeness of both layers."""
-    return np.stack([skin_likeness(layer, skin) for layer in seen])
+    return np.stack([skin_likeness(a, skin, b) for a, b in zip(seen.albedo, anatomy.beard, strict=True)])
 
 
-def portrayed(studio: Atlas, anatomy: Anatomy, name: str, photo: Photo, seen: Unwrapped, mean: np.ndarray) -> Person:
+def portrayed(atlas: Atlas, anatomy: Anatomy, name: str, photo: Photo, seen: Unwrapped, mean: np.ndarray) -> Person:
     """A person out of what their photograph shows."""
     skin = tone(seen.albedo, anatomy.core[0] * seen.weight[0])
-    likeness = likenesses(seen.albedo, skin)
-    albedo = completed(studio, seen, mean)
-    bare = completed(studio, skin_only(anatomy, seen, likeness), mean)
+    likeness = likenesses(anatomy, seen, skin)
+    albedo = completed(atlas, seen, mean)
+    bare = completed(atlas, skin_only(anatomy, seen, likeness), mean)
     away = (1 - anatomy.core[0]) * (1 - likeness[0]) * seen.weight[0]
     return Person(
         name=name,
@@ -183,7 +183,7 @@ def build(
     shown = []
     for _, _, seen in measured:
         skin = tone(seen.albedo, anatomy.core[0] * seen.weight[0])
-        shown.append(skin_only(anatomy, seen, likenesses(seen.albedo, skin)))
+        shown.append(skin_only(anatomy, seen, likenesses(anatomy, seen, skin)))
     mean = symmetric(mean_albedo(shown))
     people = tuple(portrayed(atlas, anatomy, name, photo, seen, mean) for name, photo, seen in measured)
     return Studio(model, atlas, anatomy, people, mean)

@@ -22,6 +22,8 @@ GRAZING, FACING = 0.25, 0.6
 """Share of a normal towards the camera from which a photograph is used, and from which it is used wholly."""
 DEPTH_SLACK = 0.35
 """Centimetres behind the nearest surface that still count as seen."""
+BORDER = 4.0
+"""Texels that a tile is continued over its edge."""
 LEAST_SHADE = 0.35
 """Light is divided by no less than this."""
 SKIN = np.array([0.46, 0.27, 0.19])
@@ -68,9 +70,8 @@ class Atlas:
         ids, nearest = raster.cover(xy, np.zeros(len(flat)), both, self.side, self.side)
         weights = np.eye(3)[np.tile([0, 1, 2], len(own))]
         share, seen = raster.surface(ids, nearest, xy, both, weights, 1)
-        self.covered[layer] = seen >= 0
-        self.share[layer] = share
-        self.corners[layer] = self.model.triangles[chosen][np.maximum(seen, 0) % len(own)]
+        corners = self.model.triangles[chosen][np.maximum(seen, 0) % max(1, len(own))]
+        self.covered[layer], self.share[layer], self.corners[layer] = bordered(seen >= 0, share, corners)
 
     def at(self, values: np.ndarray) -> np.ndarray:
         """(2, U, U, C) float32 vertex values (N, C) over the texture."""
@@ -78,6 +79,17 @@ class Atlas:
         for k in range(3):
             out += values[self.corners[..., k]] * self.share[..., k : k + 1]
         return out
+
+
+def bordered(covered: np.ndarray, share: np.ndarray, corners: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A layer whose texels just outside repeat the nearest ones inside, for sampling across the edge of a tile."""
+    away, labels = cv2.distanceTransformWithLabels(
+        (~covered).astype(np.uint8), cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    place = np.zeros(int(labels.max()) + 1, np.int64)
+    place[labels[covered]] = np.flatnonzero(covered)
+    nearest = place[labels]
+    return away < BORDER, share.reshape(-1, 3)[nearest], corners.reshape(-1, 3)[nearest]
 
 
 def seen_depth(model: FaceModel, screen: np.ndarray, height: int, width: int) -> np.ndarray:
