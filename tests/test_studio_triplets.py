@@ -79,7 +79,7 @@ def test_occluders_lie_before_target_and_swap_alike(studio):
 @pytest.mark.parametrize("kind", list(occluders.KINDS))
 def test_every_occluder_covers_something_within_bounds(make, studio, kind):
     shot = make._shot(studio.people[0], np.random.default_rng(0), "head")
-    head = make.head(shot.person, shot.expression, True, 0)
+    head = make.head(shot, 0)
     drawing = make.renderer(head, shot.camera, shot.light, SIZE)
     colour, cover = occluders.KINDS[kind](SIZE, drawing, studio.model, np.random.default_rng(1))
     assert 0.005 < (cover > 0).mean() < 0.8 and cover.min() >= 0 and cover.max() <= 1 + 1e-6

@@ -6,6 +6,7 @@ centimetres in the ICT model), so that they hold for any model.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 
 import cv2
@@ -65,6 +66,11 @@ class Anatomy:
         under = ramp(height - 0.35 * (at[:, 2] - marks[8, 2]) / unit, chin - 1.5, chin + 0.3)  # the throat recedes
         skin = np.isin(self.model.part, (FACE, HEAD))
         return np.where(skin, aside * above * under, 1.0).astype(np.float32)
+
+    @cached_property
+    def face_below_hair(self) -> np.ndarray:
+        """(N,) float32: `face` where painted hair leaves it free."""
+        return (self.face * (1 - ramp(self.scalp, 0.5, 2.0))).astype(np.float32)
 
     @cached_property
     def face_map(self) -> np.ndarray:
@@ -170,15 +176,27 @@ class Anatomy:
         at = np.stack([place[:, 0] + wave + STRANDS[1] / 2, place[:, 1]], 1)
         return sampled(field.astype(np.float32), at + np.float32(0.5))
 
-    def hairy(self, texture: np.ndarray, hair: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A texture (2, U, U, 3) with hair of a linear colour (3,) painted over the scalp."""
+    def hair(self, colour: np.ndarray, rng: np.random.Generator) -> Hair:
+        """Hair of a linear colour (3,) over the scalp, with a ragged line."""
         chosen, inside, _ = self._scalp_texels
         strands = self.strands(rng)
         share = ramp(inside + 2.5 * strands, -0.3, 0.9)[:, None].astype(np.float32)
-        out = texture.reshape(-1, 3).copy()
-        skin = out[chosen]
-        out[chosen] = skin + share * (hair.astype(np.float32) * np.exp(strands)[:, None] - skin)
-        return out.reshape(texture.shape)
+        return Hair(chosen, share, colour.astype(np.float32) * np.exp(strands)[:, None])
+
+
+@dataclass(frozen=True)
+class Hair:
+    """Hair as paint: (K,) flat texels, (K, 1) how far it covers them, (K, 3) its linear colour there."""
+
+    texels: np.ndarray
+    share: np.ndarray
+    colour: np.ndarray
+
+    def paint(self, texture: np.ndarray) -> None:
+        """Lays the hair over a texture (2, U, U, 3), in place."""
+        flat = texture.reshape(-1, 3)
+        skin = flat[self.texels]
+        flat[self.texels] = skin + self.share * (self.colour - skin)
 
 
 def skin_likeness(albedo: np.ndarray, skin: np.ndarray, beard: np.ndarray) -> np.ndarray:
@@ -198,3 +216,16 @@ def tone(texture: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """(3,) geometric mean colour of the face layer of a texture under weights (U, U)."""
     logs = np.log(np.maximum(texture[FACE_LAYER], 0.004))
     return np.exp((logs * weight[..., None]).sum((0, 1)) / max(float(weight.sum()), 1e-6))
+
+
+def toned(albedo: np.ndarray, own: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Albedo (U, U, 3) of mean colour own (3,) with the mean colour wanted (3,), nothing driven beyond white.
+
+    A channel that becomes darker is multiplied; one that becomes lighter goes to x^(log wanted / log own).
+    """
+    gain = np.minimum(wanted / own, 1).astype(np.float32)
+    exponent = np.clip(np.log(np.minimum(wanted, 0.9)) / np.log(np.minimum(own, 0.9)), 0.2, 1).astype(np.float32)
+    out = albedo * gain
+    for k in np.flatnonzero(exponent < 1):
+        out[..., k] = cv2.pow(albedo[..., k], float(exponent[k]))
+    return out

@@ -59,12 +59,9 @@ class FaceModel:
 
     @staticmethod
     def offsets(deltas: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
-        """(N, 3) sum of deltas (K, N, 3) weighted by (K,) coefficients; those that are 0 cost nothing."""
-        used = np.flatnonzero(coefficients)
-        total = np.zeros(deltas.shape[1:], np.float32)
-        for k in used:
-            total += np.float32(coefficients[k]) * deltas[k]
-        return total
+        """(N, 3) float32 sum of deltas (K, N, 3) weighted by (K,) coefficients."""
+        flat = coefficients.astype(np.float32) @ deltas.reshape(len(deltas), -1)
+        return flat.reshape(deltas.shape[1:])
 
     def expression(self, **named: float) -> np.ndarray:
         """(E,) float32 coefficients out of names; "eyeBlink" stands for both sides, unknown names are errors."""

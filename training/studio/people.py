@@ -78,7 +78,7 @@ def packed(albedo: np.ndarray) -> np.ndarray:
 
 def unpacked(albedo: np.ndarray) -> np.ndarray:
     """8-bit sRGB as linear colours, float32."""
-    return light.LINEAR_OF_BYTE[albedo]
+    return cv2.LUT(albedo.reshape(-1, albedo.shape[-2], 3), light.LINEAR_OF_BYTE).reshape(albedo.shape)
 
 
 def nearest(known: np.ndarray, colour: np.ndarray, brightness: float) -> int:

@@ -48,6 +48,7 @@ class Drawing:
         face: (S, S) float32 share that the face covers, weighted by how far it belongs to what a swap replaces.
         camera: it was seen with.
         screen: (N, 3) vertices in pixels, with depth.
+        facing: (N,) share of every vertex's normal towards the camera.
         ids, nearest: triangle and depth of every sample.
     """
 
@@ -56,6 +57,7 @@ class Drawing:
     face: np.ndarray
     camera: Camera
     screen: np.ndarray
+    facing: np.ndarray
     ids: np.ndarray
     nearest: np.ndarray
 
@@ -99,7 +101,7 @@ class Renderer:
         xy = raster.snapped(screen, GRID)
         draw = self._on_cpu if self.backend == "cpu" else self._in_torch
         sums, ids, nearest = draw(xy, np.ascontiguousarray(screen[:, 2]), values, head.texture, size * GRID)
-        return Drawing(sums[..., :3], sums[..., 4], sums[..., 3], camera, screen, ids, nearest)
+        return Drawing(sums[..., :3], sums[..., 4], sums[..., 3], camera, screen, normals[:, 2], ids, nearest)
 
     def _on_cpu(
         self, xy: np.ndarray, depth: np.ndarray, values: np.ndarray, texture: np.ndarray, side: int
@@ -170,8 +172,7 @@ def flow(
         float32 visibility: 1 where the source shows that very point.
     """
     xy = raster.snapped(target.screen, GRID)
-    turned = raster.normals(source.screen * np.array([1.0, -1.0, -1.0]), model.triangles)
-    values = np.concatenate([source.screen, turned[:, 2:]], 1)
+    values = np.concatenate([source.screen, source.facing[:, None]], 1)
     found, seen = raster.surface(target.ids, target.nearest, xy, model.triangles, values, GRID)
     side = len(source.coverage)
     rows = np.clip(found[..., 1].astype(int), 0, side - 1)

@@ -10,8 +10,9 @@ import numpy as np
 
 from mattface.errors import UsageError
 from mattface.training.studio import light, occluders, raster
+from mattface.training.studio.anatomy import toned
 from mattface.training.studio.camera import Camera, framed, rotation
-from mattface.training.studio.face_model import FACE, HEAD
+from mattface.training.studio.face_model import FACE, HEAD, FaceModel
 from mattface.training.studio.people import Person, Photo, Studio, mixed, unpacked
 from mattface.training.studio.render import GRID, Drawing, Head, Renderer, flow, over
 from mattface.training.studio.texture import EYE_LAYER, FACE_LAYER, filled, ramp, sampled
@@ -110,6 +111,8 @@ class TripletMaker:
             raise UsageError(f"expected three shares that sum to 1; got {config.kinds}.")
         self.studio, self.config = studio, config
         self.renderer = Renderer(studio.model) if renderer is None else renderer
+        self._marks = landmarks_only(studio.model)
+        self._photographed: dict[str, np.ndarray] = {}
 
     def __call__(self, seed: int, kind: str | None = None) -> Triplet:
         """The triplet of a seed.
@@ -149,8 +152,8 @@ class TripletMaker:
             mixed_face = 0.5 * expression + 0.5 * found.expression if rng.random() < 0.7 else found.expression
             return Shot(person, mixed_face, replace(camera, rotation=turn @ camera.rotation), changed, person.photo)
         pose = self._pose(rng)
-        vertices = self.studio.model.vertices(person.identity, expression)
-        camera = framed(pose, vertices[self.studio.model.landmarks], self.config.size, float(rng.uniform(45, 160)))
+        marks = self._marks.vertices(person.identity, expression)
+        camera = framed(pose, marks, self.config.size, float(rng.uniform(45, 160)))
         return Shot(person, expression, self._jittered(camera, rng), light.invented(rng), self._background(rng))
 
     def _as_photographed(self, person: Person) -> Shot:
@@ -213,47 +216,54 @@ class TripletMaker:
         fall = np.exp(-rng.uniform(0, 0.7) * ((axis[None] - rng.normal()) ** 2 + (axis[:, None] - rng.normal()) ** 2) / 2)
         return (fall[..., None] * wall).astype(np.float32)
 
-    def head(self, person: Person, expression: np.ndarray, hair: bool, seed: int) -> Head:
-        """A person's own head; with hair painted and lifted where no photograph shows it."""
-        model, anatomy = self.studio.model, self.studio.anatomy
-        vertices = model.vertices(person.identity, expression)
-        albedo = unpacked(person.bare if hair else person.albedo)
-        if hair:
-            rng = np.random.default_rng([7, seed])
-            vertices = vertices + anatomy.lift * np.float32(rng.uniform(0.2, 1.8) * anatomy.unit)
-            albedo = anatomy.hairy(albedo, person.hair, rng)
-        texture = np.concatenate([albedo, anatomy.eyes(person.iris)[None]])
-        return Head(vertices, np.ascontiguousarray(texture, np.float32), anatomy.face)
+    def head(self, shot: Shot, seed: int, face_of: Person | None = None, shape: np.ndarray | None = None) -> Head:
+        """The head of a shot: the person's own, or with somebody else's face on it.
 
-    def swapped_head(self, source: Person, target: Head, target_person: Person, bare: bool) -> Head:
-        """The source's face on the target's head: shape and skin, fading into the target's at ears, hair and neck.
+        Shape and skin of the other face fade into the head's own at ears, hair and neck; what the person's photograph
+        shows over the face stays. Where no photograph shows the hair, it is painted and lifted.
 
-        Unless the target's head is `bare` below painted hair, what its photograph shows over the skin stays.
+        Args:
+            shot: whose head, and with which expression.
+            seed: of painted hair.
+            face_of: whose face; None for the person's own.
+            shape: (N, 3) the head's vertices where they are known already; left as they are.
         """
-        model, anatomy = self.studio.model, self.studio.anatomy
-        change = model.offsets(model.identity_deltas, source.identity - target_person.identity)
-        vertices = target.vertices + anatomy.face[:, None] * change
-        tint = (target_person.skin / source.skin) ** self.config.tone
-        share = ramp(anatomy.face_map[FACE_LAYER], 0.1, 0.9)
-        if not bare:
-            share = share * (1 - target_person.cover.astype(np.float32) / 255)
-        texture = target.texture.copy()
-        skin = unpacked(source.bare[FACE_LAYER]) * tint.astype(np.float32)
-        texture[FACE_LAYER] += share[..., None].astype(np.float32) * (skin - texture[FACE_LAYER])
-        texture[EYE_LAYER] = anatomy.eyes(source.iris)
-        return Head(vertices.astype(np.float32), np.ascontiguousarray(texture, np.float32), anatomy.face)
+        model, anatomy, person = self.studio.model, self.studio.anatomy, shot.person
+        drawn = not isinstance(shot.background, Photo)
+        vertices = model.vertices(person.identity, shot.expression) if shape is None else shape.copy()
+        if face_of is not None:
+            change = model.offsets(model.identity_deltas, face_of.identity - person.identity)
+            vertices += anatomy.face[:, None] * change
+        texture = np.empty((3, *anatomy.face_map.shape[1:], 3), np.float32)
+        texture[:EYE_LAYER] = unpacked(person.bare if drawn else person.albedo)
+        texture[EYE_LAYER] = anatomy.eyes((face_of or person).iris)
+        if face_of is not None:
+            self._lay_face(texture[FACE_LAYER], face_of, person, keep_cover=not drawn)
+        if drawn:
+            rng = np.random.default_rng([7, seed])
+            vertices += anatomy.lift * np.float32(rng.uniform(0.2, 1.8) * anatomy.unit)
+            anatomy.hair(person.hair, rng).paint(texture[:EYE_LAYER])
+        return Head(vertices, texture, anatomy.face_below_hair if drawn else anatomy.face)
+
+    def _lay_face(self, texture: np.ndarray, source: Person, target: Person, keep_cover: bool) -> None:
+        """Lays the source's skin over the target's face layer (U, U, 3), in place."""
+        share = ramp(self.studio.anatomy.face_map[FACE_LAYER], 0.1, 0.9)
+        if keep_cover:
+            share = share * (1 - target.cover.astype(np.float32) / 255)
+        wanted = source.skin * (target.skin / source.skin) ** self.config.tone
+        skin = toned(unpacked(source.bare[FACE_LAYER]), source.skin, wanted)
+        texture += share[..., None].astype(np.float32) * (skin - texture)
 
     def _finished(self, source: Shot, target: Shot, kind: str, seed: int, rng: np.random.Generator) -> Triplet:
         """Draws the three pictures and all that goes with them."""
         size, model = self.config.size, self.studio.model
-        source_head = self.head(source.person, source.expression, not isinstance(source.background, Photo), seed)
-        target_head = self.head(target.person, target.expression, not isinstance(target.background, Photo), seed + 1)
-        swap_head = self.swapped_head(source.person, target_head, target.person, not isinstance(target.background, Photo))
-        drawn = {
-            "source": self.renderer(source_head, source.camera, source.light, size),
-            "target": self.renderer(target_head, target.camera, target.light, size),
-            "swap": self.renderer(swap_head, target.camera, target.light, size),
+        shape = model.vertices(target.person.identity, target.expression)
+        heads = {
+            "source": (self.head(source, seed), source),
+            "target": (self.head(target, seed + 1, shape=shape), target),
+            "swap": (self.head(target, seed + 1, source.person, shape), target),
         }
+        drawn = {k: self.renderer(head, shot.camera, shot.light, size) for k, (head, shot) in heads.items()}
         images = {
             "source": self.picture(drawn["source"], source, real=kind == "inexact"),
             "target": self.picture(drawn["target"], target, real=kind == "inexact"),
@@ -311,15 +321,14 @@ class TripletMaker:
         pixels = cv2.resize(shot.background.pixels, (size, size), interpolation=cv2.INTER_AREA)
         if real:
             return light.LINEAR_OF_BYTE[pixels]
-        followed = light.LINEAR_OF_BYTE[sampled(pixels, self._followed(drawing, shot.background))]
+        followed = light.LINEAR_OF_BYTE[sampled(pixels, self._followed(drawing, shot.person.name, shot.background))]
         share = drawing.face[..., None] / np.maximum(drawing.coverage, 1e-3)[..., None]
         return drawing.colour * share + (1 - drawing.face[..., None]) * followed
 
-    def _followed(self, drawing: Drawing, photo: Photo) -> np.ndarray:
+    def _followed(self, drawing: Drawing, name: str, photo: Photo) -> np.ndarray:
         """(S, S, 2) float32 place in the photograph of every pixel, for what surrounds the face to follow it."""
         size, model = self.config.size, self.studio.model
-        own = self._scaled(photo.fit.camera, photo).project(model.vertices(photo.fit.identity, photo.fit.expression))
-        values = np.concatenate([own[:, :2], np.isin(model.part, (FACE, HEAD))[:, None]], 1)
+        values = self._in_photo(name, photo)
         xy = raster.snapped(drawing.screen, GRID)
         found, seen = raster.surface(drawing.ids, drawing.nearest, xy, model.triangles, values, GRID)
         axis = np.arange(size, dtype=np.float32) + 0.5
@@ -337,6 +346,14 @@ class TripletMaker:
         field = cv2.GaussianBlur(filled(moved, np.clip(weight, 0, 1)), (0, 0), 1.5)
         return here + cv2.resize(field, (size, size), interpolation=cv2.INTER_LINEAR)
 
+    def _in_photo(self, name: str, photo: Photo) -> np.ndarray:
+        """(N, 3) where a photograph of this size shows every vertex, and 1 where it is skin; worked out once."""
+        if name not in self._photographed:
+            model, fit = self.studio.model, photo.fit
+            seen = self._scaled(fit.camera, photo).project(model.vertices(fit.identity, fit.expression))
+            self._photographed[name] = np.concatenate([seen[:, :2], np.isin(model.part, (FACE, HEAD))[:, None]], 1)
+        return self._photographed[name]
+
     def _coefficients(self, source: Shot, target: Shot) -> dict[str, Any]:
         return {
             "source_identity": source.person.identity,
@@ -348,3 +365,16 @@ class TripletMaker:
             "source_light": source.light.astype(np.float32),
             "target_light": target.light.astype(np.float32),
         }
+
+
+def landmarks_only(model: FaceModel) -> FaceModel:
+    """The model with its 68 landmarks as only vertices, for framing; it has no surface."""
+    chosen = model.landmarks
+    return replace(
+        model,
+        neutral=model.neutral[chosen],
+        identity_deltas=np.ascontiguousarray(model.identity_deltas[:, chosen]),
+        expression_deltas=np.ascontiguousarray(model.expression_deltas[:, chosen]),
+        part=model.part[chosen],
+        landmarks=np.arange(68, dtype=np.int32),
+    )
