@@ -12,7 +12,7 @@ from mattface.training.augment import PairBatch
 from mattface.training.loop import fit
 from mattface.training.pairs import pack, unpack
 from mattface.training.recipes.mattface_demo import Recipe
-from mattface.training.tasks.pairs import above, stage_one
+from mattface.training.tasks.pairs import PairFeed, above, stage_one
 from mattface.transfer.idatt import position_grid
 
 
@@ -112,7 +112,7 @@ def tiny_recipe() -> Recipe:
 
 
 def train(recipe: Recipe, store, folder) -> torch.nn.Module:
-    stage = stage_one(recipe, store)
+    stage = stage_one(recipe, PairFeed(store, recipe.seed))
     return fit(stage.task, stage.feed, stage.loop, folder, recipe, "cpu", quiet=True)["network"]
 
 
@@ -146,7 +146,7 @@ class Interrupted(MemoryStore):
 
 
 def test_the_second_stage_trains_only_the_blocks_above_the_first():
-    network = stage_one(tiny_recipe(), MemoryStore()).task.network
+    network = stage_one(tiny_recipe(), PairFeed(MemoryStore(), 0)).task.network
     chosen = above(network, 16)
     assert 0 < len(chosen) == len([p for p in network.parameters() if p.requires_grad])
     assert not any(p.requires_grad for p in network.encoder.parameters())

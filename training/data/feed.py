@@ -82,8 +82,8 @@ class FacePairs:
     """Sources and targets. Keys, each with the prefix "source_" and "target_":
 
     "image" (3, S, S) in [-1, 1]; "mask" (1, S, S) inner face; "caption" text, empty without one; with meshes "mesh"
-    (468, 3), "landmarks" (68, 2) and "points" (5, 2) in pixels, and "maps", what `draw` makes. Without prefix: "same", 1.0
-    for one person, else 0.0.
+    (468, 3), "landmarks" (68, 2) and "points" (5, 2) in pixels, and "maps", what `draw` makes. Without prefix: "same",
+    1.0 for one person, else 0.0.
 
     Args:
         catalogue: where they come from.

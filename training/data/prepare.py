@@ -94,7 +94,7 @@ def photos(root: Path) -> list[Path]:
 
 
 def fingerprint(pixels: np.ndarray) -> np.ndarray:
-    """(GRID^2 / 8,) uint8 that hardly change with size and compression: is a pixel of a thumbnail below its neighbour."""
+    """(GRID^2 / 8,) uint8 that hardly change with size and compression: is a thumbnail's pixel below its neighbour."""
     grey = Image.fromarray(pixels).convert("L").resize((GRID + 1, GRID), Image.Resampling.BOX)
     small = np.asarray(grey, np.int16)
     return np.packbits(small[:, 1:] > small[:, :-1])

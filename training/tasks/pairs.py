@@ -18,9 +18,11 @@ from mattface.methods.mattface import MattfaceNetwork, build_network
 from mattface.training import losses
 from mattface.training.augment import PairBatch, augment
 from mattface.training.checkpoint import load_state, save_state, save_weights
+from mattface.training.data.feed import LoaderFeed
+from mattface.training.data.triplets import TripletShards
 from mattface.training.pairs import PairStore, Teacher, crops_of, make_pairs, training_portraits
 from mattface.training.recipes.mattface_demo import Recipe
-from mattface.training.task import Batch, Clock, Loop, Optimiser, Phase, Terms
+from mattface.training.task import Batch, Clock, Feed, Loop, Optimiser, Phase, Terms
 from mattface.training.tasks import Data, Stage
 from mattface.vocabulary import Swap
 
@@ -167,14 +169,14 @@ def above(network: MattfaceNetwork, size: int) -> list[nn.Parameter]:
     return parameters
 
 
-def stage_one(recipe: Recipe, store: Store) -> Stage:
+def stage_one(recipe: Recipe, feed: Feed) -> Stage:
     """Everything up to the recipe's size."""
     torch.manual_seed(recipe.seed)
     optimiser = Optimiser(
         "adamw", recipe.rate, decay=recipe.decay, clip=1.0, schedule="cosine", warmup=recipe.warmup * recipe.batch
     )
     task = PairTask(recipe, build_network(recipe.config), optimiser, recipe.size)
-    return Stage("one", task, PairFeed(store, recipe.seed), recipe.loop)
+    return Stage("one", task, feed, recipe.loop)
 
 
 def stage_two(recipe: Recipe, network: MattfaceNetwork, teacher: Teacher) -> Stage:
@@ -188,7 +190,13 @@ def stage_two(recipe: Recipe, network: MattfaceNetwork, teacher: Teacher) -> Sta
 
 
 def stages(recipe: Recipe, data: Data, device: torch.device) -> Iterator[Stage]:
-    """Both stages; the pairs are made once and kept beside the run."""
+    """Both stages on mesh swaps, which are made once and kept beside the run; or the first on the studio's triplets."""
+    if any(data.root.glob("*.tar")):
+        samples = TripletShards(data.root, recipe.seed)
+        stage = stage_one(recipe, LoaderFeed(samples, data.workers))
+        stage.notes = samples.notes
+        yield stage
+        return
     paths = training_portraits(data.root)
     kept = data.out / "pairs.pt"
     maps = load_state(kept)
@@ -197,7 +205,7 @@ def stages(recipe: Recipe, data: Data, device: torch.device) -> Iterator[Stage]:
         maps = make_pairs(teacher, recipe.size, recipe.pairs, recipe.same, recipe.seed).maps
         data.out.mkdir(parents=True, exist_ok=True)
         save_state(kept, maps)
-    first = stage_one(recipe, PairStore(maps))
+    first = stage_one(recipe, PairFeed(PairStore(maps), recipe.seed))
     yield first
     network = first.result["network"]
     if recipe.fine_steps and isinstance(network, MattfaceNetwork):

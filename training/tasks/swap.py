@@ -184,9 +184,8 @@ class SwapTask:
         """Every loss of the swap network that has a weight."""
         source, target = self.sides(batch)
         network, wanted = self.networks["swapper"], self.weights
-        found = self.swap(network, source, target)
+        found, maps = self._with_maps(network, source, target)
         batch["swap"] = found.detach()  # for the critic's phase
-        swapped_maps = self.maps.taken() if self.maps else []
         terms: Terms = {}
         if "same" in wanted:
             same = torch.cat([batch["same"]] * (2 if self.recipe.both_ways else 1))
@@ -196,10 +195,12 @@ class SwapTask:
         if "cycle" in wanted:
             again = target | {"image": found}  # the result has the target's pose, so its landmarks too
             terms["cycle"] = losses.cycle_loss(self.swap(network, target, again), target["image"])
-            _ = self.maps.taken() if self.maps else None
         if wanted.keys() & {"self", "feature"}:
-            own = self.swap(network, target, target)
-            terms |= self._own(own, swapped_maps, target)
+            own, own_maps = self._with_maps(network, target, target)
+            if "self" in wanted:
+                terms["self"] = losses.self_loss(own, target["image"], self.recipe.power)
+            if "feature" in wanted:
+                terms["feature"] = losses.feature_loss(maps, own_maps, target["mask"])
         if "weights" in wanted:
             terms["weights"] = losses.weight_penalty(p for p in network.parameters() if p.requires_grad)
         terms |= self._judged(found, source, target)
@@ -207,14 +208,12 @@ class SwapTask:
             terms["adversarial"] = self._deceive(found, target)
         return terms
 
-    def _own(self, own: torch.Tensor, swapped: list[torch.Tensor], target: Side) -> Terms:
-        """Losses of the target swapped with itself."""
-        terms: Terms = {}
-        if "self" in self.weights:
-            terms["self"] = losses.self_loss(own, target["image"], self.recipe.power)
-        if self.maps is not None:
-            terms["feature"] = losses.feature_loss(swapped, self.maps.taken(), target["mask"])
-        return terms
+    def _with_maps(self, network: nn.Module, source: Side, target: Side) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """The result, and the decoder's maps where a loss wants them."""
+        if self.maps is None:
+            return self.swap(network, source, target), []
+        with self.maps as maps:
+            return self.swap(network, source, target), maps
 
     def _judged(self, found: torch.Tensor, source: Side, target: Side) -> Terms:
         """Losses that ask a judge."""
@@ -314,7 +313,7 @@ class SwapTask:
 
 
 class DecoderMaps:
-    """Outputs of the decoder's convolutions, layer by layer, for MagicMask eq. 8.
+    """Outputs of the decoder's convolutions, layer by layer (MagicMask eq. 8), of what runs inside `with maps as list`.
 
     Args:
         network: with a `decoder` that has `convs`.
@@ -324,17 +323,23 @@ class DecoderMaps:
         convs = getattr(network.get_submodule("decoder"), "convs", None)
         if convs is None:
             raise UsageError("loss feature needs a decoder of convolutions (convs); this network's has none.")
-        self.maps: list[torch.Tensor] = []
+        self.maps: list[torch.Tensor] | None = None
         for conv in convs:
-            conv.register_forward_hook(lambda _module, _inputs, output: self.maps.append(output))
+            conv.register_forward_hook(self._keep)
 
-    def taken(self) -> list[torch.Tensor]:
-        """The maps of the last forward; the next one starts anew."""
-        found, self.maps = self.maps, []
-        return found
+    def _keep(self, _module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
+        if self.maps is not None:
+            self.maps.append(output)
+
+    def __enter__(self) -> list[torch.Tensor]:
+        self.maps = []
+        return self.maps
+
+    def __exit__(self, *_: object) -> None:
+        self.maps = None
 
     def __deepcopy__(self, _: dict[int, Any]) -> DecoderMaps:
-        return self
+        return self  # hooks of an averaged copy keep nothing of their own
 
 
 def network_config(recipe: SwapRecipe) -> Any:
