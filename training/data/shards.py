@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+END = 1024
+"""Zeros at the end of a whole tar file."""
+
 
 @dataclass(frozen=True)
 class Member:
@@ -51,6 +54,10 @@ def index_shard(path: Path) -> dict[str, dict[str, Member]]:
         tarfile.TarError, OSError: not a whole tar file.
     """
     samples: dict[str, dict[str, Member]] = {}
+    with path.open("rb") as file:
+        file.seek(-min(END, path.stat().st_size), 2)
+        if file.read() != bytes(END):
+            raise tarfile.ReadError("it does not end as a whole tar file does")
     with tarfile.open(path, "r:") as tar:
         end = path.stat().st_size
         for info in tar:
