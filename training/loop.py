@@ -78,6 +78,7 @@ def fit(
             with _heard(signal.SIGTERM) as stop:
                 run.train(feed, journal, stop)
         finally:
+            every(run.parameters)
             if journal is not None:
                 journal.close()
         return run.kept()
@@ -253,6 +254,13 @@ def only(parameters: Mapping[str, list[nn.Parameter]], network: str) -> None:
     for name, group in parameters.items():
         for p in group:
             p.requires_grad_(name == network)
+
+
+def every(parameters: Mapping[str, list[nn.Parameter]]) -> None:
+    """Lets gradients reach the trained parameters of all networks again."""
+    for group in parameters.values():
+        for p in group:
+            p.requires_grad_(True)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

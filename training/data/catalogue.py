@@ -6,7 +6,7 @@
 | identities | PERSON/*.jpg (VGGFace2-HQ: n000002/0001_01.jpg) |
 | ffhq | images1024x1024/00000/00000.png (or thumbnails128x128/...) |
 | celeba-hq | CelebA-HQ-img/0.jpg, CelebAMask-HQ-mask-anno/0/00000_skin.png, identity_CelebA-HQ.txt (NAME PERSON) |
-| triplets | img/NAME.png, mask/NAME.png, text/NAME.txt (AlphaFace's repository) and mesh/NAME.npy (`mattface data prepare`) |
+| triplets | img/NAME.png, mask/NAME.png, text/NAME.txt as in AlphaFace's repository; mesh/NAME.npy beside them |
 | shards | *.tar with KEY.jpg, KEY.mask.png, KEY.txt, KEY.mesh.npy, KEY.json |
 """
 
