@@ -20,8 +20,9 @@ from mattface.benchmarks.common import save, show
 from mattface.errors import InputError
 from mattface.training.studio.people import Studio
 from mattface.training.studio.render import Renderer
+from mattface.training.studio.shots import KINDS, Config
 from mattface.training.studio.studio_file import load_studio
-from mattface.training.studio.triplets import KINDS, Config, TripletMaker
+from mattface.training.studio.triplets import TripletMaker
 
 WARM_UP = 2
 
@@ -74,7 +75,8 @@ def renderers(studio: Studio, size: int, count: int) -> dict[str, float]:
         for name in ("source", "target", "swap"):
             apart = np.abs(getattr(one, name).astype(int) - getattr(other, name))
             worst, unequal = max(worst, int(apart.max())), unequal + float((apart > 0).mean()) / (3 * count)
-    return {"largest difference": float(worst), "share unequal": unequal, "torch seconds a picture": seconds / 3 / count}
+    seconds /= 3 * count
+    return {"largest difference": float(worst), "share unequal": unequal, "torch seconds a picture": seconds}
 
 
 def fits(folder: Path) -> dict[str, float]:

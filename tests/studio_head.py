@@ -1,4 +1,4 @@
-"""A small head in place of a real face model: an ellipsoid with a nose, two eyeballs, three identities, five expressions.
+"""A small head in place of a real face model: an ellipsoid with a nose and eyes, three identities, five expressions.
 
 Its 68 landmarks are the vertices nearest to those of the mesh's mean face.
 """
@@ -50,7 +50,7 @@ def synthetic_model() -> FaceModel:
     flat = np.concatenate([skin[:, :2] / 24, eye[:, :2] / 2.2, eye[:, :2] / 2.2]) + 0.5
     flat[part == HEAD, 0] += 1
     behind = part[every].max(1) == HEAD
-    uv = np.concatenate([flat, flat + [1, 0]])
+    uv = np.concatenate([flat, flat + np.array([1, 0])])
     corner = np.where(behind[:, None] & (part[every] == FACE), every + len(flat), every)
     chosen = np.flatnonzero(part == FACE)
     marks = [chosen[((neutral[chosen] - p) ** 2).sum(1).argmin()] for p in mean[list(SIXTY_EIGHT)]]

@@ -9,12 +9,13 @@ import pytest
 
 pytest.importorskip("numba", reason="numba is not installed: pip install mattface[train]")
 
+from studio_head import mean_face, synthetic_model
+
 from mattface.errors import InputError, WeightsError
 from mattface.training.studio import face_model, fit, light, raster, texture
 from mattface.training.studio.camera import Camera, framed, rotation
 from mattface.training.studio.face_model import FaceModel, load_model
 from mattface.training.studio.render import Head, Renderer, flow, over
-from studio_head import mean_face, synthetic_model
 
 SIZE = 96
 
@@ -45,7 +46,7 @@ def test_a_model_survives_its_file(model, tmp_path):
 
 def test_a_file_without_the_arrays_is_refused(model, tmp_path):
     np.savez(tmp_path / "m.npz", neutral=model.neutral)
-    with pytest.raises(InputError, match="landmarks.*mattface studio convert"):
+    with pytest.raises(InputError, match=r"landmarks.*mattface studio convert"):
         load_model(tmp_path / "m.npz")
 
 

@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader
 
 pytest.importorskip("numba", reason="numba is not installed: pip install mattface[train]")
 
+from studio_head import portrait, synthetic_model
+
 from mattface.cli import main
 from mattface.errors import InputError, UsageError
 from mattface.training.augment import PairBatch, augment
@@ -20,10 +22,10 @@ from mattface.training.studio import occluders, stream
 from mattface.training.studio.face_model import save_model
 from mattface.training.studio.people import Studio, build, mixed
 from mattface.training.studio.render import Renderer
+from mattface.training.studio.shots import KINDS, Config
 from mattface.training.studio.studio_file import load_studio, save_studio
 from mattface.training.studio.texture import sampled
-from mattface.training.studio.triplets import KINDS, Config, TripletMaker
-from studio_head import portrait, synthetic_model
+from mattface.training.studio.triplets import TripletMaker
 
 SIZE = 96
 
@@ -78,7 +80,7 @@ def test_occluders_lie_before_target_and_swap_alike(studio):
 
 @pytest.mark.parametrize("kind", list(occluders.KINDS))
 def test_every_occluder_covers_something_within_bounds(make, studio, kind):
-    shot = make._shot(studio.people[0], np.random.default_rng(0), "head")
+    shot = make.photographer.shot(studio.people[0], np.random.default_rng(0), "head")
     head = make.head(shot, 0)
     drawing = make.renderer(head, shot.camera, shot.light, SIZE)
     colour, cover = occluders.KINDS[kind](SIZE, drawing, studio.model, np.random.default_rng(1))
@@ -90,7 +92,7 @@ def test_the_flow_carries_the_source_to_the_swap(studio):
     """Under light that does not change, the source's pixels at the flow's positions are the swap's own."""
     make = TripletMaker(studio, Config(size=192, tone=0.0, occluded=0.0, same=0.0, wide=0.0, new_people=0.0))
     rng = np.random.default_rng(2)
-    source, target = (make._shot(studio.people[k], rng, "head") for k in (0, 1))
+    source, target = (make.photographer.shot(studio.people[k], rng, "head") for k in (0, 1))
     target = replace(target, light=source.light, camera=source.camera)
     made = make._finished(source, target, "head", 5, rng)
     weight = made.visible * (made.mask > 0.99) * (made.matte > 0.99)

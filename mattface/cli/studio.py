@@ -111,8 +111,9 @@ def fitted(folder: Path, most: int | None = None) -> Studio:
 def maker(args: argparse.Namespace) -> TripletMaker:
     """Who makes the triplets that the arguments ask for."""
     from mattface.training.studio.render import Renderer
+    from mattface.training.studio.shots import KINDS, Config
     from mattface.training.studio.studio_file import load_studio
-    from mattface.training.studio.triplets import KINDS, Config, TripletMaker
+    from mattface.training.studio.triplets import TripletMaker
 
     if args.count < 1:
         raise InputError(f"expected at least one triplet; got --count {args.count}.")

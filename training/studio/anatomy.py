@@ -1,7 +1,7 @@
 """What a head has beside its skin: where the face ends and hair begins, hair's volume, eyes.
 
-All places are told by the landmarks of the neutral head, in units of the distance from the nose's root to the chin (11.3
-centimetres in the ICT model), so that they hold for any model.
+All places are told by the landmarks of the neutral head, in units of which the nose's root is 11.3 from
+the chin (centimetres in the ICT model), so that they hold for any model.
 """
 
 from __future__ import annotations
@@ -13,13 +13,11 @@ import cv2
 import numpy as np
 
 from mattface.training.studio import raster
-from mattface.training.studio.face_model import FACE, HEAD, FaceModel
+from mattface.training.studio.face_model import FACE, HEAD
 from mattface.training.studio.texture import EYE_LAYER, FACE_LAYER, LAYER_OF_PART, Atlas, ramp, sampled
 
-UNIT = 11.3
-"""Nose root to chin of the head that the numbers below were measured on, centimetres."""
 HAIRLINE = ((-9.0, -3.0), (-5.5, -4.2), (-2.7, -5.5), (1.5, -4.6), (2.6, 1.1), (5.0, 3.8), (7.4, 6.3), (8.4, 10.0))
-"""(height above the nose's root, place of the hairline towards the viewer from the ear's front) of a head seen aside."""
+"""(height above the nose's root, place of the hairline towards the viewer from the ear's front), seen from aside."""
 STRANDS = (96, 1024)
 """Cells of the field of hair: from the crown down, and around."""
 IRIS, PUPIL, LIMBUS = 0.60, 0.22, 0.06
@@ -93,7 +91,7 @@ class Anatomy:
         """(U, U, 2) float32 centimetres to the right of and above the middle of the iris, over the eyes' texture."""
         model, side = self.model, self.atlas.side
         at = model.neutral
-        chosen = np.flatnonzero((LAYER_OF_PART[model.triangle_part] == EYE_LAYER))
+        chosen = np.flatnonzero(LAYER_OF_PART[model.triangle_part] == EYE_LAYER)
         one = chosen[at[model.triangles[chosen]][:, :, 0].mean(1) > 0]
         out = np.full((side, side, 2), 9.0, np.float32)
         if not len(one):
@@ -131,14 +129,15 @@ class Anatomy:
 
     @cached_property
     def core(self) -> np.ndarray:
-        """(2, U, U) float32: 1 from the brows to the chin before the ears, where whatever is seen belongs to the face."""
+        """(2, U, U) float32: 1 from brows to chin before the ears, where whatever is seen belongs to the face."""
         at, unit = self.model.neutral, self.unit
         front = (at[:, 2] - self.ear) / unit
         height = (at[:, 1] - self.root[1]) / unit
         brow = float(self.marks[17:27, 1].mean() - self.root[1]) / unit
         start = 1.5 + 1.7 * ramp(height, -2.5, 0.5)  # at the temples hair reaches further forward than at the jaw
         chin = float(self.marks[8, 1] - self.root[1]) / unit
-        own = ramp(front - start, 0.0, 1.4) * (1 - ramp(height, brow + 0.6, brow + 1.8)) * ramp(height, chin, chin + 1.5)
+        level = ramp(height, chin, chin + 1.5) * (1 - ramp(height, brow + 0.6, brow + 1.8))
+        own = ramp(front - start, 0.0, 1.4) * level
         return self.atlas.at((self.face * own)[:, None].astype(np.float32))[..., 0]
 
     @cached_property

@@ -14,7 +14,8 @@ from mattface.align import ffhq_quad, quad_matrix
 class Camera:
     """A camera that looks at the model's origin.
 
-    A point v goes to X = rotation v, then to (centre_x + scale X_x / p, centre_y - scale X_y / p), p = 1 - X_z / distance.
+    A point v goes to X = rotation v, then to (centre_x + scale X_x / p, centre_y - scale X_y / p) with
+    p = 1 - X_z / distance.
 
     Attributes:
         rotation: (3, 3) from the model to the camera's axes (x right, y up, z towards the camera).
@@ -51,7 +52,7 @@ class Camera:
         return Camera(turn @ self.rotation, self.scale * size, centre, self.distance)
 
     def angles(self) -> np.ndarray:
-        """(3,) yaw (positive: the face looks to the right of the picture), pitch (up), roll in degrees; see `rotation`."""
+        """(3,) yaw (positive: looks to the right of the picture), pitch (up) and roll in degrees; see `rotation`."""
         r = self.rotation
         yaw, pitch = -math.asin(float(np.clip(r[2, 0], -1, 1))), -math.atan2(r[2, 1], r[2, 2])
         return np.degrees([yaw, pitch, math.atan2(r[1, 0], r[0, 0])])

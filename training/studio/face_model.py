@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ FACE, HEAD, MOUTH, SOCKET, GUMS, TEETH, EYE, HIDDEN = range(8)
 """What a vertex belongs to. FACE: skin with ears and the front of the neck. HEAD: scalp and nape. MOUTH: inside of the
 cheeks. SOCKET: around the eyeball. HIDDEN: lashes, tear film and the like, which are not drawn."""
 ICT_STARTS = {FACE: 0, HEAD: 9409, MOUTH: 11248, SOCKET: 13294, GUMS: 14062, TEETH: 17039, EYE: 21451, HIDDEN: 24591}
-"""First vertex of every part of the ICT model. Of each eyeball's two shells the outer one, with the cornea, is drawn."""
+"""First vertex of every part of the ICT model. Of an eyeball's two shells the outer one, with the cornea, is drawn."""
 ICT_INNER_SHELLS = ((22221, 23021), (23791, 24591))
 REQUIRED = ("neutral", "identity_deltas", "expression_deltas", "expression_names", "quads", "uv", "quad_uv")
 KEYS = (*REQUIRED, "landmarks", "part")
@@ -156,7 +157,7 @@ def checked(model: FaceModel, where: str) -> FaceModel:
 
 def save_model(model: FaceModel, path: Path) -> None:
     """Writes a model as `load_model` reads it, offsets in half precision."""
-    arrays = {key: np.asarray(getattr(model, key)) for key in KEYS}
+    arrays: dict[str, Any] = {key: np.asarray(getattr(model, key)) for key in KEYS}
     for key in ("identity_deltas", "expression_deltas"):
         arrays[key] = arrays[key].astype(np.float16)
     np.savez_compressed(path, **arrays)
@@ -224,7 +225,7 @@ def read_objects(folder: Path) -> dict[str, np.ndarray]:
 
 
 def read_object(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Vertices (N, 3), texture coordinates (M, 2), quads (Q, 4) and their texture corners (Q, 4) of a Wavefront file."""
+    """Vertices (N, 3), texture coordinates (M, 2), quads (Q, 4), their texture corners (Q, 4) of a Wavefront file."""
     rows: dict[str, list[list[str]]] = {"v": [], "vt": [], "f": []}
     for line in path.read_text(encoding="utf-8").splitlines():
         kind, _, rest = line.partition(" ")

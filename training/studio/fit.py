@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mattface.align import sixty_eight
 from mattface.data.topology import SIXTY_EIGHT
 from mattface.errors import InputError
 from mattface.mesh import topology
@@ -42,7 +41,7 @@ class Fit:
         camera: from the model to the photograph's pixels.
         light: (9, 3) spherical harmonics in the camera's axes, of mean 1 over the visible face; `light.GREY` when no
             photograph was given.
-        errors: (68,) distance of every landmark in pixels; of the outline's 17 the distance across it, since they slide.
+        errors: (68,) distance of every landmark in pixels; of the outline's 17, which slide, across it.
     """
 
     identity: np.ndarray
@@ -186,7 +185,8 @@ class Fitter:
         axes = camera.rotation[:2] * np.array([[1.0], [-1.0]])
         deltas = self.deltas[:, self._rows(chosen)].astype(np.float64)
         sure = gain / (NOISE * camera.scale)
-        design = np.einsum("ekd,kad->eka", deltas @ axes.T * near[:, None], sure, optimize=True).reshape(len(deltas), -1)
+        moves = deltas @ axes.T * near[:, None]
+        design = np.einsum("ekd,kad->eka", moves, sure, optimize=True).reshape(len(deltas), -1)
         start = self.model.neutral[chosen] @ axes.T * near[:, None] + camera.centre
         wanted = np.einsum("kd,kad->ka", pixels - start, sure).ravel()
         count = len(self.model.identity_deltas)

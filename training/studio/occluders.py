@@ -1,4 +1,4 @@
-"""Things before a face: hands, glasses, microphones, playing cards, as simple lit and textured shapes with their masks."""
+"""Things before a face: hands, glasses, microphones, playing cards, as simple textured shapes with their masks."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def portrayed(atlas: Atlas, anatomy: Anatomy, name: str, photo: Photo, seen: Unw
 
 
 def skin_only(anatomy: Anatomy, seen: Unwrapped, likeness: np.ndarray) -> Unwrapped:
-    """What a photograph shows of the skin: outside the face's core only what looks like it, and nothing of the scalp."""
+    """What a photograph shows of the skin: beyond the face's core what looks like it, and nothing of the scalp."""
     kept = anatomy.core + (1 - anatomy.core) * likeness * (1 - ramp(anatomy.scalp_map, 0.0, 1.0))
     return Unwrapped(seen.albedo, (seen.weight * kept).astype(np.float32))
 

@@ -8,7 +8,13 @@ smaller number. A picture has `grid` x `grid` samples per pixel.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from mattface.errors import UsageError
+
+try:
+    from numba import njit
+except ImportError as error:
+    raise UsageError(f"the studio needs numba ({error}). Type: pip install 'mattface[train]'") from error
 
 SUB = 256
 """Steps per sample that corners are rounded to."""

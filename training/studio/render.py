@@ -158,9 +158,7 @@ def over(drawing: Drawing, background: np.ndarray) -> np.ndarray:
     return drawing.colour + (1 - drawing.coverage[..., None]) * background
 
 
-def flow(
-    model: FaceModel, source: Drawing, target: Drawing, face_slack: float = 0.25
-) -> tuple[np.ndarray, np.ndarray]:
+def flow(model: FaceModel, source: Drawing, target: Drawing, face_slack: float = 0.25) -> tuple[np.ndarray, np.ndarray]:
     """Where the source picture shows what every pixel of the target shows.
 
     Args:

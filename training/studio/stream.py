@@ -162,17 +162,13 @@ def read_shard(path: Path) -> Iterator[Triplet]:
 def decoded(files: dict[str, bytes]) -> Triplet:
     """Inverse of `encoded`, but for the rounding of masks (1/255) and depth (half precision)."""
     numbers = json.loads(files["json"])
-    pictures = {name: _image(files[f"{name}.png"])[..., ::-1].copy() for name in PICTURES}
+    fields: dict[str, Any] = {name: _image(files[f"{name}.png"])[..., ::-1].copy() for name in PICTURES}
     stacked = _image(files["masks.png"]).astype(np.float32) / 255
-    masks = {name: np.ascontiguousarray(stacked[..., k]) for k, name in enumerate(MASKS)}
-    arrays = {k: np.load(io.BytesIO(files[f"{k}.npy"])).astype(np.float32) for k in ("flow", "depth")}
-    floats = {
-        group: {k: np.array(v, np.float32) for k, v in numbers[group].items()} for group in ("landmarks", "coefficients")
-    }
-    return Triplet(
-        **pictures, **masks, **arrays, **floats, kind=numbers["kind"], seed=numbers["seed"],
-        notes=tuple(numbers["notes"]),
-    )  # fmt: skip
+    fields |= {name: np.ascontiguousarray(stacked[..., k]) for k, name in enumerate(MASKS)}
+    fields |= {k: np.load(io.BytesIO(files[f"{k}.npy"])).astype(np.float32) for k in ("flow", "depth")}
+    for group in ("landmarks", "coefficients"):
+        fields[group] = {k: np.array(v, np.float32) for k, v in numbers[group].items()}
+    return Triplet(**fields, kind=numbers["kind"], seed=numbers["seed"], notes=tuple(numbers["notes"]))
 
 
 def _image(data: bytes) -> np.ndarray:

@@ -66,9 +66,7 @@ def load_studio(path: Path, model: FaceModel | None = None) -> Studio:
 
 
 def _person(arrays: dict[str, np.ndarray], k: int) -> Person:
-    camera = Camera(
-        arrays["rotation"][k], float(arrays["scale"][k]), arrays["centre"][k], float(arrays["distance"][k])
-    )
+    camera = Camera(arrays["rotation"][k], float(arrays["scale"][k]), arrays["centre"][k], float(arrays["distance"][k]))
     fit = Fit(arrays["identity"][k], camera=camera, **{key: arrays[key][k] for key in FIT})
     own = {key: arrays[key][k] for key in PERSON if key != "iris"}
     red, green, blue = (float(c) for c in arrays["iris"][k])

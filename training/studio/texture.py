@@ -100,8 +100,9 @@ def seen_depth(model: FaceModel, screen: np.ndarray, height: int, width: int) ->
 
 def sampled(image: np.ndarray, at: np.ndarray, border: int = cv2.BORDER_REPLICATE) -> np.ndarray:
     """Values of (H, W, C) at (..., 2) pixel positions, centres at +0.5, linear."""
-    flat = (at.reshape(-1, 1, 2) - 0.5).astype(np.float32)
-    out = [cv2.remap(image, part, None, cv2.INTER_LINEAR, borderMode=border) for part in pieces(flat)]
+    x, y = np.ascontiguousarray((at.reshape(-1, 2) - 0.5).T.astype(np.float32))[..., None]
+    places = zip(pieces(x), pieces(y), strict=True)
+    out = [cv2.remap(image, a, b, cv2.INTER_LINEAR, borderMode=border) for a, b in places]
     return np.concatenate(out).reshape(*at.shape[:-1], *image.shape[2:])
 
 
@@ -173,12 +174,13 @@ def filled(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
     A pyramid of weighted means, coarse ones filling what finer ones have not seen (push-pull; Gortler et al. 1996).
     """
-    total, density = values * weight[..., None], weight.astype(np.float32)
+    total: np.ndarray = values * weight[..., None]
+    density: np.ndarray = weight.astype(np.float32)
     levels = [(total, density)]
     while min(density.shape) > 2:
         total, density = cv2.pyrDown(total), cv2.pyrDown(density)
         levels.append((total.reshape(*density.shape, -1), density))
-    field = levels[-1][0].sum((0, 1), keepdims=True) / max(float(levels[-1][1].sum()), 1e-6)
+    field: np.ndarray = levels[-1][0].sum((0, 1), keepdims=True) / max(float(levels[-1][1].sum()), 1e-6)
     for total, density in reversed(levels):
         field = cv2.resize(field, density.shape[::-1], interpolation=cv2.INTER_LINEAR).reshape(*density.shape, -1)
         known = np.clip(density * 4, 0, 1)[..., None]
@@ -187,7 +189,7 @@ def filled(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def completed(atlas: Atlas, seen: Unwrapped, mean: np.ndarray | None) -> np.ndarray:
-    """(2, U, U, 3) albedo: what is hidden comes from the other side, else from the mean, fitted smoothly to what is seen.
+    """(2, U, U, 3) albedo: what is hidden comes from the other side, else from the mean, fitted to what is seen.
 
     Args:
         atlas: texture space; its tiles mirror left to right.
@@ -225,5 +227,3 @@ def mean_albedo(people: list[Unwrapped]) -> np.ndarray:
 def symmetric(texture: np.ndarray) -> np.ndarray:
     """A texture (2, U, U, 3) averaged with its mirror image, geometrically."""
     return np.sqrt(texture * texture[:, :, ::-1])
-
-
