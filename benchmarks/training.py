@@ -98,18 +98,21 @@ class Bare:
         update_average(self.average, self.networks["swapper"], 0.9)
 
 
-def seconds(work: Any, count: int) -> list[float]:
+def seconds(work: Any, count: int, clock: Any = time.perf_counter) -> list[float]:
     """Seconds of each of `count` calls."""
     found = []
     for _ in range(count):
-        start = time.perf_counter()
+        start = clock()
         work()
-        found.append(time.perf_counter() - start)
+        found.append(clock() - start)
     return found
 
 
 def overhead(root: Path, steps: int) -> dict[str, float]:
-    """Median seconds of a step of the loop, logging included, and of the bare loop; both take turns."""
+    """Median processor seconds of a step of the loop, logging included, and of the bare loop; both take turns.
+
+    Processor time, because work of others on the machine would drown a difference of a few percent.
+    """
     first, second = stage(root, 0), stage(root, 0)
     batch = next(first.feed.batches(iter([list(range(BATCH))])))
     with tempfile.TemporaryDirectory() as folder:
@@ -127,7 +130,7 @@ def overhead(root: Path, steps: int) -> dict[str, float]:
             seconds(work, 2)
         for turn in range(steps):
             for name in sorted(works, reverse=bool(turn % 2)):
-                found[name] += seconds(works[name], 1)
+                found[name] += seconds(works[name], 1, time.process_time)
     ratios = [t / b for t, b in zip(found["trainer"], found["bare"], strict=True)]
     medians = {f"{name} seconds": statistics.median(values) for name, values in found.items()}
     return medians | {"overhead": statistics.median(ratios) - 1}

@@ -123,7 +123,7 @@ def test_triplets_hold_what_lies_beside_each_other(tmp_path):
 
 
 def test_an_empty_folder_is_refused(tmp_path):
-    with pytest.raises(InputError, match="must hold pictures.*found none"):
+    with pytest.raises(InputError, match=r"must hold pictures.*found none"):
         catalogue(tmp_path)
     with pytest.raises(InputError, match="expected a folder"):
         catalogue(tmp_path / "absent")
@@ -161,7 +161,7 @@ def test_small_and_damaged_pictures_are_counted_and_named(tmp_path):
     assert [r.name for r in found.records] == ["a", "b"]
     assert "1 pictures are smaller than 64 pixels and were left out: small" in found.notes
     assert "1 pictures are damaged and were left out: broken" in found.notes
-    with pytest.raises(InputError, match="pictures of at least 500 pixels.*small"):
+    with pytest.raises(InputError, match=r"pictures of at least 500 pixels.*small"):
         catalogue(tmp_path).large_enough(500)
 
 
@@ -205,7 +205,7 @@ def test_missing_captions_are_counted_and_named_and_the_rest_is_used(tmp_path):
 
 def test_missing_masks_or_landmarks_are_refused_where_they_are_needed(tmp_path):
     make_folder(tmp_path)
-    with pytest.raises(InputError, match="must have a mask; 2 of 2 have none. Run: mattface data prepare"):
+    with pytest.raises(InputError, match=r"must have a mask; 2 of 2 have none. Run: mattface data prepare"):
         FacePairs(catalogue(tmp_path), 32, 0.0, 0)
     with pytest.raises(InputError, match="must have a mesh"):
         FacePairs(catalogue(tmp_path), 32, 0.0, 0, meshes=True, masks=False)

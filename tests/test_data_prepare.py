@@ -23,7 +23,7 @@ from mattface.training.data.prepare import Fingerprints, Settings, fingerprint, 
 
 
 class Model(HTTPServer):
-    """A vision model as far as captions go: notes what it is asked and gives prepared answers, the last one for ever."""
+    """A vision model as far as captions go: notes what it is asked and gives prepared answers, the last for ever."""
 
     def __init__(self, answers: list[Any]) -> None:
         super().__init__(("127.0.0.1", 0), Answering)
@@ -146,7 +146,7 @@ def test_a_failing_caption_leaves_the_picture_and_a_dead_service_stops(photos, t
     assert report["captions"] == {"written": 1, "missing": ["eileen_one"]}
     monkeypatch.setattr(module, "FAILURES", 1)
     model.answers = [503]
-    with pytest.raises(InputError, match="HTTPError.*503.*--captions FILE.*the same command goes on"):
+    with pytest.raises(InputError, match=r"HTTPError.*503.*--captions FILE.*the same command goes on"):
         prepare(photos, tmp_path / "out", SETTINGS, Service(model.url, "looker"))
     with pytest.raises(InputError, match="must be an http"):
         Service("file:///etc", "x")("a", b"")
@@ -184,7 +184,7 @@ def test_nothing_to_prepare_is_refused(tmp_path, need):
     with pytest.raises(InputError, match="must hold photos"):
         prepare(tmp_path, tmp_path / "out", SETTINGS)
     Image.fromarray(np.full((200, 200, 3), 90, np.uint8)).save(tmp_path / "wall.png")
-    with pytest.raises(InputError, match="none of 1 photos.*no face 1"):
+    with pytest.raises(InputError, match=r"none of 1 photos.*no face 1"):
         prepare(tmp_path, tmp_path.parent / "out", SETTINGS)
 
 

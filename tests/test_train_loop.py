@@ -178,7 +178,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "_sync", full)
-    with pytest.raises(InputError, match="No space left.*checkpoint-000000000032, stays"):
+    with pytest.raises(InputError, match=r"No space left.*checkpoint-000000000032, stays"):
         train(tmp_path, toy_loop(images=64), allow_change=True, config=CONFIG)
     assert checkpoint.latest(tmp_path) == good
     assert {p.name: p.read_bytes() for p in good.iterdir()} == before

@@ -173,9 +173,14 @@ class Task(Protocol):
     networks: dict[str, nn.Module]
     """Everything a checkpoint must hold; a network without an optimiser keeps statistics."""
     optimisers: dict[str, Optimiser]
-    phases: Sequence[Phase]
-    averaged: Sequence[str]
-    """Networks of which an average is kept, if any is."""
+
+    @property
+    def phases(self) -> Sequence[Phase]:
+        """What a step does, in order."""
+
+    @property
+    def averaged(self) -> Sequence[str]:
+        """Networks of which an average is kept, if any is."""
 
     def export(self, networks: Mapping[str, nn.Module], folder: Path, progress: str) -> None:
         """Writes what is used after training into the run's folder."""

@@ -90,7 +90,9 @@ class Catalogue:
         Raises:
             InputError: nothing is left.
         """
-        kept, small, damaged = [], [], []
+        kept: list[Record] = []
+        small: list[Record] = []
+        damaged: list[Record] = []
         for record in self.records:
             try:
                 with Image.open(opened(record.image)) as image:

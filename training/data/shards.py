@@ -54,9 +54,9 @@ def index_shard(path: Path) -> dict[str, dict[str, Member]]:
         tarfile.TarError, OSError: not a whole tar file.
     """
     samples: dict[str, dict[str, Member]] = {}
-    with path.open("rb") as file:
-        file.seek(-min(END, path.stat().st_size), 2)
-        if file.read() != bytes(END):
+    with path.open("rb") as opened:
+        opened.seek(-min(END, path.stat().st_size), 2)
+        if opened.read() != bytes(END):
             raise tarfile.ReadError("it does not end as a whole tar file does")
     with tarfile.open(path, "r:") as tar:
         end = path.stat().st_size

@@ -77,9 +77,11 @@ class GeneratorTask:
 
     def __init__(self, recipe: GeneratorRecipe) -> None:
         self.recipe, self.name = recipe, recipe.name
-        counts = {"channel_base": recipe.channel_base, "channel_max": recipe.channel_max}
-        self.generator: Generator = build_generator(recipe.size, recipe.style, recipe.layers, **counts)
-        self.critic = Discriminator(recipe.size, **counts)
+        base, most = recipe.channel_base, recipe.channel_max
+        self.generator: Generator = build_generator(
+            recipe.size, recipe.style, recipe.layers, channel_base=base, channel_max=most
+        )
+        self.critic = Discriminator(recipe.size, base, most)
         self.statistics = Statistics()
         self.networks: dict[str, nn.Module] = {
             "generator": self.generator,

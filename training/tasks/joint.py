@@ -63,7 +63,7 @@ class EncoderGenerator(nn.Module):
     def __init__(self, config: Config, layers: int) -> None:
         super().__init__()
         whole = build_network(config)
-        self.size = config.encoder_size
+        self.size, self.noise = config.encoder_size, config.noise
         self.encoder, self.invert, self.generate = whole.encoder, whole.invert, whole.generate
         self.mapping = MappingNetwork(config.style, config.style, self.generate.num_styles, layers)
 
@@ -76,7 +76,7 @@ class EncoderGenerator(nn.Module):
         return self._decode(self.mapping(z))
 
     def _decode(self, w_plus: torch.Tensor) -> torch.Tensor:
-        return self.generate(w_plus, noise="const" if self.generate.b4.conv1.use_noise else "none").image
+        return self.generate(w_plus, noise="const" if self.noise else "none").image
 
 
 class JointTask:
@@ -95,7 +95,8 @@ class JointTask:
         if unknown:
             raise UsageError(f"losses are photo, perceptual, identity, adversarial, sampled; got {', '.join(unknown)}.")
         self.recipe, self.name, self.judges, self.fixed = recipe, recipe.name, judges, fixed
-        self.pair = EncoderGenerator(recipe.config, recipe.layers).to(memory_format=torch.channels_last)
+        self.pair = EncoderGenerator(recipe.config, recipe.layers)
+        self.pair.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.critic = build_critic("global", recipe.config.resolution, recipe.width)
         self.networks: dict[str, nn.Module] = {"pair": self.pair, "critic": self.critic}
         self.optimisers = {n: recipe.optimisers[n] for n in self.networks}
