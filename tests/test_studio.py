@@ -13,8 +13,10 @@ from studio_head import mean_face, synthetic_model
 
 from mattface.errors import InputError, WeightsError
 from mattface.training.studio import face_model, fit, light, raster, texture
+from mattface.training.studio.anatomy import Anatomy
 from mattface.training.studio.camera import Camera, framed, rotation
 from mattface.training.studio.face_model import FaceModel, load_model
+from mattface.training.studio.refine import Refiner
 from mattface.training.studio.render import Head, Renderer, flow, over
 
 SIZE = 96
@@ -251,3 +253,21 @@ def test_flow_marks_what_the_source_hides(model):
     source, target = (Renderer(model)(head_of(model), camera(y), light.GREY, SIZE) for y in (80, -80))
     _, visible = flow(model, source, target)
     assert visible.sum() < 0.25 * (target.coverage > 0).sum()
+
+
+def test_pixels_improve_a_fit_by_inexact_landmarks(model):
+    atlas, head = texture.Atlas(model, 128), head_of(model, (1.0, -0.8, 0.5), seed=4)
+    seen = Camera(rotation(8, 0, 0), 18.0, np.array([256.0, 256.0]), 80.0)
+    image = light.to_srgb(over(Renderer(model)(head, seen, light.GREY, 512), np.full((512, 512, 3), 0.2)))
+    fitter = fit.Fitter(model, dense=False)
+    mesh = np.zeros((468, 3))
+    noise = np.random.default_rng(0).normal(0, 5, (68, 2))
+    mesh[fitter.mesh_points, :2] = seen.project(head.vertices)[model.landmarks, :2] + noise
+    rgb = np.rint(image * 255).astype(np.uint8)
+    start = replace(fitter(mesh, rgb), camera=seen)
+    refiner = Refiner(fitter, Anatomy(atlas), head.texture[:2])
+    errors = []
+    for found in (start, refiner(start, mesh, rgb)):
+        off = model.vertices(found.identity, found.expression) - head.vertices
+        errors.append(float(np.abs(off[refiner.chosen, :2]).mean()))
+    assert errors[1] < 0.8 * errors[0]

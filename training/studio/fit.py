@@ -93,12 +93,28 @@ class Fitter:
             points = self._points(chosen, identity, expression)
             camera = improved(camera, points, pixels, gain, 2 if turn else 12)
             chosen = self._slid(camera, identity, expression)
-            identity, expression = self._coefficients(camera, chosen, pixels, gain, points)
+            identity, expression = self._coefficients(camera, chosen, pixels, points)
         points = self._points(chosen, identity, expression)
         camera = improved(camera, points, pixels, gain, 2)
         errors = self._errors(camera.project(points)[:68, :2] - pixels[:68], pixels)
         found = Fit(identity.astype(np.float32), expression.astype(np.float32), camera, light.GREY, errors)
         return found if rgb is None else replace(found, light=self.light(found, rgb))
+
+    def corrected(self, fit: Fit, mesh: np.ndarray, more: tuple[np.ndarray, np.ndarray]) -> Fit:
+        """The fit with the coefficients that also obey further normal equations; the camera stays.
+
+        Args:
+            fit: where to start.
+            mesh: (468, 3) landmarks that it was made from.
+            more: (I + E, I + E) matrix and (I + E,) right-hand side for identity and expression.
+        """
+        pixels = mesh[self.mesh_points, :2].astype(np.float64)
+        chosen = self._slid(fit.camera, fit.identity, fit.expression)
+        points = self._points(chosen, fit.identity, fit.expression)
+        identity, expression = self._coefficients(fit.camera, chosen, pixels, points, more)
+        points = self._points(chosen, identity, expression)[:68]
+        errors = self._errors(fit.camera.project(points)[:, :2] - pixels[:68], pixels)
+        return Fit(identity.astype(np.float32), expression.astype(np.float32), fit.camera, fit.light, errors)
 
     def light(self, fit: Fit, rgb: np.ndarray) -> np.ndarray:
         """(9, 3) light of a fitted face out of its photograph's pixels; hidden and turned-away skin does not count."""
@@ -177,14 +193,22 @@ class Fitter:
         return chosen
 
     def _coefficients(
-        self, camera: Camera, chosen: np.ndarray, pixels: np.ndarray, gain: np.ndarray, points: np.ndarray
+        self,
+        camera: Camera,
+        chosen: np.ndarray,
+        pixels: np.ndarray,
+        points: np.ndarray,
+        more: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Most probable coefficients under a fixed camera: linear least squares with priors, expressions in [0, 1]."""
+        """Most probable coefficients under a fixed camera: linear least squares with priors, expressions in [0, 1].
+
+        `more` adds to the normal equations: their matrix and right-hand side.
+        """
         turned = points @ camera.rotation.T
         near = camera.scale / (1 - turned[:, 2] / camera.distance)
         axes = camera.rotation[:2] * np.array([[1.0], [-1.0]])
         deltas = self.deltas[:, self._rows(chosen)].astype(np.float64)
-        sure = gain / (NOISE * camera.scale)
+        sure = self._gains(pixels) / (NOISE * camera.scale)
         moves = deltas @ axes.T * near[:, None]
         design = np.einsum("ekd,kad->eka", moves, sure, optimize=True).reshape(len(deltas), -1)
         start = self.model.neutral[chosen] @ axes.T * near[:, None] + camera.centre
@@ -192,7 +216,10 @@ class Fitter:
         count = len(self.model.identity_deltas)
         hold = np.full(len(deltas), EXPRESSION_SPREAD**-2)
         hold[:count] = IDENTITY_SPREAD**-2
-        solved = bounded(design @ design.T + np.diag(hold), design @ wanted, count)
+        normal, right = design @ design.T + np.diag(hold), design @ wanted
+        if more is not None:
+            normal, right = normal + more[0], right + more[1]
+        solved = bounded(normal, right, count)
         return solved[:count], solved[count:]
 
     def _add_dense(self) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
+from mattface.align import cut
 from mattface.errors import InputError
+from mattface.pixels import to_pixels
 from mattface.training.studio import light
 from mattface.training.studio.anatomy import Anatomy, skin_likeness, tone
 from mattface.training.studio.face_model import EYE, FaceModel, load_model
 from mattface.training.studio.fit import Fit, Fitter
+from mattface.training.studio.refine import Refiner
 from mattface.training.studio.texture import Atlas, Unwrapped, completed, mean_albedo, ramp, symmetric, unwrap
 from mattface.vocabulary import Face
 
@@ -145,48 +148,75 @@ def skin_only(anatomy: Anatomy, seen: Unwrapped, likeness: np.ndarray) -> Unwrap
     return Unwrapped(seen.albedo, (seen.weight * kept).astype(np.float32))
 
 
-def _measured(
-    fitter: Fitter, atlas: Atlas, photos: Iterable[tuple[str, np.ndarray, Face]], size: int
-) -> list[tuple[str, Photo, Unwrapped]]:
-    """Fits and unwraps every photograph, as FFHQ crops of `size`."""
-    from mattface.align import cut
-    from mattface.pixels import to_pixels
+@dataclass(frozen=True)
+class Measured:
+    """A photograph on its way to a person: name, (S, S, 3) crop, (468, 3) mesh in its pixels, fit, what it shows."""
 
-    found = []
-    for name, rgb, face in photos:
-        crop = cut(rgb, face, "ffhq", size)
-        if crop.mesh is None:
-            raise InputError(f"{name}: expected a face with dense landmarks; got none.")
-        pixels = to_pixels(crop.pixels, np.uint8)
-        fit = fitter(crop.mesh, pixels)
-        found.append((name, Photo(pixels, fit), unwrap(atlas, fit, pixels)))
-    return found
+    name: str
+    pixels: np.ndarray
+    mesh: np.ndarray
+    fit: Fit
+    seen: Unwrapped
+
+
+def measured(fitter: Fitter, atlas: Atlas, name: str, rgb: np.ndarray, face: Face, size: int) -> Measured:
+    """Cuts an FFHQ crop of `size`, fits the model by landmarks, and unwraps.
+
+    Raises:
+        InputError: the face has no dense landmarks.
+    """
+    crop = cut(rgb, face, "ffhq", size)
+    if crop.mesh is None:
+        raise InputError(f"{name}: expected a face with dense landmarks; got none.")
+    pixels = to_pixels(crop.pixels, np.uint8)
+    fit = fitter(crop.mesh, pixels)
+    return Measured(name, pixels, crop.mesh, fit, unwrap(atlas, fit, pixels))
+
+
+def refined(refiner: Refiner, atlas: Atlas, one: Measured) -> Measured:
+    """The same with its fit improved by pixels."""
+    fit = refiner(one.fit, one.mesh, one.pixels)
+    return replace(one, fit=fit, seen=unwrap(atlas, fit, one.pixels))
+
+
+def mean_skin(anatomy: Anatomy, everybody: Sequence[Measured]) -> np.ndarray:
+    """(2, U, U, 3) mean albedo of bare skin, the same on both sides."""
+    shown = []
+    for one in everybody:
+        skin = tone(one.seen.albedo, anatomy.core[0] * one.seen.weight[0])
+        shown.append(skin_only(anatomy, one.seen, likenesses(anatomy, one.seen, skin)))
+    return symmetric(mean_albedo(shown))
 
 
 def build(
-    photos: Iterable[tuple[str, np.ndarray, Face]], model: FaceModel | None = None, size: int = 768, side: int = SIDE
+    photos: Iterable[tuple[str, np.ndarray, Face]],
+    model: FaceModel | None = None,
+    size: int = 768,
+    side: int = SIDE,
+    by_pixels: bool = True,
 ) -> Studio:
-    """Makes people out of photographs; give photographs of training people only.
+    """Makes people out of photographs; give photographs of training people only, since a mean skin is learned.
 
     Args:
         photos: (name, (H, W, 3) uint8 picture, face with mesh).
         model: the face model; None takes the card's.
         size: side of the FFHQ crops that are kept.
         side: texels of a texture layer.
+        by_pixels: whether fits by landmarks are improved by pixels, against the mean skin.
     """
     model = load_model() if model is None else model
-    atlas = Atlas(model, side)
-    anatomy, fitter = Anatomy(atlas), Fitter(model)
-    measured = _measured(fitter, atlas, photos, size)
-    if not measured:
+    atlas, fitter = Atlas(model, side), Fitter(model)
+    anatomy = Anatomy(atlas)
+    everybody = [measured(fitter, atlas, name, rgb, face, size) for name, rgb, face in photos]
+    if not everybody:
         raise InputError("expected at least one photograph with a face; got none.")
-    shown = []
-    for _, _, seen in measured:
-        skin = tone(seen.albedo, anatomy.core[0] * seen.weight[0])
-        shown.append(skin_only(anatomy, seen, likenesses(anatomy, seen, skin)))
-    mean = symmetric(mean_albedo(shown))
-    people = tuple(portrayed(atlas, anatomy, name, photo, seen, mean) for name, photo, seen in measured)
-    return Studio(model, atlas, anatomy, people, mean)
+    mean = mean_skin(anatomy, everybody)
+    if by_pixels:
+        refiner = Refiner(fitter, anatomy, mean)
+        everybody = [refined(refiner, atlas, one) for one in everybody]
+        mean = mean_skin(anatomy, everybody)
+    people = (portrayed(atlas, anatomy, m.name, Photo(m.pixels, m.fit), m.seen, mean) for m in everybody)
+    return Studio(model, atlas, anatomy, tuple(people), mean)
 
 
 def mixed(studio: Studio, rng: np.random.Generator) -> Person:
