@@ -134,10 +134,9 @@ class Anatomy:
         front = (at[:, 2] - self.ear) / unit
         height = (at[:, 1] - self.root[1]) / unit
         brow = float(self.marks[17:27, 1].mean() - self.root[1]) / unit
-        start = 2.3 + 0.9 * ramp(height, -2.5, 0.5)  # at the temples hair reaches further forward than at the jaw
         chin = float(self.marks[8, 1] - self.root[1]) / unit
         level = ramp(height, chin, chin + 1.5) * (1 - ramp(height, brow + 0.6, brow + 1.8))
-        own = ramp(front - start, 0.0, 1.4) * level
+        own = ramp(front, 3.0, 4.4) * level
         return self.atlas.at((self.face * own)[:, None].astype(np.float32))[..., 0]
 
     @cached_property
@@ -145,7 +144,7 @@ class Anatomy:
         """(2, U, U) float32: 1 where a beard may grow."""
         height = (self.model.neutral[:, 1] - self.root[1]) / self.unit
         front = (self.model.neutral[:, 2] - self.ear) / self.unit
-        own = (1 - ramp(height, -4.5, -3.0)) * ramp(self.face, 0.0, 0.3) * ramp(front, 2.5, 4.5)
+        own = (1 - ramp(height, -4.5, -3.0)) * ramp(self.face, 0.0, 0.3) * ramp(front, 3.5, 5.0)
         return self.atlas.at(own[:, None].astype(np.float32))[..., 0]
 
     @cached_property

@@ -70,7 +70,9 @@ class Refiner:
         side = int(SCALE * 26)
         size = SCALE / fit.camera.scale
         middle = fit.camera.centre
-        return side, np.array([[size, 0, side / 2 - size * middle[0]], [0, size, side / 2 - size * middle[1]], [0, 0, 1]])
+        return side, np.array(
+            [[size, 0, side / 2 - size * middle[0]], [0, size, side / 2 - size * middle[1]], [0, 0, 1]]
+        )
 
     def _step(self, fit: Fit, mesh: np.ndarray, seen: np.ndarray, camera: Camera, side: int) -> Fit:
         """One Gauss-Newton step of the coefficients on pixels, landmarks and priors together."""

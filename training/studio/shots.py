@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -43,13 +43,14 @@ class Config:
 
 @dataclass(frozen=True)
 class Shot:
-    """How a person is pictured: expression, camera, light, and what is behind the head."""
+    """How a person is pictured: expression, camera, light, what is behind the head, colour of painted clothes."""
 
     person: Person
     expression: np.ndarray
     camera: Camera
     light: np.ndarray
     background: np.ndarray | Photo
+    cloth: np.ndarray = field(default_factory=lambda: np.zeros(3))
 
 
 class Photographer:
@@ -84,7 +85,8 @@ class Photographer:
         pose = self._pose(rng)
         marks = self._marks.vertices(person.identity, expression)
         camera = framed(pose, marks, self.config.size, float(rng.uniform(45, 160)))
-        return Shot(person, expression, self._jittered(camera, rng), light.invented(rng), self._background(rng))
+        camera, shine, cloth = self._jittered(camera, rng), light.invented(rng), rng.uniform(0.1, 0.8, 3) ** 2
+        return Shot(person, expression, camera, shine, self._background(rng), cloth)
 
     def as_photographed(self, person: Person) -> Shot:
         """A person exactly as in their photograph."""

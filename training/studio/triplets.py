@@ -200,7 +200,7 @@ class TripletMaker:
     def picture(self, drawing: Drawing, shot: Shot, real: bool) -> np.ndarray:
         """(S, S, 3) linear: a drawing before a background, or its face in the photograph that follows it."""
         if not isinstance(shot.background, Photo):
-            return over(drawing, shot.background)
+            return over(drawing, self._clothed(drawing, shot.background, shot.cloth))
         size = self.config.size
         pixels = cv2.resize(shot.background.pixels, (size, size), interpolation=cv2.INTER_AREA)
         if real:
@@ -208,6 +208,16 @@ class TripletMaker:
         followed = light.LINEAR_OF_BYTE[sampled(pixels, self._followed(drawing, shot.person.name, shot.background))]
         share = drawing.face[..., None] / np.maximum(drawing.coverage, 1e-3)[..., None]
         return drawing.colour * share + (1 - drawing.face[..., None]) * followed
+
+    def _clothed(self, drawing: Drawing, background: np.ndarray, cloth: np.ndarray) -> np.ndarray:
+        """A linear background with shoulders in cloth of a linear colour below the neck, so that no bust floats."""
+        at, scale, size = self.studio.model.neutral[:, 1], drawing.camera.scale, self.config.size
+        low = drawing.screen[at < at.min() + 0.12 * (at.max() - at.min()), :2]
+        middle = np.array([low[:, 0].mean(), low[:, 1].mean()])
+        shape = np.array([[-10.0, -4.0], [10.0, -4.0], [19.0, 2.0], [22.0, 60.0], [-22.0, 60.0], [-19.0, 2.0]])
+        cover = occluders.polygon(size, middle + shape * scale)[..., None]
+        fall = np.linspace(1.1, 0.7, size, dtype=np.float32)[:, None, None]
+        return background + cover * (fall * cloth.astype(np.float32) - background)
 
     def _followed(self, drawing: Drawing, name: str, photo: Photo) -> np.ndarray:
         """(S, S, 2) float32 place in the photograph of every pixel, for what surrounds the face to follow it."""
