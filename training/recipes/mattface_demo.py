@@ -19,7 +19,7 @@ class Recipe:
         pairs: mesh swaps to make, of which `same` is the share whose source is the target.
         steps, batch, rate: optimiser steps, pairs per step and peak learning rate (AdamW, cosine, `warmup` steps).
         decay: weight decay; average: decay of the exponential moving average that is kept.
-        save_every: steps between saved states.
+        save_every, log_every: steps between saved states, and between lines of the metrics.
         fine_steps, fine_rate: second stage, which trains only the blocks above `size`, one full-resolution pair a step.
         loss: weight of every loss term.
         seed: of everything random.
@@ -38,6 +38,7 @@ class Recipe:
     decay: float = 1e-3
     average: float = 0.998
     save_every: int = 250
+    log_every: int = 50
     fine_steps: int = 240
     fine_rate: float = 1e-3
     loss: dict[str, float] = field(
@@ -66,7 +67,7 @@ class Recipe:
             self.batch,
             precision="bf16",
             average=self.average,
-            log_every=50 * self.batch,
+            log_every=self.log_every * self.batch,
             save_every=save,
             seed=self.seed,
         )
@@ -103,4 +104,15 @@ def tiny() -> Recipe:
         channels={4: 16, 8: 16, 16: 16, 32: 16, 64: 8},
         detail_widths=(16, 16, 8),
     )
-    return Recipe("mattface-demo", config, size=32, pairs=24, steps=40, batch=4, warmup=4, save_every=20, fine_steps=4)
+    return Recipe(
+        "mattface-demo",
+        config,
+        size=32,
+        pairs=24,
+        steps=40,
+        batch=4,
+        warmup=4,
+        save_every=20,
+        log_every=1,
+        fine_steps=4,
+    )

@@ -94,7 +94,7 @@ class PairTask:
         return pair_losses(self.network(source, pair.target, pair.mask, upto=self.upto), pair)
 
     def export(self, networks: Mapping[str, nn.Module], folder: Path, progress: str) -> None:
-        """The network with its configuration, in the run's folder and not the stage's."""
+        """The network with its configuration, in the stage's folder; that of stage two is the one to use."""
         training = f"stage {self.stage}, {progress}"
         metadata = {"config": self.recipe.config.to_json(), "method": "mattface", "name": self.name}
         path = folder / f"{self.name}.safetensors"
@@ -185,7 +185,9 @@ def stage_two(recipe: Recipe, network: MattfaceNetwork, teacher: Teacher) -> Sta
     above(network, recipe.size)
     optimiser = Optimiser("adamw", recipe.fine_rate, decay=recipe.decay, clip=1.0, schedule="cosine")
     task = PairTask(recipe, network, optimiser, recipe.config.resolution, "two")
-    loop = Loop(recipe.fine_steps, 1, precision="bf16", log_every=20, save_every=100, seed=recipe.seed)
+    loop = Loop(
+        recipe.fine_steps, 1, precision="bf16", log_every=min(20, recipe.log_every), save_every=100, seed=recipe.seed
+    )
     return Stage("two", task, TeacherFeed(teacher, recipe.seed), loop)
 
 
