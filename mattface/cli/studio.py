@@ -6,6 +6,7 @@ The face model is not part of this package: `mattface weights show ict-face-mode
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from mattface.training.studio.people import Studio
     from mattface.training.studio.triplets import Triplet, TripletMaker
+    from mattface.vocabulary import Face
 
 EPILOG = """examples:
   mattface studio convert FaceXModel ict_face_model.npz
@@ -90,22 +92,26 @@ def people(args: argparse.Namespace) -> None:
 
 def fitted(folder: Path, most: int | None = None) -> Studio:
     """The people of a folder of photographs, those for evaluation left out."""
-    from tqdm import tqdm
-
-    from mattface import detect, landmarks, picture_io
     from mattface.training.pairs import training_portraits
     from mattface.training.studio.people import build
 
     if not folder.is_dir():
         raise InputError(f"expected a folder of photographs; {folder} is none.")
+    return build(faces(training_portraits(folder)[:most]))
+
+
+def faces(paths: Sequence[Path]) -> Iterator[tuple[str, np.ndarray, Face]]:
+    """Name, picture and largest face of every photograph that shows one, one after the other."""
+    from tqdm import tqdm
+
+    from mattface import detect, landmarks, picture_io
+
     find, measure = detect.load_detector(), landmarks.load_landmarker()
-    photos = []
-    for path in tqdm(training_portraits(folder)[:most], desc="faces", disable=None):
+    for path in tqdm(paths, desc="fitting", disable=None):
         pixels = picture_io.read(path).pixels
-        faces = find(pixels)
-        if faces:
-            photos.append((path.name, pixels, measure(pixels, faces[0])))
-    return build(photos)
+        found = find(pixels)
+        if found:
+            yield path.name, pixels, measure(pixels, found[0])
 
 
 def maker(args: argparse.Namespace) -> TripletMaker:
