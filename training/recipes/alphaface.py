@@ -8,8 +8,8 @@ script feeds CLIP values 255 times too large. Its length (100 000 epochs of a sm
 from __future__ import annotations
 
 from mattface.training.judges import Judges
+from mattface.training.swapping import Critic, SwapRecipe
 from mattface.training.task import Loop, Optimiser
-from mattface.training.tasks.swap import Critic, SwapRecipe
 
 BATCH = 2
 ADAMW = Optimiser("adamw", 1e-4, (0.0, 0.99), decay=5e-4, clip=1.0, schedule="step", factor=0.97, every=20_000 * BATCH)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from mattface.training.judges import Judges
 from mattface.training.recipes.alphaface import SIZES
+from mattface.training.swapping import Critic, SwapRecipe
 from mattface.training.task import Loop, Optimiser
-from mattface.training.tasks.swap import Critic, SwapRecipe
 
 EPOCH = 1_392_000
 ADAM = Optimiser("adam", 1e-2, schedule="step", factor=0.9, every=5 * EPOCH)

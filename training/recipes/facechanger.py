@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from mattface.training.judges import Judges
 from mattface.training.recipes.alphaface import SIZES
+from mattface.training.swapping import Critic, SwapRecipe
 from mattface.training.task import Loop, Optimiser
-from mattface.training.tasks.swap import Critic, SwapRecipe
 
 EPOCH = 200_000
 ADAMW = Optimiser("adamw", 1e-4, (0.0, 0.99), decay=5e-4, clip=1.0)

@@ -8,8 +8,8 @@ not train, as there; heads, IDATT and the blend do.
 from __future__ import annotations
 
 from mattface.training.judges import Judges
+from mattface.training.swapping import Critic, SwapRecipe
 from mattface.training.task import Loop, Optimiser
-from mattface.training.tasks.swap import Critic, SwapRecipe
 
 ADAM = Optimiser("adam", 1e-4, (0.9, 0.999))
 
