@@ -3,7 +3,7 @@
     python -m mattface.benchmarks.quality --portraits DIR --scoring FILE.onnx --methods mesh,mattface --out FILE.json
 
 Portraits of the evaluation people only (`mattface.training.pairs.held_out`). The scoring network is an ONNX face
-recognition network that no method trains with: input (n, 3, 112, 96) RGB, (x - 127.5) / 128, aligned to `TEMPLATE`.
+recognition network that no method trains with, as `mattface.training.scoring.Scorer` feeds it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
@@ -23,16 +22,13 @@ from tqdm import tqdm
 import mattface
 from mattface import measure, picture_io
 from mattface.benchmarks.common import save
-from mattface.data.templates import similarity
 from mattface.errors import InputError, MattfaceError
 from mattface.mesh import topology
 from mattface.pipeline import Swapper
 from mattface.training.pairs import held_out
+from mattface.training.scoring import Scorer
 from mattface.vocabulary import Face, Identity, SwapResult
-from mattface.weights.onnx_graph import session
 
-TEMPLATE = np.array([[30.29, 51.70], [65.53, 51.50], [48.03, 71.74], [33.55, 92.37], [62.73, 92.20]])
-"""Eyes, nose tip, mouth corners in the 96x112 crop, centre of the first pixel at 0."""
 NUMBERS = {
     "cosine": "cosine to the source",
     "untouched": "cosine of the untouched target",
@@ -60,40 +56,6 @@ class Person:
     pixels: np.ndarray
     face: Face
     embedding: np.ndarray
-
-
-class Scorer:
-    """The scoring network on the CPU."""
-
-    def __init__(self, path: Path) -> None:
-        self.session = session(path.read_bytes())
-        self.input = self.session.get_inputs()[0].name
-
-    def __call__(self, pixels: np.ndarray, points: np.ndarray) -> np.ndarray:
-        """Unit vector of a face: outputs for the crop and its mirror image, concatenated."""
-        matrix = similarity(points - 0.5, TEMPLATE)
-        crop = cv2.warpAffine(shrunk(pixels, matrix), rescaled(pixels, matrix), (96, 112), flags=cv2.INTER_LINEAR)
-        both = np.stack([crop, crop[:, ::-1]]).astype(np.float32).transpose(0, 3, 1, 2)
-        out = self.session.run(None, {self.input: (both - 127.5) / 128})[0].ravel()
-        return out / np.linalg.norm(out)
-
-
-def factor(matrix: np.ndarray) -> int:
-    """Whole number by which a picture can be shrunk before it is warped down by `matrix`."""
-    return max(1, int(1 / np.hypot(*matrix[0, :2])))
-
-
-def shrunk(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """The picture, area-averaged by `factor`."""
-    k = factor(matrix)
-    height, width = (n // k * k for n in pixels.shape[:2])
-    return cv2.resize(pixels[:height, :width], (width // k, height // k), interpolation=cv2.INTER_AREA)
-
-
-def rescaled(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """(2, 3) `matrix` for the shrunk picture; both with the centre of the first pixel at 0."""
-    k = factor(matrix)
-    return (matrix @ np.array([[k, 0, (k - 1) / 2], [0, k, (k - 1) / 2], [0, 0, 1.0]]))[:2]
 
 
 def people(folder: Path, swapper: Swapper, scorer: Scorer) -> list[Person]:

@@ -1,188 +1,304 @@
-"""Trains the mattface network on answered pairs, in two stages.
+"""The one training loop: phases, mixed precision, accumulation, average, checkpoints, and going on after anything.
 
-Stage one trains everything up to the recipe's `size`. Stage two freezes that and trains only the blocks above it, on
-full-resolution pairs, so that the whole network has seen its own output size.
+All randomness of a step comes from the seed and the step's number, so a run that continues from a checkpoint goes on
+as if it had never stopped: nothing random has to be saved.
 """
 
 from __future__ import annotations
 
 import copy
-import json
-import math
-import time
-from collections.abc import Iterator
+import itertools
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from mattface.layers import resize
-from mattface.methods.mattface import MattfaceNetwork, build_network
-from mattface.training import losses
-from mattface.training.augment import PairBatch, augment
-from mattface.training.checkpoint import load_state, save_state, save_weights
-from mattface.training.pairs import PairStore, Teacher
-from mattface.training.recipes.mattface_demo import Recipe
-from mattface.vocabulary import Swap
+from mattface.errors import DeviceError, MattfaceError, UsageError
+from mattface.training.checkpoint import latest, load_checkpoint, save_checkpoint, save_state, write_json
+from mattface.training.journal import Journal, environment, plain, settle_config
+from mattface.training.parallel import World, replicate, world
+from mattface.training.task import PRECISIONS, Batch, Clock, Feed, Loop, Phase, Task, Terms
+
+TERMINATED = 143
+AVERAGE = "average"
+"""Prefix of averaged networks in checkpoints."""
 
 
-def pair_losses(swap: Swap, pair: PairBatch) -> dict[str, torch.Tensor]:
-    """Every loss term of one batch, unweighted."""
-    size = swap.pixels.shape[-1]
-    truth, matte, visible = (resize(x, size) for x in (pair.swap, pair.matte, pair.visible))
-    trusted = visible * matte
-    around = matte + 0.1
-    extras = swap.extras
-    terms = {
-        "flow": losses.flow_loss(extras["flow"], resize(pair.flow, size), trusted),
-        "swap": losses.photo_loss(swap.pixels, truth, around),
-        "decoded": losses.photo_loss(extras["decoded"], truth, around),
-        "side": losses.photo_loss(extras["side"].float(), truth, around),
-        "matte": losses.matte_loss(extras["matte_logit"], resize(pair.matte, extras["matte_logit"].shape[-1])),
-        "warped": losses.photo_loss(extras["warped"], truth, trusted),
-        "smooth": losses.smoothness_loss(extras["flow"]),
-        "confidence": losses.weighted_mean((extras["confidence"] - visible).abs(), matte),
-    }
-    for level in ("coarse", "medium", "fine"):
-        if (flow := extras.get(f"flow_{level}")) is not None:
-            side = flow.shape[-1]
-            term = losses.flow_loss(flow, resize(pair.flow, side), resize(trusted, side))
-            terms["attention"] = terms.get("attention", 0) + term
-    for name, logit in extras.items():
-        if name.startswith("mask_logit_"):
-            term = losses.matte_loss(logit, resize(pair.matte, logit.shape[-1]))
-            terms["masks"] = terms.get("masks", 0) + term
-    return terms
+class DivergedError(MattfaceError):
+    """The loss is no longer a number; the batch was saved."""
 
 
-def learning_rate(recipe: Recipe, step: int) -> float:
-    """Linear warm-up, then half a cosine to zero."""
-    if step < recipe.warmup:
-        return recipe.rate * (step + 1) / recipe.warmup
-    return recipe.rate * 0.5 * (1 + math.cos(math.pi * (step - recipe.warmup) / (recipe.steps - recipe.warmup)))
+def fit(
+    task: Task,
+    feed: Feed,
+    loop: Loop,
+    folder: Path,
+    config: Any,
+    device: str | torch.device = "auto",
+    allow_change: bool = False,
+    tensorboard: bool = False,
+    quiet: bool = False,
+) -> dict[str, nn.Module]:
+    """Trains a task, or continues where its folder left off.
+
+    Args:
+        task: networks and losses, as `mattface.training.task.Task` says.
+        feed: where batches come from.
+        loop: settings.
+        folder: of the run: config, environment, metrics, grids, checkpoints, exported weights.
+        config: frozen recipe or dictionary, with a "name"; a run continues only under the same one.
+        device: see `mattface.devices.resolve_device`; torchrun's processes take one each.
+        allow_change: continue under a changed config.
+        tensorboard: write TensorBoard's files too.
+        quiet: print nothing.
+
+    Returns:
+        Name -> network, averaged where an average is kept.
+
+    Raises:
+        UsageError: a folder of another recipe or config, or a batch that the processes cannot share.
+        DivergedError: the loss is not finite; diverged.pt in the folder holds the batch.
+        InputError: a checkpoint cannot be written; the last good one stays.
+        SystemExit: 143 after SIGTERM, when the state is saved.
+    """
+    with world(device) as here:
+        run = Run(task, loop, folder, here)
+        if here.first:
+            folder.mkdir(parents=True, exist_ok=True)
+            settle_config(folder, plain(config) | {"data": plain(feed.describe())}, allow_change)
+            write_json(folder / "environment.json", environment(here.size, here.device))
+        here.wait()
+        run.resume()
+        journal = Journal(folder, run.images, tensorboard, quiet) if here.first else None
+        try:
+            with _heard(signal.SIGTERM) as stop:
+                run.train(feed, journal, stop)
+        finally:
+            every(run.parameters)
+            if journal is not None:
+                journal.close()
+        return run.kept()
 
 
-def indices(recipe: Recipe, count: int, start: int) -> Iterator[list[int]]:
-    """Batches of shuffled indices; the same step always gives the same batch."""
-    step = start
-    while True:
-        rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
-        yield torch.randint(count, (recipe.batch,), generator=rng).tolist()
-        step += 1
+class Run:
+    """A task on its way: networks, their averages, optimisers and the step reached.
+
+    Args:
+        task: what is trained.
+        loop: settings.
+        folder: of the run.
+        here: this process.
+    """
+
+    def __init__(self, task: Task, loop: Loop, folder: Path, here: World) -> None:
+        self.task, self.loop, self.folder, self.here = task, loop, folder, here
+        share = here.size * loop.accumulate
+        if loop.batch % share:
+            raise UsageError(
+                f"batch must be a multiple of processes x accumulate = {here.size} x {loop.accumulate}; got "
+                f"{loop.batch}."
+            )
+        if loop.precision == "fp16" and here.device.type != "cuda":
+            raise DeviceError("expected a CUDA device for fp16; got the CPU. Set loop.precision to fp32 or bf16.")
+        self.micro, self.step = loop.batch // share, 0
+        for network in task.networks.values():
+            network.to(here.device)
+        names = task.averaged if loop.average else ()
+        self.average = {n: copy.deepcopy(task.networks[n]).requires_grad_(False) for n in names}
+        self.parameters = {n: [p for p in task.networks[n].parameters() if p.requires_grad] for n in task.optimisers}
+        self.optimisers = {n: o.build(self.parameters[n]) for n, o in task.optimisers.items()}
+        self.wrapped = {n: replicate(task.networks[n], here) for n in task.optimisers}
+        scaled = loop.precision == "fp16"
+        self.scalers = {n: torch.amp.GradScaler(here.device.type, enabled=scaled) for n in task.optimisers}
+
+    @property
+    def images(self) -> int:
+        """Images seen."""
+        return self.step * self.loop.batch
+
+    def kept(self) -> dict[str, nn.Module]:
+        """The networks that are used after training."""
+        return dict(self.task.networks) | self.average
+
+    def _all(self) -> dict[str, nn.Module]:
+        return dict(self.task.networks) | {f"{AVERAGE}.{n}": m for n, m in self.average.items()}
+
+    def resume(self) -> None:
+        """Continues from the newest checkpoint, if there is one."""
+        path = latest(self.folder)
+        if path is None:
+            return
+        optimisers, state = load_checkpoint(path, self._all())
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(optimisers[name])
+            self.scalers[name].load_state_dict(optimisers[f"{name} scaler"])
+        self.step = state["step"]
+
+    def save(self) -> None:
+        """Writes a checkpoint and what the task exports."""
+        if self.here.first:
+            states = {n: o.state_dict() for n, o in self.optimisers.items()}
+            states |= {f"{n} scaler": s.state_dict() for n, s in self.scalers.items()}
+            state = {"step": self.step, "images": self.images, "recipe": self.task.name}
+            save_checkpoint(self.folder, self._all(), states, state, self.loop.keep)
+            self.task.export(self.kept(), self.folder, f"{self.images} of {self.loop.images} images")
+        self.here.wait()
+
+    def positions(self) -> Iterator[list[int]]:
+        """Positions of this process's micro-batches from the present step to the end."""
+        for step in range(self.step, self.loop.steps):
+            for part in range(self.loop.accumulate):
+                first = step * self.loop.batch + (part * self.here.size + self.here.rank) * self.micro
+                yield list(range(first, first + self.micro))
+
+    def train(self, feed: Feed, journal: Journal | None, stop: list[int]) -> None:
+        """Runs to the end, or until a signal is in `stop`."""
+        batches = feed.batches(self.positions())
+        while self.step < self.loop.steps:
+            parts = [to_device(b, self.here.device) for b in itertools.islice(batches, self.loop.accumulate)]
+            terms, rates = self.advance(parts)
+            if self.loop.due(self.loop.log_every, self.step):
+                self._log(journal, terms, rates)
+            self._look(journal)
+            ended = self.here.any(bool(stop))
+            if ended or self.loop.due(self.loop.save_every, self.step) or self.step == self.loop.steps:
+                self.save()
+            if ended and self.step < self.loop.steps:
+                raise SystemExit(TERMINATED)
+
+    def advance(self, parts: list[Batch]) -> tuple[Terms, dict[str, float]]:
+        """One step of every phase that is due; returns loss terms and learning rates."""
+        clock = Clock(self.step, self.images, self.loop.batch)
+        rates = {n: o.rate_at(clock.images, clock.batch, self.loop.images) for n, o in self.task.optimisers.items()}
+        for name, optimiser in self.optimisers.items():
+            for group in optimiser.param_groups:
+                group["lr"] = rates[name]
+        terms: Terms = {}
+        for number, phase in enumerate(self.task.phases):
+            if phase.due(clock):
+                terms |= self._phase(number, phase, parts, clock)
+        if not torch.isfinite(torch.stack(list(terms.values())).sum()):
+            self._diverged(parts, terms)
+        self.step += 1
+        decay = min(self.loop.average, self.step / (self.step + 9))  # early averages forget the random start
+        for name, average in self.average.items():
+            update_average(average, self.task.networks[name], decay)
+        return terms, {f"rate/{n}": r for n, r in rates.items()}
+
+    def _phase(self, number: int, phase: Phase, parts: list[Batch], clock: Clock) -> Terms:
+        """Gradients of all micro-batches, then one optimiser step."""
+        only(self.parameters, phase.network)
+        optimiser, scaler = self.optimisers[phase.network], self.scalers[phase.network]
+        optimiser.zero_grad(set_to_none=True)
+        sums: Terms = {}
+        wrapped, dtype = self.wrapped[phase.network], PRECISIONS[self.loop.precision]
+        for index, batch in enumerate(parts):
+            part = (clock.step * self.loop.accumulate + index) * self.here.size + self.here.rank
+            torch.manual_seed((self.loop.seed * 1_000_003 + part) * 64 + number)
+            last = index == len(parts) - 1 or self.here.size == 1
+            with nullcontext() if last else wrapped.no_sync():  # type: ignore[operator]
+                with torch.autocast(self.here.device.type, dtype, enabled=dtype != torch.float32):
+                    terms = wrapped(phase.terms, batch, clock)
+                loss = phase.loss(terms) / len(parts)
+                scaler.scale(loss).backward()
+            for name, value in (terms | {"loss": loss * len(parts)}).items():
+                key = f"{phase.name}/{name}"
+                sums[key] = sums.get(key, 0.0) + value.detach().float() / len(parts)
+        clip = self.task.optimisers[phase.network].clip
+        if clip is not None:
+            scaler.unscale_(optimiser)
+            nn.utils.clip_grad_norm_([p for p in self.parameters[phase.network] if p.grad is not None], clip)
+        scaler.step(optimiser)
+        scaler.update()
+        return sums
+
+    def _diverged(self, parts: list[Batch], terms: Terms) -> None:
+        """Saves the batch and stops."""
+        path = self.folder / (f"diverged-{self.here.rank}.pt" if self.here.size > 1 else "diverged.pt")
+        found = {k: float(v) for k, v in terms.items()}
+        save_state(path, {"step": self.step, "terms": found, "batches": parts})
+        bad = ", ".join(k for k, v in found.items() if v != v or abs(v) == float("inf"))
+        last = latest(self.folder)
+        raise DivergedError(
+            f"the loss must stay finite; {bad} is not in step {self.step}. {path} holds the batch; "
+            f"the last good checkpoint is {last.name if last else 'none'}. Lower the learning rate, or leave the "
+            "samples out."
+        )
+
+    def _log(self, journal: Journal | None, terms: Terms, rates: dict[str, float]) -> None:
+        values = self.here.mean(torch.stack(list(terms.values()))).tolist()
+        if journal is not None:
+            journal.write(self.images, dict(zip(terms, values, strict=True)) | rates)
+
+    def _look(self, journal: Journal | None) -> None:
+        """Grid and scores, by the first process while the others wait."""
+        grid, score = (self.loop.due(every, self.step) for every in (self.loop.grid_every, self.loop.score_every))
+        if journal is not None and (grid or score):
+            with torch.no_grad(), evaluating(self.kept()) as networks:
+                picture = self.task.grid(networks) if grid else None
+                numbers = self.task.score(networks) if score else {}
+            if picture is not None:
+                journal.grid(self.images, picture)
+            if numbers:
+                journal.write(self.images, {f"score/{k}": v for k, v in numbers.items()})
+        if grid or score:
+            self.here.wait()
+
+
+def only(parameters: Mapping[str, list[nn.Parameter]], network: str) -> None:
+    """Lets gradients reach the trained parameters of one network alone."""
+    for name, group in parameters.items():
+        for p in group:
+            p.requires_grad_(name == network)
+
+
+def every(parameters: Mapping[str, list[nn.Parameter]]) -> None:
+    """Lets gradients reach the trained parameters of all networks again."""
+    for group in parameters.values():
+        for p in group:
+            p.requires_grad_(True)
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Tensors of a batch on the device; the rest as it is."""
+    return {k: v.to(device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
 
 
 @torch.no_grad()
-def average(into: nn.Module, network: nn.Module, decay: float) -> None:
+def update_average(into: nn.Module, network: nn.Module, decay: float) -> None:
     """Exponential moving average of all weights; buffers are copied."""
-    for a, b in zip(into.parameters(), network.parameters(), strict=True):
-        a.lerp_(b, 1 - decay)
+    torch._foreach_lerp_(list(into.parameters()), list(network.parameters()), 1 - decay)
     for old, new in zip(into.buffers(), network.buffers(), strict=True):
         old.copy_(new)
 
 
-class Journal:
-    """One JSON line per report, appended to log.jsonl beside the checkpoints, and printed."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "log.jsonl"
-        self.since, self.last = time.time(), 0
-
-    def write(self, stage: str, step: int, terms: dict[str, torch.Tensor]) -> None:
-        """Records the loss terms of a step and the seconds per step since the last record."""
-        now = time.time()
-        row = {"stage": stage, "step": step, "seconds_per_step": (now - self.since) / max(step - self.last, 1)}
-        row |= {k: round(float(v), 5) for k, v in terms.items()}
-        self.since, self.last = now, step
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        print(" ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{v}" for k, v in row.items()), flush=True)
+@contextmanager
+def evaluating(networks: Mapping[str, nn.Module]) -> Iterator[Mapping[str, nn.Module]]:
+    """The networks in evaluation mode; as before afterwards."""
+    modes = [(module, module.training) for network in networks.values() for module in network.modules()]
+    for network in networks.values():
+        network.eval()
+    try:
+        yield networks
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
-def train(recipe: Recipe, store: PairStore, folder: Path, device: torch.device) -> MattfaceNetwork:
-    """Stage one. Continues from `folder` when it holds an interrupted run."""
-    torch.manual_seed(recipe.seed)
-    network = build_network(recipe.config).to(device)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    kept = copy.deepcopy(network)
-    optimiser = torch.optim.AdamW(network.parameters(), recipe.rate, weight_decay=recipe.decay)
-    begin, state = 0, load_state(folder / "stage1.pt")
-    if state is not None:
-        network.load_state_dict(state["network"])
-        kept.load_state_dict(state["kept"])
-        optimiser.load_state_dict(state["optimiser"])
-        begin = state["step"]
-    journal = Journal(folder)
-    journal.last = begin
-    batches = indices(recipe, store.count, begin)
-    for step in range(begin, recipe.steps):
-        rng = torch.Generator().manual_seed(recipe.seed + step)
-        pair = augment(store.batch(next(batches)), rng)
-        pair = PairBatch(**{k: v.to(device) for k, v in vars(pair).items()})
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(recipe, step)
-        terms = step_on(network, optimiser, pair, recipe, upto=recipe.size)
-        average(kept, network, min(recipe.average, (step + 1) / (step + 10)))
-        if step % 50 == 0:
-            journal.write("one", step, terms)
-        if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
-            keys = {"network": network.state_dict(), "kept": kept.state_dict(), "optimiser": optimiser.state_dict()}
-            save_state(folder / "stage1.pt", keys | {"step": step + 1})
-            export(recipe, kept, folder, f"stage one, step {step + 1} of {recipe.steps}")
-    return kept
-
-
-def step_on(
-    network: MattfaceNetwork, optimiser: torch.optim.Optimizer, pair: PairBatch, recipe: Recipe, upto: int
-) -> dict[str, torch.Tensor]:
-    """One optimiser step; returns the loss terms."""
-    with torch.autocast(pair.target.device.type, torch.bfloat16):
-        source = network.encode_source(pair.source, upto=upto)
-        swap = network(source, pair.target, pair.mask, upto=upto)
-    terms = pair_losses(swap, pair)
-    loss = torch.stack([recipe.loss[k] * v for k, v in terms.items()]).sum()
-    if not torch.isfinite(loss):
-        raise FloatingPointError(f"the loss must stay finite; got {({k: float(v) for k, v in terms.items()})}.")
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_([p for p in network.parameters() if p.grad is not None], 1.0)
-    optimiser.step()
-    return {k: v.detach() for k, v in terms.items()}
-
-
-def above(network: MattfaceNetwork, size: int) -> list[nn.Parameter]:
-    """Freezes everything but the blocks of resolutions above `size`; returns what is left to train."""
-    network.requires_grad_(False)
-    groups = [network.blend.encoder.levels, network.blend.blends, network.blend.decoder]
-    chosen = [m for group in groups for r, m in group.items() if int(r) > size]
-    chosen += [network.generate.get_submodule(f"b{r}") for r in network.generate.resolutions if r > size]
-    parameters = [p for m in chosen for p in m.parameters()]
-    for p in parameters:
-        p.requires_grad_(True)
-    return parameters
-
-
-def refine(recipe: Recipe, network: MattfaceNetwork, teacher: Teacher, folder: Path, device: torch.device) -> None:
-    """Stage two: the blocks above the first stage's size, on full-resolution pairs.
-
-    Batch statistics stay those of stage one: a batch of one would ruin them.
-    """
-    network.eval()
-    optimiser = torch.optim.AdamW(above(network, recipe.size), recipe.fine_rate, weight_decay=recipe.decay)
-    journal = Journal(folder)
-    rng = torch.Generator().manual_seed(recipe.seed)
-    for step in range(recipe.fine_steps):
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.fine_rate * 0.5 * (1 + math.cos(math.pi * step / recipe.fine_steps))
-        s, t = torch.randint(len(teacher.crops), (2,), generator=rng).tolist()
-        pair = PairBatch(**{k: v.to(device) for k, v in vars(teacher.pair(s, t)).items()})
-        terms = step_on(network, optimiser, pair, recipe, upto=recipe.config.resolution)
-        if step % 20 == 0:
-            journal.write("two", step, terms)
-        if (step + 1) % 100 == 0 or step + 1 == recipe.fine_steps:
-            export(recipe, network, folder, f"stage two, step {step + 1} of {recipe.fine_steps}")
-
-
-def export(recipe: Recipe, network: MattfaceNetwork, folder: Path, progress: str) -> None:
-    """Writes the network with its configuration as safetensors."""
-    metadata = {"config": recipe.config.to_json(), "method": "mattface", "name": recipe.name, "training": progress}
-    save_weights(folder / f"{recipe.name}.safetensors", network.state_dict(), metadata)
+@contextmanager
+def _heard(number: int) -> Iterator[list[int]]:
+    """Collects a signal instead of dying of it, so that the step in progress ends and is saved."""
+    heard: list[int] = []
+    try:
+        previous = signal.signal(number, lambda n, _frame: heard.append(n))
+    except ValueError:  # not the main thread: the process belongs to somebody else, who decides
+        yield heard
+        return
+    try:
+        yield heard
+    finally:
+        signal.signal(number, previous)

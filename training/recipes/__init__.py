@@ -1,1 +1,17 @@
-"""Recipes: one function per trained network, each returning one complete frozen configuration."""
+"""Recipes: one module per trained network with `recipe()`, one complete frozen configuration, and `tiny()`, the same at
+a size that a processor trains in a minute (its networks that do not train are named there too).
+"""
+
+from __future__ import annotations
+
+RECIPES = {
+    "mattface": "mattface.training.recipes.mattface",
+    "mattface-demo": "mattface.training.recipes.mattface_demo",
+    "alphaface": "mattface.training.recipes.alphaface",
+    "alphaface-paper": "mattface.training.recipes.alphaface_paper",
+    "facechanger": "mattface.training.recipes.facechanger",
+    "magicmask": "mattface.training.recipes.magicmask",
+    "generator": "mattface.training.recipes.generator",
+    "encoder-generator": "mattface.training.recipes.encoder_generator",
+}
+"""Recipe name -> module, imported only when it is asked for."""

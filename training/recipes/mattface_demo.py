@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mattface.methods.mattface import Config
+from mattface.training.task import Loop
 
 
 @dataclass(frozen=True)
@@ -18,10 +19,11 @@ class Recipe:
         pairs: mesh swaps to make, of which `same` is the share whose source is the target.
         steps, batch, rate: optimiser steps, pairs per step and peak learning rate (AdamW, cosine, `warmup` steps).
         decay: weight decay; average: decay of the exponential moving average that is kept.
-        save_every: steps between saved states.
+        save_every, log_every: steps between saved states, and between lines of the metrics.
         fine_steps, fine_rate: second stage, which trains only the blocks above `size`, one full-resolution pair a step.
         loss: weight of every loss term.
         seed: of everything random.
+        task: module of `mattface.training.tasks` that trains it.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Recipe:
     decay: float = 1e-3
     average: float = 0.998
     save_every: int = 250
+    log_every: int = 50
     fine_steps: int = 240
     fine_rate: float = 1e-3
     loss: dict[str, float] = field(
@@ -53,6 +56,21 @@ class Recipe:
         }
     )
     seed: int = 20261121
+    task: str = "pairs"
+
+    @property
+    def loop(self) -> Loop:
+        """Settings of the first stage."""
+        save = self.save_every * self.batch
+        return Loop(
+            self.steps * self.batch,
+            self.batch,
+            precision="bf16",
+            average=self.average,
+            log_every=self.log_every * self.batch,
+            save_every=save,
+            seed=self.seed,
+        )
 
 
 def recipe() -> Recipe:
@@ -70,3 +88,31 @@ def recipe() -> Recipe:
         detail_widths=(64, 48, 24),
     )
     return Recipe("mattface-demo", config)
+
+
+def tiny() -> Recipe:
+    """The same at a size that a processor trains in a minute."""
+    config = Config(
+        resolution=64,
+        encoder_size=64,
+        stem=8,
+        widths=(8, 16, 16, 16),
+        units=(1, 1, 1, 1),
+        style=32,
+        head_width=16,
+        noise=False,
+        channels={4: 16, 8: 16, 16: 16, 32: 16, 64: 8},
+        detail_widths=(16, 16, 8),
+    )
+    return Recipe(
+        "mattface-demo",
+        config,
+        size=32,
+        pairs=24,
+        steps=40,
+        batch=4,
+        warmup=4,
+        save_every=20,
+        log_every=1,
+        fine_steps=4,
+    )

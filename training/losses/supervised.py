@@ -1,4 +1,4 @@
-"""Losses as pure functions. Pictures are (B, 3, H, W) in [-1, 1], flows (B, 2, H, W) in [-1, 1], masks (B, 1, H, W)."""
+"""Losses against a known answer: picture, flow, matte. Shapes and ranges are those of the package."""
 
 from __future__ import annotations
 
@@ -49,8 +49,3 @@ def smoothness_loss(field: torch.Tensor) -> torch.Tensor:
     dxx = field[..., 2:] - 2 * field[..., 1:-1] + field[..., :-2]
     dyy = field[..., 2:, :] - 2 * field[..., 1:-1, :] + field[..., :-2, :]
     return dxx.abs().mean() + dyy.abs().mean()
-
-
-def identity_loss(embedding: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """1 - cosine of two (B, D) identity embeddings (MAttFace eq. 16)."""
-    return (1 - F.cosine_similarity(embedding, truth, dim=-1)).mean()

@@ -1,0 +1,290 @@
+"""Training data: every layout is recognised, bad input is named, and a position always holds the same sample."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mattface.errors import InputError, UsageError
+from mattface.mesh import topology
+from mattface.training.data.catalogue import Catalogue, catalogue, read_caption, read_image, read_mask, read_mesh
+from mattface.training.data.feed import FacePairs, Faces, LoaderFeed, mirrored, shuffled
+from mattface.training.data.shards import read_bytes
+from mattface.training.data.triplets import TripletShards
+
+
+def picture(path: Path, size: int = 64, value: int = 120, grey: bool = False) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.full((size, size) if grey else (size, size, 3), value, np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def encoded(size: int = 64, value: int = 120) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((size, size, 3), value, np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def shard(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def face_mesh(size: int) -> np.ndarray:
+    mesh = topology().mean * (0.25 * size)
+    mesh[:, :2] += size / 2
+    return mesh
+
+
+def triplet_folder(root: Path, count: int = 4, meshes: bool = True, size: int = 64) -> Path:
+    """What `mattface data prepare` leaves."""
+    for k in range(count):
+        picture(root / "img" / f"p{k}.png", size, 40 + 20 * k)
+        picture(root / "mask" / f"p{k}.png", size, 255, grey=True)
+        (root / "text").mkdir(exist_ok=True)
+        (root / "text" / f"p{k}.txt").write_text(f"face\nnumber {k}")
+        if meshes:
+            (root / "mesh").mkdir(exist_ok=True)
+            np.save(root / "mesh" / f"p{k}.npy", face_mesh(size).astype(np.float32))
+    return root
+
+
+def make_folder(root: Path) -> None:
+    picture(root / "a.jpg")
+    picture(root / "b.png")
+
+
+def make_identities(root: Path) -> None:
+    for name in ("n000002/0001_01.jpg", "n000002/0002_01.jpg", "n000003/0001_01.jpg"):
+        picture(root / name)
+
+
+def make_ffhq(root: Path) -> None:
+    for name in ("00000/00000.png", "01000/01000.png"):
+        picture(root / "images1024x1024" / name)
+
+
+def make_celeba(root: Path) -> None:
+    for k in (0, 1, 2000):
+        picture(root / "CelebA-HQ-img" / f"{k}.jpg")
+        for part in ("skin", "nose", "hair"):
+            picture(root / "CelebAMask-HQ-mask-anno" / str(k // 2000) / f"{k:05d}_{part}.png", 64, 255, grey=True)
+    (root / "identity_CelebA-HQ.txt").write_text("0.jpg 17\n1.jpg 17\n2000.jpg 4\n")
+
+
+def make_shards(root: Path) -> None:
+    members = {}
+    for k in range(2):
+        members |= {f"{k}.png": encoded(), f"{k}.txt": b"a face", f"{k}.mask.png": encoded()}
+        members[f"{k}.json"] = json.dumps({"identity": f"who{k}"}).encode()
+    shard(root / "a-000000.tar", members)
+
+
+@pytest.mark.parametrize(
+    ("make", "layout", "pictures", "people", "masks", "captions"),
+    [
+        (make_folder, "folder", 2, 2, 0, 0),
+        (make_identities, "identities", 3, 2, 0, 0),
+        (make_ffhq, "ffhq", 2, 2, 0, 0),
+        (make_celeba, "celeba-hq", 3, 2, 2, 0),
+        (triplet_folder, "triplets", 4, 4, 1, 4),
+        (make_shards, "shards", 2, 2, 1, 2),
+    ],
+)
+def test_layouts_are_recognised(tmp_path, make: Callable[[Path], None], layout, pictures, people, masks, captions):
+    make(tmp_path)
+    found = catalogue(tmp_path)
+    assert (found.layout, len(found.records), len(found.identities())) == (layout, pictures, people)
+    assert found.notes == ()
+    assert {len(r.masks) for r in found.records} == {masks}
+    assert sum(r.caption is not None for r in found.records) == captions
+    assert read_image(found.records[0], 32).shape == (32, 32, 3)
+
+
+def test_triplets_hold_what_lies_beside_each_other(tmp_path):
+    record = catalogue(triplet_folder(tmp_path)).records[2]
+    assert read_caption(record) == "face number 2"
+    assert read_mask(record, 16).min() == 1.0
+    assert read_mesh(record, 32) == pytest.approx(face_mesh(32), abs=1e-4)
+    assert read_image(record, 64)[0, 0].tolist() == [80, 80, 80]
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"must hold pictures.*found none"):
+        catalogue(tmp_path)
+    with pytest.raises(InputError, match="expected a folder"):
+        catalogue(tmp_path / "absent")
+    with pytest.raises(UsageError, match="layout must be"):
+        catalogue(tmp_path, "lsun")
+
+
+def test_files_that_are_no_pictures_are_counted_and_named(tmp_path):
+    make_folder(tmp_path)
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "more.pdf").write_bytes(b"%PDF")
+    assert "2 files" in catalogue(tmp_path).notes[0] and "notes.txt" in catalogue(tmp_path).notes[0]
+    only = tmp_path / "only"
+    only.mkdir()
+    (only / "notes.txt").write_text("hello")
+    with pytest.raises(InputError, match=r"found none.*notes\.txt"):
+        catalogue(only)
+
+
+def test_one_identity_is_refused_unless_only_same_pairs_are_wanted(tmp_path):
+    for k in range(3):
+        picture(tmp_path / "somebody" / f"{k}.png")
+    found = catalogue(tmp_path)
+    with pytest.raises(InputError, match=r"at least two people.*found 1 \(3 pictures\)"):
+        FacePairs(found, 32, 0.5, 0, masks=False)
+    sample = FacePairs(found, 32, 1.0, 0, masks=False)[0]
+    assert sample["same"] == 1
+
+
+def test_small_and_damaged_pictures_are_counted_and_named(tmp_path):
+    make_folder(tmp_path)
+    picture(tmp_path / "small.png", 20)
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    found = catalogue(tmp_path).large_enough(64)
+    assert [r.name for r in found.records] == ["a", "b"]
+    assert "1 pictures are smaller than 64 pixels and were left out: small" in found.notes
+    assert "1 pictures are damaged and were left out: broken" in found.notes
+    with pytest.raises(InputError, match=r"pictures of at least 500 pixels.*small"):
+        catalogue(tmp_path).large_enough(500)
+
+
+def test_a_picture_that_breaks_later_or_is_no_crop_is_named(tmp_path):
+    path = picture(tmp_path / "a.png")
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(InputError, match=r"a\.png must be a picture; it is damaged"):
+        read_image(catalogue(tmp_path).records[0], 32)
+    Image.fromarray(np.zeros((40, 64, 3), np.uint8)).save(path)
+    with pytest.raises(InputError, match="square aligned crop; got 64x40"):
+        read_image(catalogue(tmp_path).records[0], 32)
+
+
+def test_damaged_shards_are_skipped_and_named(tmp_path):
+    make_shards(tmp_path)
+    good = (tmp_path / "a-000000.tar").read_bytes()
+    (tmp_path / "b-000001.tar").write_bytes(good[: len(good) // 3])
+    (tmp_path / "c-000002.tar").write_bytes(b"rubbish" * 200)
+    found = catalogue(tmp_path)
+    assert len(found.records) == 2
+    assert [n.split(" was")[0] for n in found.notes] == ["shard b-000001.tar", "shard c-000002.tar"]
+
+
+def test_members_of_shards_are_reached_directly(tmp_path):
+    shard(tmp_path / "x.tar", {"a.png": encoded(value=7), "a.txt": b"first", "sub/b.png": encoded(value=9)})
+    first, second = catalogue(tmp_path).records
+    assert (first.name, second.name) == ("x/a", "x/sub/b")
+    assert read_bytes(first.caption) == b"first"
+    assert read_image(second, 64)[0, 0, 0] == 9
+
+
+def test_missing_captions_are_counted_and_named_and_the_rest_is_used(tmp_path):
+    triplet_folder(tmp_path)
+    (tmp_path / "text" / "p1.txt").unlink()
+    found = catalogue(tmp_path)
+    assert "1 of 4 pictures have no caption: p1" in found.notes
+    pairs = FacePairs(found, 32, 0.0, 0)
+    captions = {pairs[p]["target_caption"] for p in range(4)}
+    assert captions == {"face number 0", "", "face number 2", "face number 3"}
+
+
+def test_missing_masks_or_landmarks_are_refused_where_they_are_needed(tmp_path):
+    make_folder(tmp_path)
+    with pytest.raises(InputError, match=r"must have a mask; 2 of 2 have none. Run: mattface data prepare"):
+        FacePairs(catalogue(tmp_path), 32, 0.0, 0)
+    with pytest.raises(InputError, match="must have a mesh"):
+        FacePairs(catalogue(tmp_path), 32, 0.0, 0, meshes=True, masks=False)
+
+
+def test_held_out_people_are_whole_and_few(tmp_path):
+    for k in range(200):
+        picture(tmp_path / f"person{k // 2}" / f"{k}.png", 8)
+    train, held = catalogue(tmp_path).split(4)
+    assert not set(train.identities()) & set(held.identities())
+    assert 0.15 < len(held.records) / 200 < 0.35
+    assert all(len(v) == 2 for v in train.identities().values())
+    assert len(catalogue(tmp_path).split(0)[0].records) == 200
+
+
+def test_every_epoch_is_a_permutation_of_its_own():
+    orders = [[shuffled(epoch * 50 + k, 50, 3) for k in range(50)] for epoch in range(3)]
+    assert all(sorted(order) == list(range(50)) for order in orders)
+    assert orders[0] != orders[1] != orders[2]
+    assert shuffled(73, 50, 3) == orders[1][23]
+
+
+def people(tmp_path: Path) -> Catalogue:
+    for k in range(12):
+        picture(tmp_path / f"who{k // 3}" / f"{k}.png", 32, 20 * k)
+    return catalogue(tmp_path)
+
+
+def test_pairs_have_the_share_of_same_people_that_was_asked_for(tmp_path):
+    found = people(tmp_path)
+    pairs = FacePairs(found, 16, 0.5, 1, masks=False)
+    samples = [pairs[p] for p in range(200)]
+    who = [
+        [round(float((s[f"{k}_image"].mean() + 1) * 127.5) / 20) // 3 for k in ("source", "target")] for s in samples
+    ]
+    assert all((a == b) == bool(s["same"]) for (a, b), s in zip(who, samples, strict=True))
+    assert 0.4 < np.mean([s["same"] for s in samples]) < 0.6
+    assert any(not torch.equal(s["source_image"], s["target_image"]) for s in samples if s["same"])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_position_always_holds_the_same_sample(tmp_path, workers):
+    found = people(tmp_path)
+    straight = list(LoaderFeed(Faces(found, 16, 5), 0).batches(iter([[0, 1, 2], [3, 4, 5], [6, 7, 8]])))
+    later = list(LoaderFeed(Faces(found, 16, 5), workers).batches(iter([[3, 4, 5], [6, 7, 8]])))
+    for a, b in zip(straight[1:], later, strict=True):
+        assert torch.equal(a["image"], b["image"])
+    assert not torch.equal(straight[0]["image"], straight[1]["image"])
+
+
+def test_a_mirrored_face_keeps_its_landmarks_on_it(tmp_path):
+    mesh = face_mesh(64)
+    mesh[:, 0] += 5
+    turned = mirrored(mesh, 64, topology().mirror)
+    assert turned[:, 0].mean() == pytest.approx(64 - mesh[:, 0].mean())
+    assert turned[33, 0] < turned[263, 0]  # the eye on the left is still the eye on the left
+    found = catalogue(triplet_folder(tmp_path))
+    samples = [FacePairs(found, 64, 0.0, seed, meshes=True)[0] for seed in range(8)]
+    assert all(s["target_landmarks"].shape == (68, 2) and s["target_points"][0, 0] < 32 for s in samples)
+
+
+def test_studio_triplets_come_back_from_their_shards(tmp_path):
+    if find_spec("numba") is None:
+        pytest.skip("the studio needs numba")
+    from mattface.training.studio import stream, triplets
+
+    size = 16
+    rng = np.random.default_rng(0)
+    fields = {k: rng.integers(0, 255, (size, size, 3), np.uint8) for k in ("source", "target", "swap")}
+    fields |= {k: np.ones((size, size), np.float32) for k in ("visible", "matte", "mask", "occluder", "depth")}
+    made = triplets.Triplet(
+        **fields, flow=np.full((size, size, 2), 8.0, np.float32), landmarks={}, coefficients={}, kind="exact", seed=3,
+        notes=(),
+    )  # fmt: skip
+    shard(tmp_path / "t-0.tar", {f"0.{k}": v for k, v in stream.encoded(made).items()})
+    (tmp_path / "t-1.tar").write_bytes(b"rubbish" * 100)
+    samples = TripletShards(tmp_path, 0)
+    assert "t-1.tar was left out" in samples.notes[0]
+    found = samples[5]
+    assert torch.equal(((found["swap"] + 1) * 127.5).round().byte().permute(1, 2, 0), torch.from_numpy(made.swap))
+    assert found["flow"].abs().max() == 0 and found["matte"].shape == (1, size, size)

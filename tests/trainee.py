@@ -1,0 +1,93 @@
+"""A training small enough for tests, as a module and as a program: python trainee.py FOLDER [SECONDS_PER_STEP]."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mattface.training import losses
+from mattface.training.loop import fit
+from mattface.training.task import Batch, Clock, Loop, Optimiser, Phase, Terms
+
+CONFIG = {"name": "toy", "width": 8}
+
+
+class ToyTask:
+    """A generator with batch normalisation and dropout against a critic with R1."""
+
+    name = "toy"
+    averaged = ("maker",)
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        maker = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Dropout(0.3), nn.Conv2d(8, 3, 1))
+        critic = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.Softplus(), nn.Conv2d(8, 1, 3))
+        self.networks: dict[str, nn.Module] = {"maker": maker, "critic": critic}
+        rate = Optimiser("adamw", 1e-2, clip=1.0, schedule="cosine", warmup=8)
+        self.optimisers = {"maker": rate, "critic": Optimiser("adam", 1e-3)}
+        self.phases = (
+            Phase("maker", "maker", self.maker, {"photo": 2.0, "adversarial": 0.1}),
+            Phase("critic", "critic", self.critic, {"adversarial": 1.0}),
+            Phase("r1", "critic", self.r1, {"r1": 1.0}, every=3),
+        )
+
+    def maker(self, batch: Batch, _: Clock) -> Terms:
+        made = self.networks["maker"](batch["image"] + 0.1 * torch.randn_like(batch["image"]))
+        batch["made"] = made.detach()
+        fake = self.networks["critic"](made)
+        photo = losses.cycle_loss(made, batch["image"])
+        return {"photo": photo, "adversarial": losses.deceiver_loss("hinge", fake)}
+
+    def critic(self, batch: Batch, _: Clock) -> Terms:
+        real, fake = (self.networks["critic"](batch[k]) for k in ("image", "made"))
+        return {"adversarial": losses.critic_loss("hinge", real, fake)}
+
+    def r1(self, batch: Batch, _: Clock) -> Terms:
+        real = batch["image"].detach().clone().requires_grad_()
+        return {"r1": losses.r1_penalty(self.networks["critic"](real), real)}
+
+    def export(self, networks: Any, folder: Path, progress: str) -> None:
+        (folder / "exported.txt").write_text(progress)
+
+    def grid(self, networks: Any) -> torch.Tensor:
+        return networks["maker"](ToyFeed().sample(0)["image"][None])[0]
+
+    def score(self, networks: Any) -> dict[str, float]:
+        return {"weight": float(networks["maker"][0].weight.abs().mean())}
+
+
+class ToyFeed:
+    """Pictures of two colours drawn from their position."""
+
+    def __init__(self, pause: float = 0.0, poison: int = -1) -> None:
+        self.pause, self.poison = pause, poison
+
+    def sample(self, position: int) -> Batch:
+        rng = torch.Generator().manual_seed(position)
+        image = torch.rand(3, 1, 1, generator=rng).expand(3, 8, 8).clone()
+        image[:, :, :4] = torch.rand(3, 1, 1, generator=rng)
+        return {"image": image * 2 - 1 if position != self.poison else image * float("nan")}
+
+    def batches(self, positions: Iterator[list[int]]) -> Iterator[Batch]:
+        for chosen in positions:
+            time.sleep(self.pause)
+            yield {"image": torch.stack([self.sample(p)["image"] for p in chosen])}
+
+    def describe(self) -> dict[str, Any]:
+        return {"pictures": "drawn"}
+
+
+def toy_loop(**changes: Any) -> Loop:
+    settings: dict[str, Any] = {"images": 96, "batch": 4, "accumulate": 2, "average": 0.9, "log_every": 4}
+    return Loop(**settings | {"save_every": 16} | changes)
+
+
+if __name__ == "__main__":
+    feed = ToyFeed(float(sys.argv[2]) if len(sys.argv) > 2 else 0.0)
+    fit(ToyTask(), feed, toy_loop(accumulate=1), Path(sys.argv[1]), CONFIG, "cpu", quiet=True)

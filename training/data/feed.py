@@ -1,0 +1,231 @@
+"""Datasets by position, and the feed that turns them into batches ahead of time.
+
+What is at a position depends on the position and the seed alone: a run that continues sees what it would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from mattface.align import sixty_eight
+from mattface.errors import InputError
+from mattface.landmarks import five_points
+from mattface.training.data.catalogue import Catalogue, Record, read_caption, read_image, read_mask, read_mesh
+from mattface.training.task import Batch
+
+SALT = 0x5EED
+Draw = Callable[[np.ndarray, int], torch.Tensor]
+
+
+def drawn(seed: int, *numbers: int) -> np.random.Generator:
+    """Random numbers that depend on these numbers alone."""
+    return np.random.default_rng([SALT, seed, *numbers])
+
+
+def shuffled(position: int, count: int, seed: int) -> int:
+    """Index of the sample at a position: every epoch is a permutation of its own."""
+    epoch, place = divmod(position, count)
+    return int(permutation(epoch, count, seed)[place])
+
+
+_last: dict[tuple[int, int], tuple[int, np.ndarray]] = {}
+
+
+def permutation(epoch: int, count: int, seed: int) -> np.ndarray:
+    """(count,) order of an epoch; the last one asked for is kept."""
+    kept = _last.get((count, seed))
+    if kept is None or kept[0] != epoch:
+        kept = (epoch, drawn(seed, epoch, 1).permutation(count))
+        _last.clear()
+        _last[count, seed] = kept
+    return kept[1]
+
+
+class Positioned(Protocol):
+    """Samples by position."""
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        """The sample at a position."""
+
+    def describe(self) -> dict[str, Any]:
+        """What it is made of, for the run's config."""
+
+
+class Faces:
+    """Single pictures: "image" (3, S, S) in [-1, 1], half of them mirrored.
+
+    Args:
+        catalogue: where they come from.
+        size: S.
+        seed: of order and mirroring.
+    """
+
+    def __init__(self, catalogue: Catalogue, size: int, seed: int) -> None:
+        self.catalogue, self.size, self.seed = catalogue.large_enough(min(size, 64)), size, seed
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        index = shuffled(position, len(self.catalogue.records), self.seed)
+        pixels = as_tensor(read_image(self.catalogue.records[index], self.size))
+        return {"image": pixels.flip(-1) if drawn(self.seed, position).random() < 0.5 else pixels}
+
+    def describe(self) -> dict[str, Any]:
+        """Layout and number of pictures."""
+        return {"layout": self.catalogue.layout, "pictures": len(self.catalogue.records), "size": self.size}
+
+
+class FacePairs:
+    """Sources and targets. Keys, each with the prefix "source_" and "target_":
+
+    "image" (3, S, S) in [-1, 1]; "mask" (1, S, S) inner face; "caption" text, empty without one; with meshes "mesh"
+    (468, 3), "landmarks" (68, 2) and "points" (5, 2) in pixels, and "maps", what `draw` makes. Without prefix: "same",
+    1.0 for one person, else 0.0.
+
+    Args:
+        catalogue: where they come from.
+        size: S.
+        same: share of pairs of one person (another picture where there is one, else the same).
+        seed: of order, pairing and mirroring.
+        meshes: whether landmarks are needed.
+        masks: whether masks are needed.
+        draw: mesh and size to maps (1, C, S, S) that the network wants beside the picture.
+
+    Raises:
+        InputError: one person only, or records without a mask or mesh that is needed.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        size: int,
+        same: float,
+        seed: int,
+        meshes: bool = False,
+        masks: bool = True,
+        draw: Draw | None = None,
+    ) -> None:
+        catalogue = catalogue.large_enough(min(size, 64))
+        self.catalogue, self.size, self.same, self.seed = catalogue, size, same, seed
+        self.meshes, self.draw, self.people = meshes, draw, catalogue.identities()
+        if len(self.people) < 2 and same < 1:
+            raise InputError(
+                f"{catalogue.root} must hold at least two people to swap between; found {len(self.people)} "
+                f"({len(catalogue.records)} pictures). Add pictures of others, or train with same = 1."
+            )
+        for needed, what, has in (
+            (masks, "mask", [bool(r.masks) or r.mesh is not None for r in catalogue.records]),
+            (meshes, "mesh", [r.mesh is not None for r in catalogue.records]),
+        ):
+            if needed and not all(has):
+                raise InputError(
+                    f"every picture of {catalogue.root} must have a {what}; {has.count(False)} of {len(has)} have "
+                    f"none. Run: mattface data prepare {catalogue.root} OUT"
+                )
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        rng, records = drawn(self.seed, position), self.catalogue.records
+        target = records[shuffled(position, len(records), self.seed)]
+        same = bool(rng.random() < self.same)
+        source = self._partner(target, same, rng)
+        sample: dict[str, Any] = {"same": np.float32(same)}
+        for name, record in (("source", source), ("target", target)):
+            flip = bool(rng.random() < 0.5)
+            sample |= {f"{name}_{k}": v for k, v in self._face(record, flip).items()}
+        return sample
+
+    def _partner(self, target: Record, same: bool, rng: np.random.Generator) -> Record:
+        own = self.people[target.identity]
+        records = self.catalogue.records
+        if same:
+            others = [i for i in own if records[i] is not target]
+            return records[int(rng.choice(others))] if others else target
+        while True:
+            source = records[int(rng.integers(len(records)))]
+            if source.identity != target.identity:
+                return source
+
+    def _face(self, record: Record, flip: bool) -> dict[str, Any]:
+        return face_sample(record, self.size, self.meshes, flip, self.draw)
+
+    def describe(self) -> dict[str, Any]:
+        """Layout, number of pictures and people, share of one person."""
+        shape = {"layout": self.catalogue.layout, "pictures": len(self.catalogue.records), "size": self.size}
+        return shape | {"people": len(self.people), "same": self.same}
+
+
+def face_sample(
+    record: Record, size: int, meshes: bool, flip: bool = False, draw: Draw | None = None
+) -> dict[str, Any]:
+    """What `FacePairs` holds of one record."""
+    from mattface.mesh import topology
+    from mattface.parse import inner_face
+
+    pixels = as_tensor(read_image(record, size))
+    mask, mesh = read_mask(record, size), read_mesh(record, size)
+    if mask is not None:
+        area = torch.from_numpy(mask)[None]
+    elif mesh is not None:
+        area = inner_face(mesh, size)[0]
+    else:
+        area = torch.zeros(1, size, size)
+    if flip:
+        pixels, area = pixels.flip(-1), area.flip(-1)
+        mesh = mirrored(mesh, size, topology().mirror) if mesh is not None else None
+    sample: dict[str, Any] = {"image": pixels, "mask": area, "caption": read_caption(record)}
+    if meshes and mesh is not None:
+        sample |= {"mesh": mesh.astype(np.float32), "points": five_points(mesh).astype(np.float32)}
+        sample["landmarks"] = sixty_eight(mesh).astype(np.float32)
+        if draw is not None:
+            sample["maps"] = draw(mesh, size)[0]
+    return sample
+
+
+def mirrored(mesh: np.ndarray, size: int, partner: np.ndarray) -> np.ndarray:
+    """(468, 3) landmarks of the picture flipped left to right."""
+    turned = mesh[partner].copy()
+    turned[:, 0] = size - turned[:, 0]
+    return turned
+
+
+def as_tensor(pixels: np.ndarray) -> torch.Tensor:
+    """(H, W, 3) uint8 to (3, H, W) in [-1, 1]."""
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 127.5 - 1
+
+
+class _Map(Dataset):
+    def __init__(self, samples: Positioned) -> None:
+        self.samples = samples
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        return self.samples[position]
+
+
+class LoaderFeed:
+    """Batches of a positioned dataset, made ahead by worker processes.
+
+    Args:
+        samples: the dataset.
+        workers: processes; 0 makes batches in this one.
+    """
+
+    def __init__(self, samples: Positioned, workers: int = 0) -> None:
+        self.samples, self.workers = samples, workers
+
+    def batches(self, positions: Iterator[list[int]]) -> Iterator[Batch]:
+        """See `mattface.training.task.Feed`."""
+        loader: DataLoader[Any] = DataLoader(
+            _Map(self.samples),
+            batch_sampler=positions,  # type: ignore[arg-type]
+            num_workers=self.workers,
+            collate_fn=default_collate,
+            pin_memory=torch.cuda.is_available(),
+        )
+        return iter(loader)
+
+    def describe(self) -> dict[str, Any]:
+        """What the dataset is."""
+        return self.samples.describe()

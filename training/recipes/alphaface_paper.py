@@ -1,0 +1,55 @@
+"""alphaface-paper: AlphaFace as the paper says (section 4.1): Adam 0.01 times 0.9 every 5 epochs, batch 8, 50 epochs.
+
+Open points. One epoch is taken as VGGFace2-HQ's 1.36 million pictures together with CelebA-HQ's 30 000; `--set
+loop.images` fits another set. Perceptual loss: the paper prints no formula, squares are taken.
+"""
+
+from __future__ import annotations
+
+from mattface.training.judges import Judges
+from mattface.training.recipes.alphaface import SIZES
+from mattface.training.swapping import Critic, SwapRecipe
+from mattface.training.task import Loop, Optimiser
+
+EPOCH = 1_392_000
+ADAM = Optimiser("adam", 1e-2, schedule="step", factor=0.9, every=5 * EPOCH)
+LOSS = {
+    "identity": 10.0,
+    "masked": 0.5,
+    "cycle": 0.5,
+    "perceptual": 0.5,
+    "adversarial": 1.0,
+    "clip_text": 1.0,
+    "clip_identity": 1.0,
+}
+"""Eq. 9: lambda ID 10, AP 0.5 (for each of its three terms, eq. 6), Adv 1, CLIP 1 (for both)."""
+
+
+def recipe() -> SwapRecipe:
+    """See the module."""
+    return SwapRecipe(
+        "alphaface-paper",
+        Loop(50 * EPOCH, 8, log_every=800, save_every=100_000, grid_every=100_000, score_every=200_000),
+        {"swapper": ADAM, "critic": ADAM},
+        network="mattface.realtime.methods.alphaface_paper",
+        size=256,
+        loss=LOSS,
+        critic=Critic("patch", "log"),
+        judges=Judges("arcface", "whole", "vgg16"),
+    )
+
+
+def tiny() -> SwapRecipe:
+    """32 px and a tenth of the rate; the identity ResNet stands in for ArcFace and VGG16; no CLIP."""
+    adam = Optimiser("adam", 1e-3)
+    return SwapRecipe(
+        "alphaface-paper",
+        Loop(160, 4, log_every=4, save_every=80, grid_every=80),
+        {"swapper": adam, "critic": adam},
+        network="mattface.realtime.methods.alphaface_paper",
+        sizes=SIZES | {"decoder": (16, 12, 8)},
+        size=32,
+        loss={k: v for k, v in LOSS.items() if not k.startswith("clip")},
+        critic=Critic("patch", "log", width=8),
+        judges=Judges("resnet", "whole", "resnet-maps"),
+    )

@@ -1,0 +1,274 @@
+"""Swapping with the papers' losses: a swap network against a critic, judged by networks that do not train."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import default_collate
+
+from mattface.errors import UsageError
+from mattface.training import losses
+from mattface.training.checkpoint import save_weights
+from mattface.training.critics import build_critic
+from mattface.training.data.catalogue import Catalogue, catalogue
+from mattface.training.data.feed import FacePairs, LoaderFeed, face_sample
+from mattface.training.judges import Frozen, load_judges
+from mattface.training.scoring import HeldOut
+from mattface.training.swapping import (
+    TEXTS,
+    Critic,
+    DecoderMaps,
+    SwapRecipe,
+    build_swapper,
+    draw_of,
+    module_of,
+    needs,
+    network_config,
+)
+from mattface.training.task import Batch, Clock, Optimiser, Phase, Terms
+from mattface.training.tasks import Data, Stage
+
+Side = dict[str, Any]
+"""Fields of one face of a pair: image, mask, caption, and landmarks where the samples have them."""
+
+
+def side(batch: Batch, name: str) -> Side:
+    """The fields of "source" or "target"."""
+    return {k.removeprefix(name + "_"): v for k, v in batch.items() if k.startswith(name + "_")}
+
+
+def joined(a: Side, b: Side) -> Side:
+    """Two batches of faces one after the other."""
+    return {k: torch.cat([v, b[k]]) if isinstance(v, torch.Tensor) else [*v, *b[k]] for k, v in a.items()}
+
+
+class SwapTask:
+    """See `mattface.training.task.Task`.
+
+    Args:
+        recipe: configuration.
+        network: swap network, as `Swapper` calls it.
+        judges: what the losses ask.
+        fixed: a batch of the same samples for every grid.
+        held_out: scores people who do not train; None scores nobody.
+    """
+
+    averaged = ("swapper",)
+
+    def __init__(
+        self, recipe: SwapRecipe, network: nn.Module, judges: Frozen, fixed: Batch, held_out: HeldOut | None = None
+    ) -> None:
+        if recipe.text not in TEXTS:
+            raise UsageError(f"text must be one of {', '.join(TEXTS)}; got {recipe.text!r}.")
+        self.recipe, self.judges, self.fixed, self.held_out = recipe, judges, fixed, held_out
+        self.name, self.weights = recipe.name, recipe.weights()
+        for part in recipe.frozen:
+            network.get_submodule(part).requires_grad_(False).eval()
+        self.networks: dict[str, nn.Module] = {"swapper": network}
+        self.config = network_config(recipe)
+        self.maps = DecoderMaps(network) if "feature" in self.weights else None
+        factor = 2.0 if recipe.both_ways else 1.0
+        phases = [Phase("swap", "swapper", self.terms, {n: factor * w for n, w in self.weights.items()})]
+        if "adversarial" in self.weights:
+            critic = recipe.critic or Critic()
+            self.critic = critic
+            self.networks["critic"] = build_critic(
+                critic.kind, critic.patch if critic.kind == "afsa" else recipe.size, critic.width
+            )
+            phases.append(Phase("critic", "critic", self.critic_terms, {"adversarial": factor}, begins=critic.begins))
+        self.phases = tuple(phases)
+        self.optimisers: dict[str, Optimiser] = {n: recipe.optimisers[n] for n in self.networks}
+
+    def sides(self, batch: Batch) -> tuple[Side, Side]:
+        """(sources, targets), both ways where the recipe says so."""
+        source, target = side(batch, "source"), side(batch, "target")
+        return (joined(source, target), joined(target, source)) if self.recipe.both_ways else (source, target)
+
+    def embed(self, pictures: torch.Tensor, face: Side) -> torch.Tensor:
+        """Identity of pictures framed like `face`."""
+        return self.judges.embed(pictures, face.get("mesh"), face.get("points"))
+
+    def swap(self, network: nn.Module, source: Side, target: Side) -> torch.Tensor:
+        """(B, 3, S, S) result, float32."""
+        if self.recipe.network.startswith("mattface.methods."):
+            encoded = network.encode_source(source["image"])  # type: ignore[operator]
+            return network(encoded, target["image"], target["mask"]).pixels.float()
+        with torch.no_grad():
+            code = self.embed(source["image"], source)
+        maps = (target["maps"],) if "maps" in target else ()
+        return network(target["image"], code, *maps).float()
+
+    def terms(self, batch: Batch, clock: Clock) -> Terms:
+        """Every loss of the swap network that has a weight."""
+        source, target = self.sides(batch)
+        network, wanted = self.networks["swapper"], self.weights
+        found, maps = self._with_maps(network, source, target)
+        batch["swap"] = found.detach()  # for the critic's phase
+        terms: Terms = {}
+        if "same" in wanted:
+            same = torch.cat([batch["same"]] * (2 if self.recipe.both_ways else 1))
+            terms["same"] = losses.same_identity_loss(found, target["image"], same)
+        if "masked" in wanted:
+            terms["masked"] = losses.masked_loss(found, target["image"], target["mask"])
+        if "cycle" in wanted:
+            again = target | {"image": found}  # the result has the target's pose, so its landmarks too
+            terms["cycle"] = losses.cycle_loss(self.swap(network, target, again), target["image"])
+        if wanted.keys() & {"self", "feature"}:
+            own, own_maps = self._with_maps(network, target, target)
+            if "self" in wanted:
+                terms["self"] = losses.self_loss(own, target["image"], self.recipe.power)
+            if "feature" in wanted:
+                terms["feature"] = losses.feature_loss(maps, own_maps, target["mask"])
+        if "weights" in wanted:
+            terms["weights"] = losses.weight_penalty(p for p in network.parameters() if p.requires_grad)
+        terms |= self._judged(found, source, target)
+        if "adversarial" in wanted and self._critic_takes_part(clock):
+            terms["adversarial"] = self._deceive(found, target)
+        return terms
+
+    def _with_maps(self, network: nn.Module, source: Side, target: Side) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """The result, and the decoder's maps where a loss wants them."""
+        if self.maps is None:
+            return self.swap(network, source, target), []
+        with self.maps as maps:
+            return self.swap(network, source, target), maps
+
+    def _judged(self, found: torch.Tensor, source: Side, target: Side) -> Terms:
+        """Losses that ask a judge."""
+        judges, wanted, terms = self.judges, self.weights, {}
+        if "identity" in wanted:
+            with torch.no_grad():
+                truth = self.embed(source["image"], source)
+            terms["identity"] = losses.identity_loss(self.embed(found, target), truth)
+        if "perceptual" in wanted and judges.features is not None:
+            if judges.heads is not None:
+                value = losses.lpips_loss(judges.features, judges.heads, found, target["image"])
+            else:
+                value = losses.perceptual_loss(judges.features, found, target["image"], self.recipe.power)
+            terms["perceptual"] = value
+        if "shape" in wanted and judges.shape is not None:
+            with torch.no_grad():
+                shape = judges.shape(source["image"])
+            terms["shape"] = losses.shape_loss(judges.shape(found), shape)
+        return terms | self._clip(found, source, target)
+
+    def _clip(self, found: torch.Tensor, source: Side, target: Side) -> Terms:
+        """CLIP's losses; samples without a caption take no part in the one on text."""
+        wanted, terms = self.weights, {}
+        if self.judges.clip is None:
+            return {}
+        image, text = self.judges.clip
+        seen = image(found)
+        if "clip_identity" in wanted:
+            with torch.no_grad():
+                truth = image(source["image"])
+            terms["clip_identity"] = losses.clip_identity_loss(seen, truth)
+        told = [i for i, caption in enumerate(target["caption"]) if caption]
+        if "clip_text" in wanted:
+            words = text([target["caption"][i] for i in told]) if told else seen[:0].detach()
+            with torch.no_grad():
+                before = image(target["image"][told]) if told else words
+            terms["clip_text"] = self._text(seen[told], words, before) if told else seen.sum() * 0
+        return terms
+
+    def _text(self, seen: torch.Tensor, words: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+        if self.recipe.text == "margin":
+            return losses.clip_text_margin_loss(seen, words, before)
+        return losses.clip_text_loss(seen, words, before if self.recipe.text == "tau" else None)
+
+    def _critic_takes_part(self, clock: Clock) -> bool:
+        return clock.images >= self.critic.begins
+
+    def _scores(self, pictures: torch.Tensor, target: Side) -> list[torch.Tensor]:
+        """Scores of whole pictures (one entry) or of AFSA's patches (one per part of the face)."""
+        critic = self.networks["critic"]
+        if self.critic.kind != "afsa":
+            return [critic(pictures)]
+        patches = losses.landmark_patches(pictures, target["landmarks"], self.critic.patch)
+        return list(critic(torch.cat(patches)).chunk(len(patches)))
+
+    def _deceive(self, found: torch.Tensor, target: Side) -> torch.Tensor:
+        return losses.afsa_loss(self.critic.form, self._scores(found, target))
+
+    def critic_terms(self, batch: Batch, _: Clock) -> Terms:
+        """The critic's loss on the targets and on what the swap phase left in the batch."""
+        target = self.sides(batch)[1]
+        real, fake = self._scores(target["image"], target), self._scores(batch["swap"], target)
+        return {"adversarial": losses.afsa_critic_loss(self.critic.form, real, fake)}
+
+    def export(self, networks: Mapping[str, nn.Module], folder: Path, progress: str) -> None:
+        """The swap network as the method of its name reads it."""
+        method = getattr(module_of(self.recipe), "NAME", "mattface")
+        text = self.config.to_json() if hasattr(self.config, "to_json") else json.dumps(asdict(self.config))
+        metadata = {"method": method, "config": text, "name": self.name, "training": progress}
+        save_weights(folder / f"{self.name}.safetensors", networks["swapper"].state_dict(), metadata)
+
+    def grid(self, networks: Mapping[str, nn.Module]) -> torch.Tensor:
+        """Rows of source, target, result."""
+        network = networks["swapper"]
+        device = next(network.parameters()).device
+        batch = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in self.fixed.items()}
+        source, target = side(batch, "source"), side(batch, "target")
+        found = self.swap(network, source, target)
+        columns = [torch.cat(list(x), 1) for x in (source["image"], target["image"], found)]
+        return torch.cat(columns, 2)
+
+    def score(self, networks: Mapping[str, nn.Module]) -> dict[str, float]:
+        """Held-out people, see `mattface.training.scoring`."""
+        if self.held_out is None:
+            return {}
+        network = networks["swapper"]
+        device = next(network.parameters()).device
+
+        def run(source: Side, target: Side) -> torch.Tensor:
+            faces = [
+                {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in face.items()}
+                for face in (source, target)
+            ]
+            return self.swap(network, *faces)
+
+        return self.held_out(run)
+
+
+def stages(recipe: SwapRecipe, data: Data, device: torch.device) -> Iterator[Stage]:
+    """The one stage of a swap training.
+
+    Raises:
+        WeightsError: a network that the recipe names is not here.
+        InputError: the data lacks what the recipe needs.
+    """
+    judges = load_judges(recipe.judges, needs(recipe), device)
+    torch.manual_seed(recipe.loop.seed)
+    network = build_swapper(recipe)
+    train, held = catalogue(data.root, data.layout).split(data.held_out)
+    meshes = recipe.judges.framing == "own" or draw_of(recipe, network) is not None
+    meshes |= recipe.critic is not None and recipe.critic.kind == "afsa"
+    draw = draw_of(recipe, network)
+    pairs = FacePairs(train, recipe.size, recipe.same, recipe.loop.seed, meshes, True, draw)
+    check_captions(recipe, pairs.catalogue)
+    fixed = default_collate([pairs[p] for p in range(4)])
+    held_out = None
+    if data.scoring is not None:
+        faces = {r.name: face_sample(r, recipe.size, True, draw=draw) for r in held.records if r.mesh is not None}
+        held_out = HeldOut(faces, data.scoring, recipe.judges.identity, recipe.loop.seed)
+    task = SwapTask(recipe, network, judges, fixed, held_out)
+    yield Stage("", task, LoaderFeed(pairs, data.workers), recipe.loop, notes=pairs.catalogue.notes)
+
+
+def check_captions(recipe: SwapRecipe, data: Catalogue) -> None:
+    """Refuses a text loss without any caption.
+
+    Raises:
+        UsageError: no picture has one.
+    """
+    if "clip_text" in recipe.weights() and all(r.caption is None for r in data.records):
+        raise UsageError(
+            f"loss clip_text needs captions; no picture of {data.root} has one. "
+            "Make them: mattface data prepare --caption-url URL, or set loss.clip_text=0."
+        )
