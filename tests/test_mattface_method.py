@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from mattface.blend import match_light
 from mattface.errors import UsageError, WeightsError
 from mattface.methods import mattface as method
-from mattface.methods.mattface import Config, MattfaceMethod, StyleMixMethod, build, build_network
+from mattface.methods.mattface import Config, MattfaceMethod, build, build_network
+from mattface.methods.style_mix import StyleMixMethod
 from mattface.parse import Parser
 from mattface.vocabulary import Crop
 

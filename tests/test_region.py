@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from mattface.errors import UsageError
-from mattface.generate.synthesis import REGION_FROM, SynthesisNetwork
+from mattface.generate.region import REGION_FROM
+from mattface.generate.synthesis import SynthesisNetwork
 
 SIDE = 8 * REGION_FROM
 INNER = (60, 70, 190, 201)

@@ -16,16 +16,13 @@ from torch import nn
 from mattface.cuda_ops import modulated_conv2d, setup_filter, upsample_add
 from mattface.cuda_ops.precision import autocasts, without_autocast
 from mattface.errors import UsageError
+from mattface.generate.region import Corner, cropped, only, parts_of
 from mattface.layers import BLUR, EqualLinear
 from mattface.vocabulary import Box, GeneratorFeatures, WPlus
 
 Noise = Literal["const", "random", "none"]
-Corner = tuple[int, int]
-"""Row and column of a crop's first pixel in the whole map."""
 SINGLE_UPTO = 64
 """Under autocast, blocks up to this resolution stay in single precision, as in the official networks."""
-REGION_FROM = 32
-"""Blocks up to this resolution are always made whole: their time is small, and their weights are packed for it."""
 Start = tuple[int, torch.Tensor, torch.Tensor]
 """(resolution, (B, C, h, w) features, (B, 3, h, w) RGB) of a finished block."""
 
@@ -244,7 +241,9 @@ class SynthesisNetwork(nn.Module):
         x, rgb, blocks = self._begin(w_plus, upto, start)
         if noise not in ("const", "random", "none"):
             raise UsageError(f'noise must be "const", "random" or "none"; got {noise!r}.')
-        parts = _parts(region, start, blocks) if region is not None else None
+        if region is not None and start is not None:
+            raise UsageError("expected region or start; got both. Crop what start holds instead.")
+        parts = parts_of(region, blocks) if region is not None else None
         features: dict[int, torch.Tensor] = {}
         corner = None
         dtype = torch.get_autocast_dtype(w_plus.device.type) if autocasts(w_plus.device) else None
@@ -252,14 +251,14 @@ class SynthesisNetwork(nn.Module):
             k = self.resolutions.index(r)
             styles = w_plus[:, max(0, 2 * k - 1) : 2 * k + 2]  # to-RGB shares its style with the next block
             if parts and x is not None and rgb is not None:
-                (x, rgb), corner = _cropped(x, rgb, parts[r], corner or (0, 0))
+                (x, rgb), corner = cropped(x, rgb, parts[r], corner or (0, 0))
             if x is not None and dtype is not None:
                 x = x.to(dtype if r > SINGLE_UPTO else torch.float32)
             with without_autocast(w_plus.device):
                 x, rgb = self.get_submodule(f"b{r}")(x, rgb, styles, noise, corner)
             features = {**features, r: x} if return_features else {r: x}
         whole = GeneratorFeatures(features, rgb)
-        return whole if region is None or parts is None else _only(whole, region, parts)
+        return whole if region is None or parts is None else only(whole, region, parts)
 
     def _begin(
         self, w_plus: WPlus, upto: int | None, start: Start | None
@@ -281,49 +280,3 @@ class SynthesisNetwork(nn.Module):
                 f"samples; got {tuple(x.shape)} and {tuple(rgb.shape)}."
             )
         return x.contiguous(memory_format=torch.channels_last), rgb, blocks
-
-
-def _parts(region: Box, start: Start | None, blocks: list[int]) -> dict[int, Box]:
-    """Resolution of a block -> the part of its input, in the input's pixels, that `region` of the last block needs.
-
-    A result at p depends on inputs up to one pixel beyond p / 2 through the up-convolution and its filter, and on its
-    own neighbours through the second convolution.
-    """
-    left, top, right, bottom = region
-    side = blocks[-1]
-    if start is not None:
-        raise UsageError("expected region or start; got both. Crop what start holds instead.")
-    if not (0 <= left < right <= side and 0 <= top < bottom <= side):
-        raise UsageError(f"region must be (left, top, right, bottom) within {side} pixels; got {region}.")
-    low, high, parts = (left, top), (right, bottom), {}
-    for r in reversed(blocks):
-        if r > REGION_FROM:
-            low = tuple(max(0, (a - 3) // 2) for a in low)  # type: ignore[assignment]
-            high = tuple(min(r // 2, b // 2 + 2) for b in high)  # type: ignore[assignment]
-            parts[r] = (*low, *high)
-        else:
-            parts[r] = (0, 0, r // 2, r // 2)
-    return parts
-
-
-def _cropped(
-    x: torch.Tensor, rgb: torch.Tensor, part: Box, corner: Corner
-) -> tuple[tuple[torch.Tensor, torch.Tensor], Corner]:
-    """That part of two maps which begin at `corner`, and the corner of what a block makes of it."""
-    left, top, right, bottom = part
-    rows, columns = slice(top - corner[0], bottom - corner[0]), slice(left - corner[1], right - corner[1])
-    return (x[:, :, rows, columns], rgb[:, :, rows, columns]), (2 * top, 2 * left)
-
-
-def _only(made: GeneratorFeatures, region: Box, parts: dict[int, Box]) -> GeneratorFeatures:
-    """Cuts what was made down to the region, at every resolution."""
-    last, boxes, features = max(made.features), {}, {}
-    for r, x in made.features.items():
-        scale = last // r
-        box = (region[0] // scale, region[1] // scale, -(-region[2] // scale), -(-region[3] // scale))
-        left, top = (2 * parts[r][0], 2 * parts[r][1]) if r > REGION_FROM else (0, 0)
-        boxes[r] = box
-        cut = (slice(box[1] - top, box[3] - top), slice(box[0] - left, box[2] - left))
-        features[r] = x[:, :, cut[0], cut[1]]
-    image = made.image[:, :, cut[0], cut[1]] if made.image is not None else None
-    return GeneratorFeatures(features, image, boxes)

@@ -1,0 +1,70 @@
+"""W+ codes of the official pSp file, mixed: what can be done without a trained IDATT."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from mattface.encode import Encoder
+from mattface.generate.synthesis import SynthesisNetwork
+from mattface.invert import LatentHeads
+from mattface.layers import resize
+from mattface.methods.contract import CropSpec
+from mattface.parse import Parser
+from mattface.vocabulary import Box, Crop, Swap
+
+
+class StyleMixMethod:
+    """Untrained stand-in for IDATT: the target's W+ code with the source's styles in the middle layers.
+
+    Coarse styles (0 to 3) carry pose, fine ones (10 to 17) colour and light; both stay the target's. The side image is
+    blended in under the inner-face mask. Identity moves only as far as pSp's inversion holds it.
+    """
+
+    name = "mattface"
+    crop = CropSpec("ffhq", 1024)
+    mixed = slice(4, 10)
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        invert: LatentHeads,
+        generate: SynthesisNetwork,
+        parser: Parser,
+        weights: str,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.parts = nn.ModuleList([encoder, invert, generate]).to(device).eval().requires_grad_(False)
+        self.encoder, self.invert, self.generate, self.parser = encoder, invert, generate, parser
+        self.weights, self.device, self.dtype = f"{weights}, style-mix", device, dtype
+
+    def encode(self, source: Crop) -> torch.Tensor:
+        """(1, L, D) W+ code of a crop."""
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return self.invert(self.encoder(resize(source.pixels.to(self.device), self.encoder.size)))
+
+    def swap(self, encoded: torch.Tensor, target: Crop) -> Swap:
+        """Mixes the codes, generates what the inner face shows, and masks it; elsewhere pixels are the target's own."""
+        w_plus = self.encode(target).clone()
+        w_plus[:, self.mixed] = encoded[:, self.mixed]
+        mask = self.parser(target).to(self.device)
+        side = self.generate.resolution
+        region = face_box(resize(mask, side))
+        pixels = resize(target.pixels.to(self.device), side).clone()
+        if region is not None:
+            left, top, right, bottom = region
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                image = self.generate(w_plus, region=region).image
+            pixels[:, :, top:bottom, left:right] = image
+        return Swap(resize(pixels.float(), target.size), mask)
+
+
+def face_box(mask: torch.Tensor) -> Box | None:
+    """The part of a (1, 1, S, S) mask that is above zero, and the neighbours that resampling sees; None without one."""
+    rows, columns = mask[0, 0].amax(1).nonzero(), mask[0, 0].amax(0).nonzero()
+    if not len(rows):
+        return None
+    low = [max(0, int(where[0]) - 2) for where in (columns, rows)]
+    high = [min(mask.shape[-1], int(where[-1]) + 3) for where in (columns, rows)]
+    return low[0], low[1], high[0], high[1]
