@@ -194,3 +194,22 @@ def test_refusals_are_one_line(case: int) -> None:
     with pytest.raises(ValueError, match=words) as caught:
         modulated_conv2d(**{**given, **wrong})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("modulate", ["weight", "input"])
+def test_kept_layouts_serve_every_size(modulate, dtype, last, pooled, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """oneDNN's blocked weights are made for the first size; results with memory of their own hold what was there."""
+    if pooled:
+        monkeypatch.setattr(_packing, "POOLED_FROM", 0)
+        monkeypatch.setattr(_packing, "empty", lambda shape, kind, layout, device: torch.full(
+            shape, math.nan, dtype=kind, device=device).contiguous(memory_format=layout))  # fmt: skip
+    weight = torch.nn.Parameter(torch.randn(32, 16, 3, 3).to(dtype), requires_grad=False)
+    for size in ((16, 16), (5, 21), (40, 3)):
+        x, style = torch.randn(1, 16, *size).to(dtype), torch.rand(1, 16) + 0.5
+        x = x.contiguous(memory_format=torch.channels_last) if last else x
+        got = modulated_conv2d(x, weight, style, modulate=modulate)
+        expected = modulated_conv2d(x.double(), weight.double(), style.double())
+        assert error(got.double(), expected) < 8 * torch.finfo(dtype).eps
