@@ -18,9 +18,9 @@ from mattface.vocabulary import Correspondence, GeneratorFeatures, Swap
 FLOOR = 0.02
 """Matte values up to this become exactly 0, so that pixels outside the face are the target's own."""
 LIGHT_SIDE = 32
-"""Side of the small copy on which light is compared; a blur over five of its pixels is one neighbourhood."""
-STEEPEST = 6.0
-"""Inverse of the smallest exponent of a tone curve that lightens."""
+"""Side of the small copies whose mean colours give the overall change of light."""
+STEEPEST = 2.0
+"""Largest overall change of light, natural logarithm."""
 
 
 class SideEncoder(nn.Module):
@@ -77,7 +77,9 @@ class MaskBlend(nn.Module):
         if self.from_source is not None and source is not None:
             side = side + self.from_source(source)
         prior = torch.logit(mask.float().clamp(0.01, 0.99))
-        logit = self.refine(torch.cat([mask, side, target], 1)).float() + prior
+        maps = [side, target, mask.to(side.dtype)]
+        x = torch.cat([m.contiguous(memory_format=torch.channels_last) for m in maps], 1)
+        logit = self.refine(x).float() + prior
         soft = torch.sigmoid(logit).to(side.dtype)
         return soft * side + (1 - soft) * target, logit
 
@@ -184,23 +186,24 @@ class TwoStageBlend(nn.Module):
         """Mixes the decoder's picture with the source's pixels, colours corrected, by confidence."""
         size = decoded.shape[-1]
         flow = resize(match.flow, size)
-        warped = warp(resize(source_image, size).float(), flow)
-        lit = match_light(warped, target_image, mask)
+        warped = warp(resize(source_image, size).float(), flow, "bicubic").clamp(-1, 1)
+        lit = relit(warped, target_image, mask, match.light)
         confidence = resize(match.confidence, size)
         pixels = confidence * lit + (1 - confidence) * decoded
-        return pixels, {"flow": flow, "warped": lit, "confidence": confidence}
+        return pixels, {"flow": flow, "warped": lit, "confidence": confidence, "light": match.light}
 
 
-def match_light(image: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Gives a face the light of the target by a smooth field of tone curves that clip nothing.
+def relit(image: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, light: torch.Tensor) -> torch.Tensor:
+    """Gives a face the light of the target by tone curves that clip nothing.
 
-    Where the face's local mean intensity is a and the target's is b, a goes to b: by x b / a where the target is darker
-    (highlights darken alike), by x^(log b / log a) where it is lighter (white stays white). Local means are taken under
-    the mask on a small copy, per channel.
+    The overall change is the logarithm k of the ratio of both faces' mean intensities under the mask, per channel; the
+    field `light` adds to it. A pixel x goes to e^k x where that darkens, to 1 - (1 - x)^(e^k) where it lightens (white
+    stays white, black stays black, and both have the slope e^k at black).
 
     Args:
         image, target: (B, 3, S, S) in [-1, 1].
         mask: (B, 1, S, S) inner face in [0, 1].
+        light: (B, 3, h, w) natural logarithm.
 
     Returns:
         (B, 3, S, S) in [-1, 1].
@@ -208,17 +211,11 @@ def match_light(image: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -
     weight = resize(mask.float(), LIGHT_SIDE) + 1e-3
     means = []
     for x in (image, target):
-        local = resize((x.float() + 1) / 2, LIGHT_SIDE).clamp(0.02, 0.98) * weight
-        means.append(_blur(local) / _blur(weight))
-    a, b = means
-    gain, exponent = (b / a).clamp(max=1), (b.log() / a.log()).clamp(1 / STEEPEST, 1)
-    intensity = ((image + 1) / 2).clamp(1e-3, 1)
-    size = image.shape[-1]
-    return intensity.pow(resize(exponent, size)) * resize(gain, size) * 2 - 1
-
-
-def _blur(x: torch.Tensor) -> torch.Tensor:
-    """Two passes of a 3x3 mean."""
-    for _ in range(2):
-        x = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
-    return x
+        small = resize((x.float() + 1) / 2, LIGHT_SIDE)
+        means.append((small * weight).sum((2, 3), keepdim=True) / weight.sum((2, 3), keepdim=True))
+    overall = (means[1].clamp_min(0.01).log() - means[0].clamp_min(0.01).log()).clamp(-STEEPEST, STEEPEST)
+    field = F.interpolate(overall + light.float(), image.shape[-2:], mode="bicubic", align_corners=False)
+    x = ((image + 1) / 2).clamp(0, 1)
+    darker = x * field.clamp(max=0).exp()
+    lighter = 1 - (1 - x).clamp_min(1e-4).pow(field.clamp_min(0).exp())
+    return torch.where(field > 0, lighter, darker) * 2 - 1

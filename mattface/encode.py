@@ -23,6 +23,7 @@ class Encoder(nn.Module):
         widths: channels of the four stages; the last three are the pyramid's.
         units: IR-SE units of the four stages.
         reduction: of the squeezes.
+        inputs: channels of the input; beyond the picture's three they hold its geometry.
     """
 
     def __init__(
@@ -32,24 +33,25 @@ class Encoder(nn.Module):
         widths: Sequence[int] = (64, 128, 256, 512),
         units: Sequence[int] = (3, 4, 14, 3),
         reduction: int = 16,
+        inputs: int = 3,
     ) -> None:
         super().__init__()
         if len(widths) != 4 or size % 16:
             raise UsageError(f"Encoder needs four stage widths and a size divisible by 16; got {widths} and {size}.")
-        self.size = size
-        self.trunk = IRSETrunk(stem, widths, units, reduction)
+        self.size, self.inputs = size, inputs
+        self.trunk = IRSETrunk(stem, widths, units, reduction, inputs)
 
     def forward(self, image: torch.Tensor) -> FeaturePyramid:
         """Encodes a face.
 
         Args:
-            image: (B, 3, size, size) RGB in [-1, 1], FFHQ crop.
+            image: (B, inputs, size, size) RGB in [-1, 1], FFHQ crop; then further channels.
 
         Returns:
             coarse (B, widths[1], size / 4, size / 4), medium (B, widths[2], size / 8, ...), fine (B, widths[3],
             size / 16, ...).
         """
-        if image.shape[1:] != (3, self.size, self.size):
-            raise UsageError(f"Encoder expects (B, 3, {self.size}, {self.size}); got {tuple(image.shape)}.")
+        if image.shape[1:] != (self.inputs, self.size, self.size):
+            raise UsageError(f"Encoder expects (B, {self.inputs}, {self.size}, {self.size}); got {tuple(image.shape)}.")
         _, coarse, medium, fine = self.trunk(image)
         return FeaturePyramid(coarse, medium, fine)

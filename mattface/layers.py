@@ -157,22 +157,25 @@ class IRSETrunk(nn.Module):
         widths: channels per stage.
         units: units per stage.
         reduction: of the squeezes.
+        inputs: channels of the input.
     """
 
-    def __init__(self, stem: int, widths: Sequence[int], units: Sequence[int], reduction: int = 16) -> None:
+    def __init__(
+        self, stem: int, widths: Sequence[int], units: Sequence[int], reduction: int = 16, inputs: int = 3
+    ) -> None:
         super().__init__()
         if len(widths) != len(units) or not units or min(units) < 1:
             raise ValueError(f"widths and units must name the same stages; got {tuple(widths)} and {tuple(units)}.")
-        self.stem = nn.Sequential(nn.Conv2d(3, stem, 3, 1, 1, bias=False), nn.BatchNorm2d(stem), nn.PReLU(stem))
+        self.stem = nn.Sequential(nn.Conv2d(inputs, stem, 3, 1, 1, bias=False), nn.BatchNorm2d(stem), nn.PReLU(stem))
         stages = []
-        for inputs, outputs, count in zip((stem, *widths), widths, units, strict=False):
-            first = IRSEUnit(inputs, outputs, 2, reduction)
+        for before, outputs, count in zip((stem, *widths), widths, units, strict=False):
+            first = IRSEUnit(before, outputs, 2, reduction)
             rest = [IRSEUnit(outputs, outputs, 1, reduction) for _ in range(count - 1)]
             stages.append(nn.Sequential(first, *rest))
         self.stages = nn.ModuleList(stages)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """(B, 3, H, W) to the map after every stage, (B, widths[i], H / 2^(i+1), W / 2^(i+1))."""
+        """(B, inputs, H, W) to the map after every stage, (B, widths[i], H / 2^(i+1), W / 2^(i+1))."""
         x = self.stem(x)
         maps = []
         for stage in self.stages:
@@ -203,15 +206,16 @@ def resize(x: torch.Tensor, size: int) -> torch.Tensor:
     return F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False)
 
 
-def warp(x: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
-    """Samples maps where a flow points, bilinearly, borders repeated.
+def warp(x: torch.Tensor, flow: torch.Tensor, mode: str = "bilinear") -> torch.Tensor:
+    """Samples maps where a flow points, borders repeated.
 
     Args:
         x: (B, C, H', W').
         flow: (B, 2, H, W) position in x, [-1, 1] over its extent, x before y. Positions are kept in float32.
+        mode: "bilinear" or "bicubic" (sharper; may overshoot).
 
     Returns:
         (B, C, H, W) of x's type.
     """
     grid = flow.float().permute(0, 2, 3, 1)
-    return F.grid_sample(x.float(), grid, padding_mode="border", align_corners=False).to(x.dtype)
+    return F.grid_sample(x.float(), grid, mode=mode, padding_mode="border", align_corners=False).to(x.dtype)

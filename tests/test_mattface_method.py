@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mattface.blend import match_light
+from mattface.blend import relit
 from mattface.errors import UsageError, WeightsError
 from mattface.methods import mattface as method
 from mattface.methods.mattface import Config, MattfaceMethod, build, build_network
@@ -219,10 +219,11 @@ def test_light_is_matched_without_clipping():
     mask[..., 16:48, 16:48] = 1
     face = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 0.4 + 0.2  # intensities 0.2 to 0.6
     dark, tinted = face * 0.5, face * torch.tensor([1.2, 1.0, 0.7]).view(1, 3, 1, 1)
+    none = torch.zeros(1, 3, 8, 8)
     for target in (dark, tinted, face):
-        lit = (match_light(face * 2 - 1, target * 2 - 1, mask) + 1) / 2
+        lit = (relit(face * 2 - 1, target * 2 - 1, mask, none) + 1) / 2
         inside = mask.bool().expand_as(lit)
         assert lit.min() > 0 and lit.max() < 1
         assert (lit - target).abs()[inside].mean() < 0.25 * max((face - target).abs()[inside].mean(), 0.05)
-    extreme = match_light(face * 2 - 1, torch.ones(1, 3, 64, 64), mask)
+    extreme = relit(face * 2 - 1, torch.ones(1, 3, 64, 64), mask, none)
     assert torch.isfinite(extreme).all() and extreme.max() < 1

@@ -12,7 +12,7 @@ from mattface.training.augment import PairBatch
 from mattface.training.loop import fit
 from mattface.training.pairs import pack, unpack
 from mattface.training.recipes.mattface_demo import Recipe
-from mattface.training.tasks.pairs import PairFeed, above, stage_one
+from mattface.training.tasks.pairs import PairFeed, build_network, stage
 from mattface.transfer.idatt import position_grid
 
 
@@ -30,7 +30,9 @@ def self_pair(count: int = 4, size: int = 64) -> PairBatch:
     image = smooth_picture(count, size, 1)
     flow = position_grid(size, size, torch.device("cpu"), torch.float32).T.view(1, 2, size, size)
     ones = torch.ones(count, 1, size, size)
-    return PairBatch(image, image, image, flow.expand(count, -1, -1, -1).clone(), ones, ones, ones)
+    places = torch.cat([flow * 2, flow[:, :1] * 0 + 1], 1).expand(count, -1, -1, -1)
+    flow = flow.expand(count, -1, -1, -1).clone()
+    return PairBatch(image, image, image, flow, ones, ones, ones, places, places)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -43,6 +45,9 @@ def test_moved_pairs_still_correspond(seed):
     error = ((warp(pair.source, pair.flow) - pair.swap).abs() * inside).sum() / inside.sum() / 3
     untouched = ((pair.source - pair.swap).abs() * inside).sum() / inside.sum() / 3
     assert error < 0.02 < 0.1 < untouched
+    apart = ((warp(pair.source_places, pair.flow) - pair.places).abs() * inside).sum() / inside.sum() / 3
+    unmoved = ((pair.source_places - pair.places).abs() * inside).sum() / inside.sum() / 3
+    assert apart < 0.01 < 0.03 < unmoved
 
 
 def test_recolouring_treats_target_and_answer_alike():
@@ -107,13 +112,19 @@ def tiny_recipe() -> Recipe:
         noise=False,
         channels={4: 8, 8: 8, 16: 8, 32: 8},
         detail_widths=(8, 8, 8),
+        places=True,
     )
-    return Recipe("tiny", config, size=32, steps=6, batch=2, warmup=1)
+    return Recipe("tiny", config, size=32, draw_steps=30, draw_fine_steps=2, steps=6, batch=2, warmup=1)
+
+
+def begun(recipe: Recipe, name: str, store=None):
+    torch.manual_seed(recipe.seed)
+    return stage(recipe, name, build_network(recipe.config), PairFeed(store or MemoryStore(), recipe.seed))
 
 
 def train(recipe: Recipe, store, folder) -> torch.nn.Module:
-    stage = stage_one(recipe, PairFeed(store, recipe.seed))
-    return fit(stage.task, stage.feed, stage.loop, folder, recipe, "cpu", quiet=True)["network"]
+    made = begun(recipe, "swap", store)
+    return fit(made.task, made.feed, made.loop, folder, recipe, "cpu", quiet=True)["network"]
 
 
 @pytest.mark.slow
@@ -145,10 +156,27 @@ class Interrupted(MemoryStore):
         return super().batch(indices)
 
 
-def test_the_second_stage_trains_only_the_blocks_above_the_first():
-    network = stage_one(tiny_recipe(), PairFeed(MemoryStore(), 0)).task.network
-    chosen = above(network, 16)
-    assert 0 < len(chosen) == len([p for p in network.parameters() if p.requires_grad])
-    assert not any(p.requires_grad for p in network.encoder.parameters())
-    assert all(p.requires_grad for p in network.generate.b32.parameters())
-    assert not any(p.requires_grad for p in network.generate.b16.parameters())
+def trained_parts(network) -> set[str]:
+    return {n.split(".")[0] for n, p in network.named_parameters() if p.requires_grad}
+
+
+def test_the_generator_stands_still_while_swapping_is_learnt():
+    drawing, swapping = (begun(tiny_recipe(), name).task.network for name in ("generator", "swap"))
+    assert "generate" in trained_parts(drawing)
+    assert trained_parts(swapping) == {"encoder", "transfer", "invert", "blend", "correspond"}
+
+
+@pytest.mark.parametrize(("name", "part"), [("generator-fine", "generate"), ("swap-fine", "blend")])
+def test_the_fine_stages_train_only_the_blocks_above_the_others(name, part):
+    network = begun(replace(tiny_recipe(), size=16), name).task.network
+    chosen = [n for n, p in network.named_parameters() if p.requires_grad]
+    assert chosen and all(n.startswith(part) and "32" in n for n in chosen), chosen
+
+
+def test_the_generator_learns_to_draw(tmp_path):
+    made = begun(tiny_recipe(), "generator")
+    batch = vars(MemoryStore().batch([0, 1]))
+    before = made.task.terms(batch, None)["side"]
+    fit(made.task, made.feed, made.loop, tmp_path, tiny_recipe(), "cpu", quiet=True)
+    with torch.no_grad():
+        assert made.task.terms(batch, None)["side"] < 0.9 * before

@@ -22,6 +22,8 @@ class PairBatch:
         visible: (B, 1, S, S) how far the flow is to be trusted.
         matte: (B, 1, S, S) what the answer replaces.
         mask: (B, 1, S, S) the inner face of the target, an input of the method.
+        source_places, places: (B, 3, S, S) of `mattface.mesh.shape.canonical`, of the source and of the shape that the
+            answer has.
     """
 
     source: torch.Tensor
@@ -31,6 +33,8 @@ class PairBatch:
     visible: torch.Tensor
     matte: torch.Tensor
     mask: torch.Tensor
+    source_places: torch.Tensor
+    places: torch.Tensor
 
 
 def uniform(low: float, high: float, shape: tuple[int, ...], rng: torch.Generator) -> torch.Tensor:
@@ -42,8 +46,10 @@ def mirror(pair: PairBatch, rng: torch.Generator) -> PairBatch:
     """Flips both faces of half the pairs left to right."""
     flip = (torch.rand(len(pair.source), generator=rng) < 0.5)[:, None, None, None]
     turned = {name: torch.where(flip, value.flip(-1), value) for name, value in vars(pair).items()}
-    sign = torch.tensor([-1.0, 1.0]).view(1, 2, 1, 1)
-    turned["flow"] = torch.where(flip, turned["flow"] * sign, turned["flow"])
+    for name in ("flow", "source_places", "places"):  # x changes its sign, there as here
+        sign = torch.ones(1, turned[name].shape[1], 1, 1)
+        sign[:, 0] = -1
+        turned[name] = torch.where(flip, turned[name] * sign, turned[name])
     return PairBatch(**turned)
 
 
@@ -65,7 +71,7 @@ def resample(maps: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
 def move_target(pair: PairBatch, rng: torch.Generator) -> PairBatch:
     """Turns, scales and shifts the target and with it everything drawn on the target's grid."""
     matrix = affine_matrices(len(pair.target), 12, 1.12, 0.08, rng)
-    names = ("target", "swap", "flow", "visible", "matte", "mask")
+    names = ("target", "swap", "flow", "visible", "matte", "mask", "places")
     joint = torch.cat([getattr(pair, n) for n in names], 1)
     parts = resample(joint, matrix).split([getattr(pair, n).shape[1] for n in names], 1)
     return replace(pair, **dict(zip(names, parts, strict=True)))
@@ -77,7 +83,8 @@ def move_source(pair: PairBatch, rng: torch.Generator) -> PairBatch:
     linear, move = matrix[:, :, :2], matrix[:, :, 2:]
     b, _, h, w = pair.flow.shape
     flow = torch.linalg.solve(linear, pair.flow.flatten(2) - move).view(b, 2, h, w)
-    return replace(pair, source=resample(pair.source, matrix), flow=flow)
+    source, places = resample(torch.cat([pair.source, pair.source_places], 1), matrix).split(3, 1)
+    return replace(pair, source=source, source_places=places, flow=flow)
 
 
 def colour_curve(count: int, strength: float, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:

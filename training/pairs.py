@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from tqdm import tqdm
 
 from mattface import align, detect, landmarks, picture_io
 from mattface.errors import InputError
+from mattface.layers import resize
+from mattface.mesh.shape import canonical, mixed
 from mattface.methods import mesh
-from mattface.parse import inner_face
+from mattface.parse import inner_face, load_parser
 from mattface.training.augment import PairBatch
 from mattface.vocabulary import Crop
+
+
+TAUGHT = mesh.Config(hair=1.4, local_light=0.4)
+"""The teacher: surer than the method by default that what it sees is skin."""
+POSITIONS = ("flow", "source_places", "places")
+"""Fields that hold positions."""
 
 
 def held_out(path: Path) -> bool:
@@ -24,9 +32,14 @@ def held_out(path: Path) -> bool:
     return zlib.crc32(path.stem.encode()) % 4 == 0
 
 
+def pictures(folder: Path) -> list[Path]:
+    """Picture files in a folder, sorted by name."""
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+
+
 def training_portraits(folder: Path) -> list[Path]:
     """Portraits of the training people in a folder, sorted by name."""
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png") and not held_out(p))
+    paths = [p for p in pictures(folder) if not held_out(p)]
     if len(paths) < 2:
         raise InputError(f"{folder} must hold at least two portraits of training people; found {len(paths)}.")
     return paths
@@ -47,29 +60,37 @@ def crops_of(paths: Sequence[Path], size: int) -> list[Crop]:
 class Teacher:
     """Answers of the `mesh` method for pairs of crops.
 
+    The answer has part of the source's shape, all of its local colour and, where the method would guess that something
+    covers the face, less doubt than by default: what the pupil learns of light and covers comes from the studio.
+
     Args:
         crops: aligned crops of one size.
+        shape: how much of the source's proportions the answer has, 0 to 1 (`mattface.mesh.shape.mixed`).
+        config: of the method.
     """
 
-    def __init__(self, crops: Sequence[Crop]) -> None:
-        self.crops = crops
-        self.method = mesh.build(None, torch.device("cpu"), torch.float32)
+    def __init__(self, crops: Sequence[Crop], shape: float = 0.0, config: mesh.Config = TAUGHT) -> None:
+        self.crops, self.shape = crops, shape
+        self.method = mesh.MeshMethod(config, load_parser("mesh"), torch.device("cpu"))
         self.encoded = [self.method.encode(c) for c in crops]
 
     def pair(self, source: int, target: int, size: int | None = None) -> PairBatch:
         """The pair (source, target) with the mesh method's answer, as a batch of one, shrunk to `size`."""
         s, t = self.crops[source], self.crops[target]
-        if t.mesh is None:
+        if t.mesh is None or s.mesh is None:
             raise InputError("a training crop must have dense landmarks; got none.")
-        swap = self.method.swap(self.encoded[source], t)
+        shaped = mixed(s.mesh, t.mesh, self.shape)
+        swap = self.method.swap(self.encoded[source], replace(t, mesh=shaped))
         flow, visible = swap.extras["flow"], swap.extras["visibility"]
-        made = PairBatch(s.pixels, t.pixels, swap.pixels, flow, visible, swap.matte, inner_face(t.mesh, t.size))
+        mask, side = inner_face(t.mesh, t.size), t.size if size is None else size
+        known = [torch.from_numpy(canonical(m * (side / t.size), side))[None] for m in (s.mesh, shaped)]
+        made = PairBatch(s.pixels, t.pixels, swap.pixels, flow, visible, swap.matte, mask, *known)
         return made if size is None else shrink(made, size)
 
 
 def shrink(pair: PairBatch, size: int) -> PairBatch:
     """Area-averages every map of a pair to a smaller side."""
-    return PairBatch(**{k: F.interpolate(v.float(), size=(size, size), mode="area") for k, v in vars(pair).items()})
+    return PairBatch(**{k: resize(v.float(), size) for k, v in vars(pair).items()})
 
 
 class PairStore:
@@ -82,6 +103,11 @@ class PairStore:
     def __init__(self, maps: dict[str, torch.Tensor]) -> None:
         self.maps = maps
         self.count = len(maps["source"])
+
+    @classmethod
+    def joined(cls, stores: Sequence[PairStore]) -> PairStore:
+        """All pairs of these stores."""
+        return cls({name: torch.cat([s.maps[name] for s in stores]) for name in stores[0].maps})
 
     def batch(self, indices: Sequence[int]) -> PairBatch:
         """The pairs of these indices, unpacked to float32."""
@@ -112,8 +138,8 @@ def make_pairs(teacher: Teacher, size: int, count: int, same: float, seed: int) 
 
 
 def pack(name: str, value: torch.Tensor) -> torch.Tensor:
-    """Flow to half precision, everything else to 8 bits."""
-    if name == "flow":
+    """Positions to half precision, everything else to 8 bits."""
+    if name in POSITIONS:
         return value.to(torch.float16)
     low = -1.0 if name in ("source", "target", "swap") else 0.0
     return ((value.clamp(low, 1) - low) / (1 - low) * 255).round().to(torch.uint8)
@@ -121,7 +147,7 @@ def pack(name: str, value: torch.Tensor) -> torch.Tensor:
 
 def unpack(name: str, value: torch.Tensor) -> torch.Tensor:
     """Inverse of `pack`."""
-    if name == "flow":
+    if name in POSITIONS:
         return value.float()
     low = -1.0 if name in ("source", "target", "swap") else 0.0
     return value.float() / 255 * (1 - low) + low

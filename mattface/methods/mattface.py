@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -20,6 +21,7 @@ from mattface.errors import UsageError, WeightsError
 from mattface.generate.synthesis import Noise, SynthesisNetwork, num_styles
 from mattface.invert import OFFICIAL_LEVELS, LatentHeads
 from mattface.layers import resize
+from mattface.mesh.shape import canonical, mixed
 from mattface.methods.contract import CropSpec
 from mattface.methods.style_mix import StyleMixMethod
 from mattface.parse import Parser, load_parser
@@ -45,6 +47,8 @@ class Config:
         levels: IDATT levels that transfer.
         detail: "flow" (source detail through the attention's flow) or "off" (the paper).
         detail_widths: channels of the flow's refinement.
+        places: whether encoder and attention are told where on the mean face every pixel lies (ours).
+        shape: with places, how much of the source's proportions the result has, 0 to 1 (`mattface.mesh.shape.mixed`).
     """
 
     resolution: int = 1024
@@ -61,6 +65,8 @@ class Config:
     levels: tuple[str, ...] = LEVELS
     detail: str = "flow"
     detail_widths: tuple[int, int, int] = (128, 64, 48)
+    places: bool = False
+    shape: float = 0.0
 
     def __post_init__(self) -> None:
         if self.detail not in ("flow", "off"):
@@ -89,11 +95,15 @@ class Encoded:
         pyramid: encoder features.
         image: (B, 3, S, S) crop in [-1, 1].
         features: resolution -> side encoder features; empty when detail is off.
+        places: (B, 3, s, s) places on the mean face; None when the network does without.
+        mesh: (468, 3) dense landmarks in pixels of the crop, where the shape is the source's in part.
     """
 
     pyramid: FeaturePyramid
     image: torch.Tensor
     features: dict[int, torch.Tensor]
+    places: torch.Tensor | None = None
+    mesh: np.ndarray | None = None
 
 
 class MattfaceNetwork(nn.Module):
@@ -118,32 +128,55 @@ class MattfaceNetwork(nn.Module):
         self.blend = blend
         self.correspond = correspond
 
-    def encode(self, image: torch.Tensor) -> FeaturePyramid:
-        """(B, 3, S, S) crop in [-1, 1] -> feature pyramid of its encoder-sized copy."""
-        return self.encoder(resize(image, self.config.encoder_size))
+    def encode(self, image: torch.Tensor, places: torch.Tensor | None = None) -> FeaturePyramid:
+        """(B, 3, S, S) crop in [-1, 1], with its places (B, 3, s, s) -> feature pyramid of its encoder-sized copy."""
+        if (places is None) == self.config.places:
+            raise UsageError(f"places must be given if and only if config.places; got {type(places).__name__}.")
+        small = resize(image, self.config.encoder_size)
+        if places is not None:
+            small = torch.cat([small, resize(places, self.config.encoder_size).to(small.dtype)], 1)
+        return self.encoder(small)
 
-    def encode_source(self, image: torch.Tensor, upto: int | None = None) -> Encoded:
-        """Everything about a source that does not depend on the target."""
+    def encode_source(
+        self, image: torch.Tensor, places: torch.Tensor | None = None, upto: int | None = None
+    ) -> Encoded:
+        """Everything about a source that does not depend on the target.
+
+        Args:
+            image: (B, 3, S, S) in [-1, 1].
+            places: (B, 3, s, s) of `mattface.mesh.shape.canonical`, for a network that is told them.
+            upto: highest resolution to compute; None for the network's own.
+        """
         features = self.blend.encoder(image, upto=upto) if self.correspond is not None else {}
-        return Encoded(self.encode(image), image, features)
+        return Encoded(self.encode(image, places), image, features, places)
 
-    def forward(self, source: Encoded, image: torch.Tensor, mask: torch.Tensor, upto: int | None = None) -> Swap:
+    def forward(
+        self,
+        source: Encoded,
+        image: torch.Tensor,
+        mask: torch.Tensor,
+        places: torch.Tensor | None = None,
+        upto: int | None = None,
+    ) -> Swap:
         """Swaps aligned crops.
 
         Args:
             source: from `encode_source`.
             image: (B, 3, S, S) target crops in [-1, 1].
             mask: (B, 1, S, S) inner face of the targets in [0, 1].
+            places: (B, 3, s, s) of `mattface.mesh.shape.canonical` for the shape that the result shall have, for a
+                network that is told them.
             upto: highest resolution to compute; None for the network's own.
         """
-        target = self.encode(image)
-        swapped, flows = self.transfer(source.pyramid, target)
+        target = self.encode(image, places)
+        both = None if source.places is None or places is None else (source.places, places)
+        swapped, flows = self.transfer(source.pyramid, target, both)
         w_plus = self.invert(swapped)
         noise: Noise = "const" if self.config.noise else "none"
         side = self.generate(w_plus, noise=noise, return_features=True, upto=upto)
         match = None
         if self.correspond is not None:
-            match = self.correspond(source.pyramid, target, swapped, flows, source.image, image, mask)
+            match = self.correspond(source.pyramid, target, swapped, flows, source.image, image, mask, both)
         swap = self.blend(side, source.features, source.image, image, mask, match, upto=upto)
         swap.extras.update({f"flow_{name}": flow for name, flow in flows.items()})
         if side.image is not None:
@@ -155,14 +188,15 @@ def build_network(config: Config) -> MattfaceNetwork:
     """Builds the network with fresh weights."""
     _, coarse, medium, fine = config.widths
     detail = config.detail == "flow"
-    encoder = Encoder(config.encoder_size, config.stem, config.widths, config.units)
+    inputs = 6 if config.places else 3
+    encoder = Encoder(config.encoder_size, config.stem, config.widths, config.units, inputs=inputs)
     sides = [config.encoder_size // k for k in (4, 8, 16)]
     readers = OFFICIAL_LEVELS[: num_styles(config.resolution)]
     invert = LatentHeads((coarse, medium, fine), sides, config.head_width, w_dim=config.style, levels=readers)
     generate = SynthesisNetwork(config.style, config.resolution, channels=config.channels, use_noise=config.noise)
-    match = Correspond(coarse, len(config.levels), config.detail_widths) if detail else None
+    match = Correspond(coarse, len(config.levels), config.detail_widths, config.places) if detail else None
     blend = TwoStageBlend(config.channels, detail)
-    transfer = PyramidIDATT((coarse, medium, fine), config.levels)
+    transfer = PyramidIDATT((coarse, medium, fine), config.levels, config.places)
     return MattfaceNetwork(config, encoder, transfer, invert, generate, blend, match)
 
 
@@ -182,14 +216,29 @@ class MattfaceMethod:
 
     def encode(self, source: Crop) -> Encoded:
         """Encodes an aligned source crop once."""
+        places = self._places(source, source.mesh)
         with self._precision():
-            return self.network.encode_source(source.pixels.to(self.device))
+            encoded = self.network.encode_source(source.pixels.to(self.device), places)
+        return replace(encoded, mesh=source.mesh)
 
     def swap(self, encoded: Encoded, target: Crop) -> Swap:
         """Swaps one target crop of the network's resolution."""
         mask = self.parser(target).to(self.device)
+        mesh = target.mesh
+        if mesh is not None and encoded.mesh is not None:
+            mesh = mixed(encoded.mesh, mesh, self.network.config.shape)
+        places = self._places(target, mesh)
         with self._precision():
-            return self.network(encoded, target.pixels.to(self.device), mask)
+            return self.network(encoded, target.pixels.to(self.device), mask, places)
+
+    def _places(self, crop: Crop, mesh: np.ndarray | None) -> torch.Tensor | None:
+        """(1, 3, s, s) places of a mesh in this crop, for a network that is told them."""
+        side = self.network.config.encoder_size
+        if not self.network.config.places:
+            return None
+        if mesh is None:
+            raise UsageError("these weights need dense landmarks; this crop has no mesh. Find landmarks first.")
+        return torch.from_numpy(canonical(mesh * (side / crop.size), side))[None].to(self.device)
 
     def _precision(self) -> Any:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)

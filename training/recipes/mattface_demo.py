@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mattface.methods.mattface import Config
-from mattface.training.task import Loop
 
 
 @dataclass(frozen=True)
@@ -15,12 +14,14 @@ class Recipe:
     Attributes:
         name: name of the checkpoint.
         config: network sizes.
-        size: side of the training pictures of the first stage.
-        pairs: mesh swaps to make, of which `same` is the share whose source is the target.
-        steps, batch, rate: optimiser steps, pairs per step and peak learning rate (AdamW, cosine, `warmup` steps).
+        size: side of the training pictures up to which everything trains.
+        pairs: mesh swaps to make of portraits, of which `same` is the share whose source is the target.
+        draw_steps, draw_fine_steps: steps in which the generator learns to draw, up to `size` and above.
+        steps, fine_steps: steps of swapping, up to `size` and above.
+        batch, rate, fine_rate: pairs per step (above `size`: one) and peak learning rates (AdamW, cosine, `warmup`
+            steps).
         decay: weight decay; average: decay of the exponential moving average that is kept.
         save_every, log_every: steps between saved states, and between lines of the metrics.
-        fine_steps, fine_rate: second stage, which trains only the blocks above `size`, one full-resolution pair a step.
         loss: weight of every loss term.
         seed: of everything random.
         task: module of `mattface.training.tasks` that trains it.
@@ -29,18 +30,20 @@ class Recipe:
     name: str
     config: Config
     size: int = 128
-    pairs: int = 2000
+    pairs: int = 2500
     same: float = 0.1
-    steps: int = 3300
+    draw_steps: int = 450
+    draw_fine_steps: int = 50
+    steps: int = 2400
+    fine_steps: int = 50
     batch: int = 8
     rate: float = 1e-3
+    fine_rate: float = 1e-3
     warmup: int = 100
     decay: float = 1e-3
     average: float = 0.998
-    save_every: int = 250
+    save_every: int = 200
     log_every: int = 50
-    fine_steps: int = 240
-    fine_rate: float = 1e-3
     loss: dict[str, float] = field(
         default_factory=lambda: {
             "flow": 6.0,
@@ -53,28 +56,15 @@ class Recipe:
             "masks": 0.1,
             "smooth": 2.0,
             "confidence": 1.0,
+            "light": 0.02,
         }
     )
     seed: int = 20261121
     task: str = "pairs"
 
-    @property
-    def loop(self) -> Loop:
-        """Settings of the first stage."""
-        save = self.save_every * self.batch
-        return Loop(
-            self.steps * self.batch,
-            self.batch,
-            precision="bf16",
-            average=self.average,
-            log_every=self.log_every * self.batch,
-            save_every=save,
-            seed=self.seed,
-        )
-
 
 def recipe() -> Recipe:
-    """The configuration of the bundled checkpoint (5 million parameters, 1024 px; its card tells how it was run)."""
+    """The configuration of the bundled checkpoint (1024 px; its card tells how it was run)."""
     channels = {4: 96, 8: 96, 16: 96, 32: 96, 64: 64, 128: 32, 256: 16, 512: 8, 1024: 8}
     config = Config(
         encoder_size=128,
@@ -86,6 +76,8 @@ def recipe() -> Recipe:
         noise=False,
         channels=channels,
         detail_widths=(64, 48, 24),
+        places=True,
+        shape=0.5,
     )
     return Recipe("mattface-demo", config)
 
@@ -103,16 +95,20 @@ def tiny() -> Recipe:
         noise=False,
         channels={4: 16, 8: 16, 16: 16, 32: 16, 64: 8},
         detail_widths=(16, 16, 8),
+        places=True,
+        shape=0.5,
     )
     return Recipe(
         "mattface-demo",
         config,
         size=32,
         pairs=24,
+        draw_steps=8,
+        draw_fine_steps=2,
         steps=40,
+        fine_steps=4,
         batch=4,
         warmup=4,
         save_every=20,
         log_every=1,
-        fine_steps=4,
     )

@@ -6,7 +6,7 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from mattface.errors import InputError
-from mattface.training.augment import PairBatch
 from mattface.training.studio.triplets import Triplet, TripletMaker
 
 PICTURES = ("source", "target", "swap")
@@ -38,12 +37,6 @@ def tensors(triplet: Triplet) -> dict[str, torch.Tensor]:
     flow = np.where(known, triplet.flow, here) * np.float32(2 / size) - 1
     out["flow"] = torch.from_numpy(np.ascontiguousarray(flow.transpose(2, 0, 1), np.float32))
     return out | {"exact": torch.tensor(float(triplet.exact))}
-
-
-def pair_batch(samples: Sequence[dict[str, torch.Tensor]]) -> PairBatch:
-    """Samples of `tensors` as a batch of pairs with their answer."""
-    names = ("source", "target", "swap", "flow", "visible", "matte", "mask")
-    return PairBatch(**{name: torch.stack([sample[name] for sample in samples]) for name in names})
 
 
 class TripletStream(IterableDataset):

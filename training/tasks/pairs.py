@@ -1,7 +1,8 @@
-"""The mattface network taught by answered pairs, in two stages.
+"""The mattface network taught by answered pairs, in four stages.
 
-Stage one trains everything up to the recipe's `size`. Stage two freezes that and trains only the blocks above it, on
-full-resolution pairs, so that the whole network has seen its own output size.
+First encoder, latent heads and generator learn to draw people (`generator`), then the generator's blocks above the
+recipe's `size` follow at full resolution (`generator-fine`). The generator then stands still, and the rest learns to swap
+up to that size (`swap`); last come its own blocks above (`swap-fine`).
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from mattface.errors import InputError, UsageError
 from mattface.layers import resize
 from mattface.methods.mattface import MattfaceNetwork, build_network
 from mattface.training import losses
+from mattface.training.answers import make_answers
 from mattface.training.augment import PairBatch, augment
 from mattface.training.checkpoint import load_state, save_state, save_weights
-from mattface.training.data.feed import LoaderFeed
-from mattface.training.data.triplets import TripletShards
-from mattface.training.pairs import PairStore, Teacher, crops_of, make_pairs, training_portraits
+from mattface.training.pairs import PairStore, Teacher, crops_of, make_pairs, pictures, training_portraits
 from mattface.training.recipes.mattface_demo import Recipe
 from mattface.training.task import Batch, Clock, Feed, Loop, Optimiser, Phase, Terms
 from mattface.training.tasks import Data, Stage
@@ -52,6 +53,7 @@ def pair_losses(swap: Swap, pair: PairBatch) -> Terms:
         "warped": losses.photo_loss(extras["warped"], truth, trusted),
         "smooth": losses.smoothness_loss(extras["flow"]),
         "confidence": losses.weighted_mean((extras["confidence"] - visible).abs(), matte),
+        "light": extras["light"].square().mean(),
     }
     for level in ("coarse", "medium", "fine"):
         if (flow := extras.get(f"flow_{level}")) is not None:
@@ -78,9 +80,7 @@ class PairTask:
 
     averaged = ("network",)
 
-    def __init__(
-        self, recipe: Recipe, network: MattfaceNetwork, optimiser: Optimiser, upto: int, stage: str = "one"
-    ) -> None:
+    def __init__(self, recipe: Recipe, network: MattfaceNetwork, optimiser: Optimiser, upto: int, stage: str) -> None:
         self.recipe, self.name, self.upto, self.stage = recipe, recipe.name, upto, stage
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.networks: dict[str, nn.Module] = {"network": self.network}
@@ -90,11 +90,13 @@ class PairTask:
     def terms(self, batch: Batch, _: Clock) -> Terms:
         """See `pair_losses`."""
         pair = PairBatch(**batch)
-        source = self.network.encode_source(pair.source, upto=self.upto)
-        return pair_losses(self.network(source, pair.target, pair.mask, upto=self.upto), pair)
+        told = self.recipe.config.places
+        source = self.network.encode_source(pair.source, pair.source_places if told else None, self.upto)
+        places = pair.places if told else None
+        return pair_losses(self.network(source, pair.target, pair.mask, places, self.upto), pair)
 
     def export(self, networks: Mapping[str, nn.Module], folder: Path, progress: str) -> None:
-        """The network with its configuration, in the stage's folder; that of stage two is the one to use."""
+        """The network with its configuration, in the stage's folder; that of the last stage is the one to use."""
         training = f"stage {self.stage}, {progress}"
         metadata = {"config": self.recipe.config.to_json(), "method": "mattface", "name": self.name}
         path = folder / f"{self.name}.safetensors"
@@ -106,6 +108,22 @@ class PairTask:
     def score(self, networks: Mapping[str, nn.Module]) -> dict[str, float]:
         """None: `mattface.benchmarks.quality` scores the exported file."""
         return {}
+
+
+class DrawTask(PairTask):
+    """Encoder, latent heads and generator draw the sources and the answers as they are; nothing is swapped."""
+
+    def terms(self, batch: Batch, _: Clock) -> Terms:
+        """How far the drawings are off; the face counts ten times what is around it."""
+        pair = PairBatch(**batch)
+        wanted, places = torch.cat([pair.source, pair.swap]), torch.cat([pair.source_places, pair.places])
+        network = self.network
+        w_plus = network.invert(network.encode(wanted, places if self.recipe.config.places else None))
+        drawn = network.generate(w_plus, noise="const" if self.recipe.config.noise else "none", upto=self.upto).image
+        if drawn is None:
+            raise UsageError("a generator that draws no picture cannot learn to.")
+        size = drawn.shape[-1]
+        return {"side": losses.photo_loss(drawn.float(), resize(wanted, size), resize(places[:, 2:], size) + 0.1)}
 
 
 class PairFeed:
@@ -157,58 +175,89 @@ class TeacherFeed:
         return {"people": len(self.teacher.crops)}
 
 
-def above(network: MattfaceNetwork, size: int) -> list[nn.Parameter]:
-    """Freezes everything but the blocks of resolutions above `size`; returns what is left to train."""
-    network.requires_grad_(False)
+def above(network: MattfaceNetwork, size: int, drawing: bool) -> None:
+    """Leaves only the blocks of resolutions above `size` to train: the generator's, or those of the blend."""
+    network.requires_grad_(False).eval()  # batch statistics stay: a batch of one would ruin them
     groups = [network.blend.encoder.levels, network.blend.blends, network.blend.decoder]
     chosen = [m for group in groups for r, m in group.items() if int(r) > size]
-    chosen += [network.generate.get_submodule(f"b{r}") for r in network.generate.resolutions if r > size]
-    parameters = [p for m in chosen for p in m.parameters()]
-    for p in parameters:
-        p.requires_grad_(True)
-    return parameters
+    if drawing:
+        chosen = [network.generate.get_submodule(f"b{r}") for r in network.generate.resolutions if r > size]
+    for module in chosen:
+        module.requires_grad_(True)
 
 
-def stage_one(recipe: Recipe, feed: Feed) -> Stage:
-    """Everything up to the recipe's size."""
-    torch.manual_seed(recipe.seed)
-    optimiser = Optimiser(
-        "adamw", recipe.rate, decay=recipe.decay, clip=1.0, schedule="cosine", warmup=recipe.warmup * recipe.batch
-    )
-    task = PairTask(recipe, build_network(recipe.config), optimiser, recipe.size)
-    return Stage("one", task, feed, recipe.loop)
-
-
-def stage_two(recipe: Recipe, network: MattfaceNetwork, teacher: Teacher) -> Stage:
-    """The blocks above; batch statistics stay those of stage one, as a batch of one would ruin them."""
-    network.eval()
-    above(network, recipe.size)
-    optimiser = Optimiser("adamw", recipe.fine_rate, decay=recipe.decay, clip=1.0, schedule="cosine")
-    task = PairTask(recipe, network, optimiser, recipe.config.resolution, "two")
+def stage(recipe: Recipe, name: str, network: MattfaceNetwork, feed: Feed) -> Stage:
+    """One of the four stages, see the module; freezes what does not train in it."""
+    drawing, fine = name.startswith("generator"), name.endswith("fine")
+    size, steps = recipe.size, recipe.draw_steps if drawing else recipe.steps
+    batch, rate, warmup = recipe.batch, recipe.rate, recipe.warmup * recipe.batch
+    if fine:
+        above(network, size, drawing)
+        size, steps = recipe.config.resolution, recipe.draw_fine_steps if drawing else recipe.fine_steps
+        batch, rate, warmup = 1, recipe.fine_rate, 0
+    else:
+        network.requires_grad_(True).train()
+        network.generate.requires_grad_(drawing)
+    optimiser = Optimiser("adamw", rate, decay=recipe.decay, clip=1.0, schedule="cosine", warmup=warmup)
+    kind = DrawTask if drawing else PairTask
     loop = Loop(
-        recipe.fine_steps, 1, precision="bf16", log_every=min(20, recipe.log_every), save_every=100, seed=recipe.seed
+        steps * batch,
+        batch,
+        precision="bf16",
+        average=recipe.average if steps > 1 / (1 - recipe.average) else 0.0,
+        log_every=recipe.log_every * batch,
+        save_every=recipe.save_every * batch,
+        seed=recipe.seed,
     )
-    return Stage("two", task, TeacherFeed(teacher, recipe.seed), loop)
+    return Stage(name, kind(recipe, network, optimiser, size, name), feed, loop)
+
+
+def store_of(recipe: Recipe, data: Data) -> tuple[PairStore, tuple[str, ...]]:
+    """Pairs of portraits answered by the teacher and triplets of the studio, made once and kept beside the run."""
+    kept, stores, notes = data.out / "pairs", [], []
+    makers = {
+        "mesh": lambda: made_by_teacher(recipe, data.root),
+        "studio": lambda: make_answers(sorted(data.root.glob("*.tar")), recipe.size).store.maps,
+    }
+    here = {"mesh": pictures(data.root), "studio": any(data.root.glob("*.tar"))}
+    for name, make in makers.items():
+        if not here[name]:
+            continue
+        maps = load_state(kept.with_name(f"pairs-{name}.pt"))
+        if maps is None:
+            maps = make()
+            data.out.mkdir(parents=True, exist_ok=True)
+            save_state(kept.with_name(f"pairs-{name}.pt"), maps)
+        stores.append(PairStore(maps))
+        notes.append(f"{stores[-1].count} pairs answered by {name}")
+    if not stores:
+        raise InputError(f"{data.root} must hold portraits, or shards of triplets (*.tar), or both; found neither.")
+    return PairStore.joined(stores), tuple(notes)
+
+
+def made_by_teacher(recipe: Recipe, root: Path) -> dict[str, torch.Tensor]:
+    """Maps of the mesh pairs of the portraits in a folder."""
+    teacher = Teacher(crops_of(training_portraits(root), 2 * recipe.size), recipe.config.shape)
+    return make_pairs(teacher, recipe.size, recipe.pairs, recipe.same, recipe.seed).maps
 
 
 def stages(recipe: Recipe, data: Data, device: torch.device) -> Iterator[Stage]:
-    """Both stages on mesh swaps, which are made once and kept beside the run; or the first on the studio's triplets."""
-    if any(data.root.glob("*.tar")):
-        samples = TripletShards(data.root, recipe.seed)
-        stage = stage_one(recipe, LoaderFeed(samples, data.workers))
-        stage.notes = samples.notes
-        yield stage
-        return
-    paths = training_portraits(data.root)
-    kept = data.out / "pairs.pt"
-    maps = load_state(kept)
-    if maps is None:
-        teacher = Teacher(crops_of(paths, 2 * recipe.size))
-        maps = make_pairs(teacher, recipe.size, recipe.pairs, recipe.same, recipe.seed).maps
-        data.out.mkdir(parents=True, exist_ok=True)
-        save_state(kept, maps)
-    first = stage_one(recipe, PairFeed(PairStore(maps), recipe.seed))
-    yield first
-    network = first.result["network"]
-    if recipe.fine_steps and isinstance(network, MattfaceNetwork):
-        yield stage_two(recipe, network, Teacher(crops_of(paths, recipe.config.resolution)))
+    """The four stages on the portraits and the shards of triplets in one folder; full resolution needs portraits."""
+    store, notes = store_of(recipe, data)
+    torch.manual_seed(recipe.seed)
+    network = build_network(recipe.config)
+    teacher: list[Teacher] = []
+    for name in ("generator", "generator-fine", "swap", "swap-fine"):
+        feed: Feed = PairFeed(store, recipe.seed)
+        if name.endswith("fine"):
+            if not pictures(data.root):
+                continue
+            if not teacher:
+                crops = crops_of(training_portraits(data.root), recipe.config.resolution)
+                teacher.append(Teacher(crops, recipe.config.shape))
+            feed = TeacherFeed(teacher[0], recipe.seed)
+        made = stage(recipe, name, network, feed)
+        made.notes = notes
+        if made.loop.steps:
+            yield made
+            network.load_state_dict(made.result["network"].state_dict())

@@ -1,0 +1,78 @@
+"""The studio's triplets as pairs with an answer, seen as a user's pictures are: landmarks are found, not known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from mattface import landmarks
+from mattface.errors import InputError
+from mattface.mesh.shape import canonical
+from mattface.parse import inner_face
+from mattface.training.augment import PairBatch
+from mattface.training.pairs import PairStore, pack, shrink
+from mattface.training.studio.stream import read_shard, tensors
+from mattface.training.studio.triplets import Triplet
+from mattface.vocabulary import Face
+
+SURE = 0.3
+"""Presence below which a face counts as not found."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Pairs of triplets, and how many triplets there were."""
+
+    store: PairStore
+    seen: int
+
+
+def face_of(marks: np.ndarray) -> Face:
+    """A detection as the detector would give it, from the 68 landmarks (68, 2 or more) that a render knows."""
+    xy = np.asarray(marks, np.float64)[:, :2]
+    points = np.stack([xy[36:42].mean(0), xy[42:48].mean(0), xy[30], xy[48], xy[54]])
+    return Face(np.concatenate([xy.min(0), xy.max(0)]), 1.0, points)
+
+
+def mesh_in(pixels: np.ndarray, marks: np.ndarray, measure: landmarks.Landmarker) -> np.ndarray | None:
+    """(468, 3) landmarks found in (S, S, 3) uint8 pixels; None where no face is seen."""
+    face = measure(pixels, face_of(marks))
+    return face.mesh if face.presence is not None and face.presence >= SURE else None
+
+
+def answered(triplet: Triplet, measure: landmarks.Landmarker, size: int) -> PairBatch | None:
+    """A triplet as a batch of one of side `size`; None where the landmarks of a face are not found."""
+    found = {k: mesh_in(getattr(triplet, k), triplet.landmarks[k], measure) for k in ("source", "target", "swap")}
+    source, target, swap = found["source"], found["target"], found["swap"]
+    if source is None or target is None or swap is None:
+        return None
+    side = len(triplet.swap)
+    mask = inner_face(target, side)
+    made = {k: v[None] for k, v in tensors(triplet).items() if k != "exact"}
+    made |= {"mask": mask, "matte": made["matte"] * mask}
+    places = [torch.from_numpy(canonical(m * (size / side), size))[None] for m in (source, swap)]
+    return shrink(PairBatch(**made, source_places=places[0], places=places[1]), size)
+
+
+def make_answers(shards: Sequence[Path], size: int) -> Answered:
+    """All triplets of these shards as pairs of side `size`.
+
+    Raises:
+        InputError: a shard is damaged, or no triplet shows faces.
+    """
+    measure, seen = landmarks.load_landmarker(), 0
+    maps: dict[str, list[torch.Tensor]] = {}
+    for shard in tqdm(shards, desc="triplets", disable=None):
+        for triplet in read_shard(shard):
+            seen += 1
+            pair = answered(triplet, measure, size)
+            for name, value in {} if pair is None else vars(pair).items():
+                maps.setdefault(name, []).append(pack(name, value[0]))
+    if not maps:
+        raise InputError(f"expected triplets that show faces in {len(shards)} shards; found none.")
+    return Answered(PairStore({name: torch.stack(values) for name, values in maps.items()}), seen)
