@@ -33,7 +33,8 @@ from mattface.training.data.feed import LoaderFeed
 from mattface.training.journal import Journal
 from mattface.training.judges import Judges
 from mattface.training.launch import find_recipe
-from mattface.training.loop import Run, update_average
+from mattface.training.loop import Run
+from mattface.training.modes import update_average
 from mattface.training.parallel import World, world
 from mattface.training.task import Batch, Clock, Loop
 from mattface.training.tasks import Data, swap

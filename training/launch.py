@@ -14,6 +14,7 @@ from mattface.devices import resolve_device
 from mattface.errors import UsageError
 from mattface.training.estimate import plan
 from mattface.training.loop import fit
+from mattface.training.parallel import WAYS
 from mattface.training.recipes import RECIPES
 from mattface.training.tasks import Data
 
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tiny", action="store_true", help="the recipe at a size that a processor trains in a minute")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change it: loop.batch=4")
     parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda[:N]", help="default: auto")
+    parser.add_argument("--parallel", choices=WAYS, default="ddp", help="of several processes; fsdp2 shares networks")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that prepare batches")
     parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard's files too")
     parser.add_argument("--allow-change", action="store_true", help="continue under a changed config")
@@ -129,5 +131,6 @@ def run(args: argparse.Namespace) -> None:
             args.device,
             args.allow_change,
             args.tensorboard,
+            parallel=args.parallel,
         )
     print(args.out.resolve())
