@@ -8,7 +8,7 @@ import os
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -17,7 +17,10 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from mattface.errors import InputError
 from mattface.training.augment import PairBatch
-from mattface.training.studio.triplets import Triplet, TripletMaker
+from mattface.training.studio.triplet import Triplet
+
+if TYPE_CHECKING:  # who reads shards need not have what draws them
+    from mattface.training.studio.triplets import TripletMaker
 
 PICTURES = ("source", "target", "swap")
 MASKS = ("visible", "matte", "mask", "occluder")
