@@ -2,9 +2,10 @@
 
     python -m mattface.benchmarks.training --out runs/training.json
 
-Three questions, all on one tiny mattface network with its critic, so that what is around the networks weighs most:
-steps of the loop against a bare loop over the same networks and losses; steps with data read from disk against steps on
-one cached batch; images per second of two processes against one.
+Three questions on one tiny mattface network with its critic, so that what is around the networks weighs most: steps of
+the loop against a bare loop over the same networks and losses; steps with data read from disk against steps on one
+cached batch; images per second of two processes against one. The second question is also asked of the recipe
+mattface-demo as it is bundled, on shards of triplets.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,16 @@ from torch import nn
 
 from mattface.benchmarks.common import save
 from mattface.mesh import topology
-from mattface.training.data.feed import LoaderFeed
 from mattface.training.journal import Journal
 from mattface.training.judges import Judges
 from mattface.training.launch import find_recipe
-from mattface.training.loop import Run, update_average
+from mattface.training.loop import Run
+from mattface.training.modes import update_average
 from mattface.training.parallel import World, world
+from mattface.training.studio.stream import write_shards
+from mattface.training.studio.triplet import Triplet
 from mattface.training.task import Batch, Clock, Loop
-from mattface.training.tasks import Data, swap
+from mattface.training.tasks import Data, Stage, pairs, swap
 
 CPU = torch.device("cpu")
 BATCH = 4
@@ -57,6 +60,22 @@ def faces(root: Path, count: int = 24, size: int = 256) -> Path:
     return root
 
 
+def shards(root: Path, count: int = 32, size: int = 128) -> Path:
+    """Triplets of noise in a shard, as the studio would write them."""
+    rng = np.random.default_rng(1)
+
+    def made(seed: int) -> Triplet:
+        small = [rng.integers(0, 255, (size // 8, size // 8, 3), np.uint8) for _ in range(3)]
+        pictures = [np.asarray(Image.fromarray(s).resize((size, size))) for s in small]
+        even = [np.full((size, size), value, np.float32) for value in (1, 1, 1, 0, 50)]
+        axis = np.arange(size, dtype=np.float32) + 0.5
+        flow = np.stack(np.meshgrid(axis, axis), -1)
+        return Triplet(*pictures, flow, *even, landmarks={}, coefficients={}, kind="exact", seed=seed)
+
+    write_shards(made, root, count)
+    return root
+
+
 def recipe() -> swap.SwapRecipe:
     """The tiny mattface recipe without judges: its networks are all that is trained and all that is asked."""
     tiny = find_recipe("mattface", True, [])
@@ -67,9 +86,14 @@ def recipe() -> swap.SwapRecipe:
     )
 
 
-def stage(root: Path, workers: int) -> Any:
-    """Task, feed and loop on the CPU."""
+def stage(root: Path, workers: int) -> Stage:
+    """Task, feed and loop of the tiny network on the CPU."""
     return next(swap.stages(recipe(), Data(root, held_out=0, workers=workers), CPU))
+
+
+def bundled(root: Path, workers: int) -> Stage:
+    """The same of the recipe mattface-demo."""
+    return next(pairs.stages(find_recipe("mattface-demo", False, []), Data(root, workers=workers), CPU))
 
 
 class Bare:
@@ -148,12 +172,16 @@ class Cached:
             yield dict(self.batch)
 
 
-def loading(root: Path, steps: int, workers: int) -> dict[str, float]:
-    """Median seconds of a step that waits for its batch, read from disk and cached; both take turns."""
-    made = [stage(root, workers), stage(root, 0)]
-    batch = next(LoaderFeed(made[0].feed.samples, 0).batches(iter([list(range(BATCH))])))
-    feeds = {"read": made[0].feed, "cached": Cached(batch)}
-    positions = {name: ([*range(k * BATCH, (k + 1) * BATCH)] for k in range(10**6)) for name in feeds}
+def loading(make: Callable[[Path, int], Stage], root: Path, steps: int, workers: int) -> dict[str, float]:
+    """Median seconds of a step that waits for its batch, read from disk and cached; both take turns.
+
+    "slower" is the median ratio of two steps that follow each other: others on the machine slow both.
+    """
+    made = [make(root, workers), make(root, 0)]
+    micro = made[0].loop.batch // made[0].loop.accumulate
+    batch = next(made[1].feed.batches(iter([list(range(micro))])))
+    feeds: dict[str, Any] = {"read": made[0].feed, "cached": Cached(batch)}
+    positions = {name: ([*range(k * micro, (k + 1) * micro)] for k in range(10**6)) for name in feeds}
     sources = {name: feed.batches(positions[name]) for name, feed in feeds.items()}
     found: dict[str, list[float]] = {name: [] for name in feeds}
     with tempfile.TemporaryDirectory() as folder:
@@ -165,7 +193,13 @@ def loading(root: Path, steps: int, workers: int) -> dict[str, float]:
             for name in sorted(works, reverse=bool(turn % 2)):
                 found[name] += seconds(works[name], 1)
     medians = {f"{name} seconds": statistics.median(values) for name, values in found.items()}
-    return medians | {"workers": workers, "slower": medians["read seconds"] / medians["cached seconds"] - 1}
+    ratios = [r / c for r, c in zip(found["read"], found["cached"], strict=True)]
+    samples = seconds(lambda: next(made[1].feed.batches(iter([list(range(micro))]))), 5, time.process_time)
+    return medians | {
+        "processor seconds to make a batch": min(samples),
+        "workers": workers,
+        "slower": statistics.median(ratios) - 1,
+    }
 
 
 def share(root: Path, steps: int) -> None:
@@ -216,7 +250,9 @@ def main() -> None:
         root = faces(Path(folder))
         found: dict[str, Any] = {"parameters": parts(stage(root, 0).task), "batch": BATCH}
         found["overhead"] = overhead(root, args.steps)
-        found["loading"] = loading(root, args.steps, args.workers)
+        found["loading, tiny"] = loading(stage, root, args.steps, args.workers)
+        triplets = shards(Path(folder) / "shards")
+        found["loading, bundled"] = loading(bundled, triplets, max(args.steps // 3, 3), args.workers)
         found["scaling"] = scaling(root, args.steps)
     for name, row in found.items():
         print(name, row)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from mattface.training.data.catalogue import Catalogue, catalogue, read_caption,
 from mattface.training.data.feed import FacePairs, Faces, LoaderFeed, mirrored, shuffled
 from mattface.training.data.shards import read_bytes
 from mattface.training.data.triplets import TripletShards
+from mattface.training.studio import stream
+from mattface.training.studio.triplet import Triplet
 
 
 def picture(path: Path, size: int = 64, value: int = 120, grey: bool = False) -> Path:
@@ -269,15 +272,11 @@ def test_a_mirrored_face_keeps_its_landmarks_on_it(tmp_path):
 
 
 def test_studio_triplets_come_back_from_their_shards(tmp_path):
-    if find_spec("numba") is None:
-        pytest.skip("the studio needs numba")
-    from mattface.training.studio import stream, triplets
-
     size = 16
     rng = np.random.default_rng(0)
     fields = {k: rng.integers(0, 255, (size, size, 3), np.uint8) for k in ("source", "target", "swap")}
     fields |= {k: np.ones((size, size), np.float32) for k in ("visible", "matte", "mask", "occluder", "depth")}
-    made = triplets.Triplet(
+    made = Triplet(
         **fields, flow=np.full((size, size, 2), 8.0, np.float32), landmarks={}, coefficients={}, kind="exact", seed=3,
         notes=(),
     )  # fmt: skip
@@ -288,3 +287,8 @@ def test_studio_triplets_come_back_from_their_shards(tmp_path):
     found = samples[5]
     assert torch.equal(((found["swap"] + 1) * 127.5).round().byte().permute(1, 2, 0), torch.from_numpy(made.swap))
     assert found["flow"].abs().max() == 0 and found["matte"].shape == (1, size, size)
+    code = "import sys; sys.modules['numba'] = None  # as where it is not installed\n"
+    code += "from pathlib import Path; from mattface.training.data.triplets import TripletShards\n"
+    code += f"print(TripletShards(Path({str(tmp_path)!r}), 0)[0]['swap'].shape)"
+    read = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert read.stdout.strip() == "torch.Size([3, 16, 16])"

@@ -64,7 +64,7 @@ def test_killed_and_restarted_losses_equal_the_uninterrupted_ones_bit_for_bit(tm
     assert first.wait(timeout=60) == -signal.SIGKILL
     begun = len(rows(parts))
     assert started(parts).wait(timeout=120) == 0
-    assert 8 <= begun < len(rows(whole)) == 24
+    assert 8 <= begun < len(rows(whole)) == 26
     assert rows(parts) == rows(whole)
     ends = [load_file(checkpoint.latest(f) / "networks.safetensors") for f in (whole, parts)]
     assert ends[0].keys() == ends[1].keys()
@@ -242,6 +242,6 @@ def test_two_processes_share_a_batch_and_stay_alike(tmp_path):
     assert started(tmp_path, 0.0, *prefix).wait(timeout=280) == 0
     assert json.loads((tmp_path / "environment.json").read_text())["processes"] == 2
     found = rows(tmp_path)
-    assert [row["images"] for row in found] == list(range(4, 100, 4))
-    photo = [row["maker/photo"] for row in found]
+    assert sorted({row["images"] for row in found}) == list(range(4, 100, 4))
+    photo = [row["maker/photo"] for row in found if "maker/photo" in row]
     assert sum(photo[-6:]) < sum(photo[:6])

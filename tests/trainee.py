@@ -1,4 +1,7 @@
-"""A training small enough for tests, as a module and as a program: python trainee.py FOLDER [SECONDS_PER_STEP]."""
+"""A training small enough for tests, as a module and as a program:
+
+python trainee.py FOLDER [SECONDS_PER_STEP [IMAGES [ddp|fsdp2]]]
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,19 @@ from mattface.training.task import Batch, Clock, Loop, Optimiser, Phase, Terms
 CONFIG = {"name": "toy", "width": 8}
 
 
+class Gain(nn.Module):
+    """A factor, as a parameter without dimensions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.gain
+
+
 class ToyTask:
-    """A generator with batch normalisation and dropout against a critic with R1."""
+    """A generator with batch normalisation, dropout and a gain against a critic with R1."""
 
     name = "toy"
     averaged = ("maker",)
@@ -27,6 +41,7 @@ class ToyTask:
     def __init__(self) -> None:
         torch.manual_seed(0)
         maker = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Dropout(0.3), nn.Conv2d(8, 3, 1))
+        maker.append(Gain())
         critic = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.Softplus(), nn.Conv2d(8, 1, 3))
         self.networks: dict[str, nn.Module] = {"maker": maker, "critic": critic}
         rate = Optimiser("adamw", 1e-2, clip=1.0, schedule="cosine", warmup=8)
@@ -89,5 +104,6 @@ def toy_loop(**changes: Any) -> Loop:
 
 
 if __name__ == "__main__":
-    feed = ToyFeed(float(sys.argv[2]) if len(sys.argv) > 2 else 0.0)
-    fit(ToyTask(), feed, toy_loop(accumulate=1), Path(sys.argv[1]), CONFIG, "cpu", quiet=True)
+    folder, pause, images, parallel = [*sys.argv[1:], *("", "0", "96", "ddp")[len(sys.argv) - 1 :]]
+    settings = toy_loop(accumulate=1, images=int(images), grid_every=48, score_every=48)
+    fit(ToyTask(), ToyFeed(float(pause)), settings, Path(folder), CONFIG, "cpu", quiet=True, parallel=parallel)

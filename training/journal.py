@@ -61,7 +61,7 @@ def settle_config(folder: Path, config: dict[str, Any], allow_change: bool) -> N
     write_json(path, config)
 
 
-def environment(processes: int, device: torch.device) -> dict[str, Any]:
+def environment(processes: int, device: torch.device, parallel: str) -> dict[str, Any]:
     """What a run depends on beside its config."""
     cuda = device.type == "cuda"
     return {
@@ -70,6 +70,7 @@ def environment(processes: int, device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processes": processes,
+        "parallel": parallel,
         "device": torch.cuda.get_device_name(device) if cuda else platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),

@@ -20,6 +20,7 @@ from mattface import weights
 from mattface.embed import Embedder, load_embedder
 from mattface.errors import UsageError, WeightsError
 from mattface.layers import resize
+from mattface.training.stand_ins import stand_in
 
 VGG_WIDTHS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)
 """VGG16's convolutions (Simonyan and Zisserman 2015, configuration D); 0 is a pooling."""
@@ -172,14 +173,15 @@ def load_judges(names: Judges, needed: set[str], device: torch.device) -> Frozen
         WeightsError: one is not here; the message says how to give or replace it.
     """
     made: dict[str, Any] = {"framing": names.framing}
-    if "identity" in needed:
-        made["identity"] = still(load_embedder(names.identity, device))
-    if "perceptual" in needed:
-        made["features"], made["heads"] = load_perceptual(names.perceptual, device)
-    if "clip" in needed:
-        made["clip"] = load_clip(names.clip, device)
-    if "shape" in needed:
-        made["shape"] = load_shape(names.shape)
+    for kind in sorted(needed):
+        name = getattr(names, kind)
+        try:
+            made |= LOADERS[kind](name, device)
+        except WeightsError:
+            replaced = stand_in(kind, name, device)
+            if replaced is None:
+                raise
+            made |= replaced
     return Frozen(**made)
 
 
@@ -273,3 +275,17 @@ def load_shape(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
         f"this recipe's losses need the 3D face regressor {name}; this version has no such network. "
         "Leave the loss out: --set loss.shape=0"
     )
+
+
+def _perceptual(name: str, device: torch.device) -> dict[str, Any]:
+    features, heads = load_perceptual(name, device)
+    return {"features": features, "heads": heads}
+
+
+LOADERS: dict[str, Callable[[str, torch.device], dict[str, Any]]] = {
+    "identity": lambda name, device: {"identity": still(load_embedder(name, device))},
+    "perceptual": _perceptual,
+    "clip": lambda name, device: {"clip": load_clip(name, device)},
+    "shape": lambda name, device: {"shape": load_shape(name)},
+}
+"""Kind of judge -> what `Frozen` takes of it."""

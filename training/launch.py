@@ -5,17 +5,22 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from mattface import weights
 from mattface.devices import resolve_device
 from mattface.errors import UsageError
 from mattface.training.estimate import plan
 from mattface.training.loop import fit
+from mattface.training.parallel import WAYS
 from mattface.training.recipes import RECIPES
-from mattface.training.tasks import Data
+from mattface.training.stand_ins import replacing
+from mattface.training.tasks import Data, Stage
 
 EPILOG = """examples:
   mattface data prepare photos/ faces/
@@ -37,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tiny", action="store_true", help="the recipe at a size that a processor trains in a minute")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change it: loop.batch=4")
     parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda[:N]", help="default: auto")
+    parser.add_argument("--parallel", choices=WAYS, default="ddp", help="of several processes; fsdp2 shares networks")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that prepare batches")
     parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard's files too")
     parser.add_argument("--allow-change", action="store_true", help="continue under a changed config")
@@ -113,13 +119,11 @@ def run(args: argparse.Namespace) -> None:
     recipe = find_recipe(args.recipe, args.tiny, args.set)
     data = Data(args.data, args.layout, args.held_out, args.workers, args.scoring, args.out)
     device = resolve_device(args.device)
-    module = importlib.import_module(f"mattface.training.tasks.{recipe.task}")
-    for stage in module.stages(recipe, data, device):
-        for note in stage.notes:
-            print(f"data: {note}")
-        if args.dry_run:
-            print(plan(stage.task, stage.feed, stage.loop, device))
-            return
+    if args.dry_run:
+        print(planned(recipe, data, device))
+        return
+    for stage in stages_of(recipe, data, device):
+        print_notes(stage)
         stage.result = fit(
             stage.task,
             stage.feed,
@@ -129,5 +133,29 @@ def run(args: argparse.Namespace) -> None:
             args.device,
             args.allow_change,
             args.tensorboard,
+            parallel=args.parallel,
         )
     print(args.out.resolve())
+
+
+def stages_of(recipe: Any, data: Data, device: torch.device) -> Iterator[Stage]:
+    """The trainings of a recipe, one after the other."""
+    yield from importlib.import_module(f"mattface.training.tasks.{recipe.task}").stages(recipe, data, device)
+
+
+def print_notes(stage: Stage) -> None:
+    """What is worth knowing of the data."""
+    for note in stage.notes:
+        print(f"data: {note}")
+
+
+def planned(recipe: Any, data: Data, device: torch.device) -> str:
+    """The plan of a recipe's first training; what it lacks is replaced by something of the same cost, and named."""
+    with replacing() as notes:
+        start = getattr(recipe, "start", None)
+        if start is not None and not weights.present(start):
+            recipe = replace(recipe, start=None)
+            notes.append(f"network: {start} is not here, the same parts with seeded weights were measured")
+        stage = next(stages_of(recipe, data, device))
+        print_notes(stage)
+        return plan(stage.task, stage.feed, stage.loop, device, notes)

@@ -10,7 +10,8 @@ import copy
 import itertools
 import signal
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,12 @@ from torch import nn
 from mattface.errors import DeviceError, MattfaceError, UsageError
 from mattface.training.checkpoint import latest, load_checkpoint, save_checkpoint, save_state, write_json
 from mattface.training.journal import Journal, environment, plain, settle_config
-from mattface.training.parallel import World, replicate, world
+from mattface.training.modes import evaluating, every, only, update_average
+from mattface.training.parallel import AVERAGE, World, form_of, world
 from mattface.training.task import PRECISIONS, Batch, Clock, Feed, Loop, Phase, Task, Terms
 
 TERMINATED = 143
-AVERAGE = "average"
-"""Prefix of averaged networks in checkpoints."""
+CPU = torch.device("cpu")
 
 
 class DivergedError(MattfaceError):
@@ -42,6 +43,7 @@ def fit(
     allow_change: bool = False,
     tensorboard: bool = False,
     quiet: bool = False,
+    parallel: str = "ddp",
 ) -> dict[str, nn.Module]:
     """Trains a task, or continues where its folder left off.
 
@@ -55,22 +57,25 @@ def fit(
         allow_change: continue under a changed config.
         tensorboard: write TensorBoard's files too.
         quiet: print nothing.
+        parallel: of several processes, "ddp": all of them keep everything; "fsdp2": each keeps a share of weights,
+            gradients, moments and averages. A run may continue in the other way.
 
     Returns:
         Name -> network, averaged where an average is kept.
 
     Raises:
-        UsageError: a folder of another recipe or config, or a batch that the processes cannot share.
+        UsageError: a folder of another recipe or config, a batch that the processes cannot share, or "fsdp2" where it
+            does not fit (one process, or fp16).
         DivergedError: the loss is not finite; diverged.pt in the folder holds the batch.
         InputError: a checkpoint cannot be written; the last good one stays.
         SystemExit: 143 after SIGTERM, when the state is saved.
     """
-    with world(device) as here:
+    with world(device, parallel) as here:
         run = Run(task, loop, folder, here)
         if here.first:
             folder.mkdir(parents=True, exist_ok=True)
             settle_config(folder, plain(config) | {"data": plain(feed.describe())}, allow_change)
-            write_json(folder / "environment.json", environment(here.size, here.device))
+            write_json(folder / "environment.json", environment(here.size, here.device, here.parallel))
         here.wait()
         run.resume()
         journal = Journal(folder, run.images, tensorboard, quiet) if here.first else None
@@ -104,14 +109,17 @@ class Run:
             )
         if loop.precision == "fp16" and here.device.type != "cuda":
             raise DeviceError("expected a CUDA device for fp16; got the CPU. Set loop.precision to fp32 or bf16.")
+        if loop.precision == "fp16" and here.parallel == "fsdp2":
+            raise UsageError("parallel fsdp2 trains in fp32 or bf16; got fp16. Set loop.precision, or --parallel ddp.")
         self.micro, self.step = loop.batch // share, 0
         for network in task.networks.values():
             network.to(here.device)
         names = task.averaged if loop.average else ()
         self.average = {n: copy.deepcopy(task.networks[n]).requires_grad_(False) for n in names}
-        self.parameters = {n: [p for p in task.networks[n].parameters() if p.requires_grad] for n in task.optimisers}
+        everything = task.networks | {f"{AVERAGE}{n}": m for n, m in self.average.items()}
+        self.form = form_of(everything, task.optimisers, here)
+        self.parameters = {n: self.form.trained(n) for n in task.optimisers}
         self.optimisers = {n: o.build(self.parameters[n]) for n, o in task.optimisers.items()}
-        self.wrapped = {n: replicate(task.networks[n], here) for n in task.optimisers}
         scaled = loop.precision == "fp16"
         self.scalers = {n: torch.amp.GradScaler(here.device.type, enabled=scaled) for n in task.optimisers}
 
@@ -121,31 +129,35 @@ class Run:
         return self.step * self.loop.batch
 
     def kept(self) -> dict[str, nn.Module]:
-        """The networks that are used after training."""
-        return dict(self.task.networks) | self.average
+        """The networks that are used after training. All processes must come here."""
+        with self.form.whole(CPU) as networks:
+            return self._kept(networks)
 
-    def _all(self) -> dict[str, nn.Module]:
-        return dict(self.task.networks) | {f"{AVERAGE}.{n}": m for n, m in self.average.items()}
+    def _kept(self, whole: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+        return {n: whole[f"{AVERAGE}{n}" if n in self.average else n] for n in self.task.networks}
 
     def resume(self) -> None:
         """Continues from the newest checkpoint, if there is one."""
         path = latest(self.folder)
         if path is None:
             return
-        optimisers, state = load_checkpoint(path, self._all())
+        with self.form.whole(CPU) as networks:
+            optimisers, state = load_checkpoint(path, networks)
+        self.form.spread()
         for name, optimiser in self.optimisers.items():
-            optimiser.load_state_dict(optimisers[name])
+            self.form.load(name, optimiser, optimisers[name])
             self.scalers[name].load_state_dict(optimisers[f"{name} scaler"])
         self.step = state["step"]
 
     def save(self) -> None:
         """Writes a checkpoint and what the task exports."""
-        if self.here.first:
-            states = {n: o.state_dict() for n, o in self.optimisers.items()}
-            states |= {f"{n} scaler": s.state_dict() for n, s in self.scalers.items()}
-            state = {"step": self.step, "images": self.images, "recipe": self.task.name}
-            save_checkpoint(self.folder, self._all(), states, state, self.loop.keep)
-            self.task.export(self.kept(), self.folder, f"{self.images} of {self.loop.images} images")
+        states = {n: self.form.state(n, o) for n, o in self.optimisers.items()}
+        states |= {f"{n} scaler": s.state_dict() for n, s in self.scalers.items()}
+        with self.form.whole(CPU) as networks:
+            if self.here.first:
+                state = {"step": self.step, "images": self.images, "recipe": self.task.name}
+                save_checkpoint(self.folder, networks, states, state, self.loop.keep)
+                self.task.export(self._kept(networks), self.folder, f"{self.images} of {self.loop.images} images")
         self.here.wait()
 
     def positions(self) -> Iterator[list[int]]:
@@ -194,26 +206,31 @@ class Run:
         only(self.parameters, phase.network)
         optimiser, scaler = self.optimisers[phase.network], self.scalers[phase.network]
         optimiser.zero_grad(set_to_none=True)
-        sums: Terms = {}
-        wrapped, dtype = self.wrapped[phase.network], PRECISIONS[self.loop.precision]
-        for index, batch in enumerate(parts):
-            part = (clock.step * self.loop.accumulate + index) * self.here.size + self.here.rank
-            torch.manual_seed((self.loop.seed * 1_000_003 + part) * 64 + number)
-            last = index == len(parts) - 1 or self.here.size == 1
-            with nullcontext() if last else wrapped.no_sync():  # type: ignore[operator]
-                with torch.autocast(self.here.device.type, dtype, enabled=dtype != torch.float32):
-                    terms = wrapped(phase.terms, batch, clock)
-                loss = phase.loss(terms) / len(parts)
-                scaler.scale(loss).backward()
-            for name, value in (terms | {"loss": loss * len(parts)}).items():
-                key = f"{phase.name}/{name}"
-                sums[key] = sums.get(key, 0.0) + value.detach().float() / len(parts)
+        with self.form.phase(phase.network):
+            sums = self._gradients(number, phase, parts, clock)
         clip = self.task.optimisers[phase.network].clip
         if clip is not None:
             scaler.unscale_(optimiser)
             nn.utils.clip_grad_norm_([p for p in self.parameters[phase.network] if p.grad is not None], clip)
         scaler.step(optimiser)
         scaler.update()
+        return sums
+
+    def _gradients(self, number: int, phase: Phase, parts: list[Batch], clock: Clock) -> Terms:
+        """Adds up the gradients of all micro-batches; returns the means of their terms."""
+        sums: Terms = {}
+        wrapped, dtype = self.form.wrapped[phase.network], PRECISIONS[self.loop.precision]
+        for index, batch in enumerate(parts):
+            part = (clock.step * self.loop.accumulate + index) * self.here.size + self.here.rank
+            torch.manual_seed((self.loop.seed * 1_000_003 + part) * 64 + number)
+            with self.form.part(phase.network, index == len(parts) - 1):
+                with torch.autocast(self.here.device.type, dtype, enabled=dtype != torch.float32):
+                    terms = wrapped(partial(phase.terms, batch, clock))
+                loss = phase.loss(terms) / len(parts)
+                self.scalers[phase.network].scale(loss).backward()
+            for name, value in (terms | {"loss": loss * len(parts)}).items():
+                key = f"{phase.name}/{name}"
+                sums[key] = sums.get(key, 0.0) + value.detach().float() / len(parts)
         return sums
 
     def _diverged(self, parts: list[Batch], terms: Terms) -> None:
@@ -237,56 +254,23 @@ class Run:
     def _look(self, journal: Journal | None) -> None:
         """Grid and scores, by the first process while the others wait."""
         grid, score = (self.loop.due(every, self.step) for every in (self.loop.grid_every, self.loop.score_every))
-        if journal is not None and (grid or score):
-            with torch.no_grad(), evaluating(self.kept()) as networks:
-                picture = self.task.grid(networks) if grid else None
-                numbers = self.task.score(networks) if score else {}
-            if picture is not None:
-                journal.grid(self.images, picture)
-            if numbers:
-                journal.write(self.images, {f"score/{k}": v for k, v in numbers.items()})
-        if grid or score:
-            self.here.wait()
-
-
-def only(parameters: Mapping[str, list[nn.Parameter]], network: str) -> None:
-    """Lets gradients reach the trained parameters of one network alone."""
-    for name, group in parameters.items():
-        for p in group:
-            p.requires_grad_(name == network)
-
-
-def every(parameters: Mapping[str, list[nn.Parameter]]) -> None:
-    """Lets gradients reach the trained parameters of all networks again."""
-    for group in parameters.values():
-        for p in group:
-            p.requires_grad_(True)
+        if not grid and not score:
+            return
+        with self.form.whole(self.here.device) as whole:
+            if journal is not None:
+                with torch.no_grad(), evaluating(self._kept(whole)) as networks:
+                    picture = self.task.grid(networks) if grid else None
+                    numbers = self.task.score(networks) if score else {}
+                if picture is not None:
+                    journal.grid(self.images, picture)
+                if numbers:
+                    journal.write(self.images, {f"score/{k}": v for k, v in numbers.items()})
+        self.here.wait()
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """Tensors of a batch on the device; the rest as it is."""
     return {k: v.to(device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-
-
-@torch.no_grad()
-def update_average(into: nn.Module, network: nn.Module, decay: float) -> None:
-    """Exponential moving average of all weights; buffers are copied."""
-    torch._foreach_lerp_(list(into.parameters()), list(network.parameters()), 1 - decay)
-    for old, new in zip(into.buffers(), network.buffers(), strict=True):
-        old.copy_(new)
-
-
-@contextmanager
-def evaluating(networks: Mapping[str, nn.Module]) -> Iterator[Mapping[str, nn.Module]]:
-    """The networks in evaluation mode; as before afterwards."""
-    modes = [(module, module.training) for network in networks.values() for module in network.modules()]
-    for network in networks.values():
-        network.eval()
-    try:
-        yield networks
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 @contextmanager

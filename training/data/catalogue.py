@@ -295,15 +295,16 @@ def read_image(record: Record, size: int, grey: Blob | None = None) -> np.ndarra
     blob = grey or record.image
     try:
         with Image.open(opened(blob)) as image:
-            image.load()
             shape = image.size
+            image.draft(None, (2 * size, 2 * size))  # of a JPEG, no finer than this is worth decoding
+            image.load()
             pixels = image.convert("L" if grey else "RGB")
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{blob} must be a picture; it is damaged ({error}). Run: mattface data prepare") from error
     if shape[0] != shape[1]:
         raise InputError(f"{blob} must be a square aligned crop; got {shape[0]}x{shape[1]}. Run: mattface data prepare")
-    if shape[0] != size:
-        pixels = pixels.resize((size, size), Image.Resampling.BOX if shape[0] % size == 0 else Image.Resampling.LANCZOS)
+    if (side := pixels.size[0]) != size:
+        pixels = pixels.resize((size, size), Image.Resampling.BOX if side % size == 0 else Image.Resampling.LANCZOS)
     return np.asarray(pixels)
 
 

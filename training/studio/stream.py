@@ -6,9 +6,9 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -16,7 +16,10 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from mattface.errors import InputError
-from mattface.training.studio.triplets import Triplet, TripletMaker
+from mattface.training.studio.triplet import Triplet
+
+if TYPE_CHECKING:  # who reads shards need not have what draws them
+    from mattface.training.studio.triplets import TripletMaker
 
 PICTURES = ("source", "target", "swap")
 MASKS = ("visible", "matte", "mask", "occluder")
@@ -90,11 +93,13 @@ def _npy(array: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-def write_shards(maker: TripletMaker, folder: Path, count: int, per_shard: int = 500, seed: int = 0) -> list[Path]:
+def write_shards(
+    maker: Callable[[int], Triplet], folder: Path, count: int, per_shard: int = 500, seed: int = 0
+) -> list[Path]:
     """Writes triplets as WebDataset shards: triplets-000000.tar, ... A shard that is there already is not made again.
 
     Args:
-        maker: makes triplets.
+        maker: seed to triplet.
         folder: made if need be.
         count: triplets in all.
         per_shard: triplets of one file.

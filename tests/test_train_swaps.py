@@ -1,0 +1,213 @@
+"""Swap trainings of toy networks: every loss, the critic, frozen parts, and the plan of what they cost."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_data import triplet_folder
+from torch import nn
+
+from mattface.embed import Embedder
+from mattface.errors import UsageError
+from mattface.training.estimate import plan
+from mattface.training.judges import Frozen, Judges
+from mattface.training.launch import find_recipe
+from mattface.training.loop import fit
+from mattface.training.task import Loop
+from mattface.training.tasks import Data, swap
+
+CPU = torch.device("cpu")
+
+
+class Means(nn.Module):
+    """An identity network: sixteen means of the picture through a fixed matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(4)
+        self.matrix = nn.Linear(48, 16, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.matrix(self.pool(x).flatten(1))
+
+
+class Toy(nn.Module):
+    """A swap network of two convolutions and a code, with the signature of the real-time ones."""
+
+    input_names = ("target", "code", "geometry")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Conv2d(3, 6, 3, padding=1)
+        self.code = nn.Linear(16, 6)
+        self.decoder = nn.Module()
+        self.decoder.convs = nn.ModuleList([nn.Conv2d(6, 6, 3, padding=1), nn.Conv2d(6, 3, 3, padding=1)])
+
+    def forward(self, target: torch.Tensor, code: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+        x = self.encoder(target) * self.code(code)[..., None, None] + maps.mean(1, keepdim=True)
+        for conv in self.decoder.convs:
+            x = conv(torch.tanh(x))
+        return torch.tanh(x)
+
+
+@dataclass(frozen=True)
+class ToyConfig:
+    size: int = 32
+
+
+@pytest.fixture
+def toy(monkeypatch) -> str:
+    """Name of a module with a toy network, and of one beside it that draws its maps."""
+    module, beside = ModuleType("toyswap.net"), ModuleType("toyswap.geometry")
+    module.Config, module.build_network, module.NAME = ToyConfig, lambda config: Toy(), "toy"
+    beside.geometry_maps = lambda mesh, size: torch.full((1, 2, size, size), float(mesh.shape[0]) / 468)
+    monkeypatch.setitem(sys.modules, "toyswap", ModuleType("toyswap"))
+    monkeypatch.setitem(sys.modules, "toyswap.net", module)
+    monkeypatch.setitem(sys.modules, "toyswap.geometry", beside)
+    return "toyswap.net"
+
+
+@pytest.fixture
+def judged(monkeypatch) -> Frozen:
+    """All judges, small ones, in place of those that are loaded."""
+    torch.manual_seed(1)
+    network = Means().requires_grad_(False)
+    embedder = Embedder("means", network, 16, 32, lambda mesh, points: np.eye(3))
+
+    def image(pictures: torch.Tensor) -> torch.Tensor:
+        return network(pictures)
+
+    def text(captions: Any) -> torch.Tensor:
+        return torch.stack([torch.linspace(-1, 1, 16) * len(c) for c in captions])
+
+    found = Frozen(embedder, "whole", lambda x: [x, x[..., ::2, ::2]], None, (image, text), image)
+    monkeypatch.setattr(swap, "load_judges", lambda names, needed, device: found)
+    return found
+
+
+ALL = {
+    "same": 1.0,
+    "identity": 1.0,
+    "shape": 1.0,
+    "masked": 1.0,
+    "cycle": 1.0,
+    "self": 1.0,
+    "feature": 1.0,
+    "perceptual": 1.0,
+    "clip_text": 1.0,
+    "clip_identity": 1.0,
+    "adversarial": 0.1,
+    "weights": 0.1,
+}
+
+
+def toy_recipe(network: str, **changes: Any) -> swap.SwapRecipe:
+    rate = find_recipe("magicmask", True, []).optimisers["swapper"]
+    fields: dict[str, Any] = {
+        "network": network,
+        "size": 32,
+        "same": 0.3,
+        "loss": ALL,
+        "critic": swap.Critic("afsa", width=4, patch=16),
+    }
+    loop = Loop(24, 4, accumulate=2, average=0.9, log_every=4, save_every=12, grid_every=12)
+    return swap.SwapRecipe("toy", loop, {"swapper": rate, "critic": rate}, **fields | changes)
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("kind", ["afsa", "patch", "global"])
+@pytest.mark.parametrize("both", [False, True])
+def test_every_loss_of_the_papers_takes_part(tmp_path, toy, judged, kind, both):
+    data = triplet_folder(tmp_path / "data", 6, size=64)
+    (data / "text" / "p3.txt").unlink()
+    recipe = toy_recipe(toy, both_ways=both, critic=swap.Critic(kind, width=2, patch=16))
+    (stage,) = swap.stages(recipe, Data(data, held_out=0), CPU)
+    fit(stage.task, stage.feed, stage.loop, tmp_path / "run", recipe, "cpu", quiet=True)
+    found = rows(tmp_path / "run")
+    assert {k.removeprefix("swap/") for k in found[0] if k.startswith("swap/")} == {*ALL, "loss"}
+    assert all(np.isfinite(v) for row in found for v in row.values())
+    assert any("1 of 6 pictures have no caption: p3" in note for note in stage.notes)
+    assert len(list((tmp_path / "run" / "grids").iterdir())) == 2
+    from safetensors import safe_open
+
+    with safe_open(tmp_path / "run" / "toy.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["config"]) == {"size": 32}
+        assert file.metadata()["method"] == "toy"
+
+
+def test_learning_swaps_lowers_the_losses(tmp_path, toy, judged):
+    data = triplet_folder(tmp_path / "data", 6, size=64)
+    recipe = toy_recipe(toy, loss={"masked": 1.0, "self": 1.0, "identity": 0.1})
+    recipe = dataclasses.replace(recipe, loop=dataclasses.replace(recipe.loop, images=240), critic=None)
+    (stage,) = swap.stages(recipe, Data(data, held_out=0), CPU)
+    fit(stage.task, stage.feed, stage.loop, tmp_path / "run", recipe, "cpu", quiet=True)
+    losses = [row["swap/loss"] for row in rows(tmp_path / "run")]
+    assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:5])
+
+
+def test_a_text_loss_without_any_caption_is_refused(tmp_path, toy, judged):
+    data = triplet_folder(tmp_path / "data", 4, size=64)
+    for path in (data / "text").iterdir():
+        path.unlink()
+    with pytest.raises(UsageError, match="clip_text needs captions"):
+        next(swap.stages(toy_recipe(toy), Data(data, held_out=0), CPU))
+
+
+def test_the_critic_begins_when_the_recipe_says(tmp_path, toy, judged):
+    data = triplet_folder(tmp_path / "data", 6, size=64)
+    recipe = toy_recipe(toy, critic=swap.Critic("patch", width=4, begins=12))
+    (stage,) = swap.stages(recipe, Data(data, held_out=0), CPU)
+    before = [p.clone() for p in stage.task.networks["critic"].parameters()]
+    short = dataclasses.replace(stage.loop, images=12)
+    fit(stage.task, stage.feed, short, tmp_path / "run", recipe, "cpu", quiet=True)
+    assert all(torch.equal(a, b) for a, b in zip(before, stage.task.networks["critic"].parameters(), strict=True))
+    assert "swap/adversarial" not in rows(tmp_path / "run")[0]
+    fit(stage.task, stage.feed, stage.loop, tmp_path / "run", recipe, "cpu", quiet=True)
+    assert "swap/adversarial" in rows(tmp_path / "run")[-1]
+
+
+def test_the_plan_tells_what_a_training_needs_and_trains_nothing(tmp_path, toy, judged):
+    data = triplet_folder(tmp_path / "data", 6, size=64)
+    (stage,) = swap.stages(toy_recipe(toy), Data(data, held_out=0), CPU)
+    text = plan(stage.task, stage.feed, stage.loop, CPU)
+    assert "recipe toy: 24 images in 6 steps of 4" in text
+    assert "network swapper: " in text and "phase critic trains critic" in text
+    assert "s for a micro-batch of 2" in text and "GiB of activations" in text
+    assert not (tmp_path / "run").exists()
+
+
+def test_frozen_parts_stay_as_they_are(tmp_path, judged):
+    data = triplet_folder(tmp_path / "data", 6, size=64)
+    recipe = find_recipe("mattface", True, ["loop.images=12", "loop.score_every=0", "loss.perceptual=0"])
+    recipe = dataclasses.replace(recipe, frozen=("encoder", "generate"), judges=Judges("means", "whole"))
+    (stage,) = swap.stages(recipe, Data(data, held_out=0), CPU)
+    network = stage.task.networks["swapper"]
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    fit(stage.task, stage.feed, stage.loop, tmp_path / "run", recipe, "cpu", quiet=True)
+    changed = {k.split(".")[0] for k, v in network.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed and not changed & {"encoder", "generate"}
+    assert not network.encoder.training and network.invert.training
+
+
+@pytest.mark.parametrize("name", ["alphaface", "alphaface-paper", "facechanger", "magicmask"])
+def test_real_time_recipes_train_their_networks(name, tmp_path, judged, monkeypatch):
+    recipe = find_recipe(name, True, ["loop.images=8", "loop.grid_every=8", "critic.begins=0"])
+    pytest.importorskip(recipe.network, reason="the real-time networks are not in this installation")
+    data = triplet_folder(tmp_path / "data", 6, size=64)
+    recipe = dataclasses.replace(recipe, sizes=recipe.sizes | {"code": 16})
+    (stage,) = swap.stages(recipe, Data(data, held_out=0), CPU)
+    fit(stage.task, stage.feed, stage.loop, tmp_path / "run", recipe, "cpu", quiet=True)
+    assert all(np.isfinite(v) for row in rows(tmp_path / "run") for v in row.values())
+    assert (tmp_path / "run" / f"{name}.safetensors").exists()
