@@ -6,7 +6,7 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,9 @@ def _npy(array: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-def write_shards(maker: TripletMaker, folder: Path, count: int, per_shard: int = 500, seed: int = 0) -> list[Path]:
+def write_shards(
+    maker: Callable[[int], Triplet], folder: Path, count: int, per_shard: int = 500, seed: int = 0
+) -> list[Path]:
     """Writes triplets as WebDataset shards: triplets-000000.tar, ... A shard that is there already is not made again.
 
     Args:
