@@ -26,6 +26,7 @@ from mattface.methods.contract import CropSpec, Method
 from mattface.parse import Parser
 from mattface.realtime.methods import alphaface, alphaface_paper, facechanger, magicmask
 from mattface.realtime.methods.aligned import AlignedMethod, IdentityCoder, build_trained, save_checkpoint
+from mattface.realtime.methods.blocks import instance_affine
 from mattface.realtime.methods.geometry import depth_map, geometry_maps, landmark_map
 from mattface.vocabulary import Crop, Face
 from mattface.weights import layouts
@@ -45,6 +46,7 @@ MODULES = {
     "facechanger": facechanger,
     "magicmask": magicmask,
 }
+FOLDED = alphaface.Config(size=32, widths=(6, 12), blocks=2, decoder=(8,), code=16, template="ffhq", fold=4)
 NAMES = pytest.mark.parametrize("name", list(TINY))
 
 
@@ -296,6 +298,46 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
     assert without == []
 
 
+def test_the_small_network_predicts_its_matte_and_uses_the_identity() -> None:
+    torch.manual_seed(0)
+    net = alphaface.build_network(FOLDED)
+    given = inputs(net)
+    both = net(*given)
+    assert both.shape == (2, 4, 32, 32) and both.abs().max() <= 1
+    assert not torch.allclose(both, net(given[0], given[1].flip(0)), atol=1e-5)
+    both.square().mean().backward()
+    without = [k for k, p in net.named_parameters() if p.grad is None or not p.grad.any()]
+    assert [k for k in without if not k.endswith("conv.bias")] == []  # a bias before an instance norm cannot matter
+
+
+def test_sizes_that_cannot_be_folded_are_refused() -> None:
+    for wrong in ({"size": 36}, {"fold": 0}, {"widths": (4, 6, 12)}, {"template": "whole"}):
+        with pytest.raises(UsageError, match=r"size must be divisible|template must be one of"):
+            replace(FOLDED, **wrong)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("width", [1, 5])
+def test_the_gradient_of_instance_affine_is_that_of_its_formula(dtype: torch.dtype, width: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 5, 6, 4, dtype=dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+    scale, shift = (torch.randn(2, width, dtype=torch.promote_types(dtype, torch.float32)) for _ in range(2))
+    scale, shift = scale.requires_grad_(), shift.requires_grad_()
+    wide = x.to(scale.dtype)
+    mean, variance = wide.mean((2, 3), keepdim=True), wide.var((2, 3), correction=0, keepdim=True)
+    plain = (wide - mean) / (variance + 1e-5).sqrt() * scale[..., None, None] + shift[..., None, None]
+    own = instance_affine(x, scale, shift, 1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(instance_affine(x, scale, shift, 1e-5), own)
+    loose = {"atol": 0.05, "rtol": 0.05} if dtype == torch.bfloat16 else {"atol": 1e-9, "rtol": 1e-9}
+    torch.testing.assert_close(own.to(plain.dtype), plain, **loose)
+    weight = torch.randn_like(plain)
+    found = torch.autograd.grad(own, (x, scale, shift), weight.to(own.dtype))
+    expected = torch.autograd.grad(plain, (x, scale, shift), weight)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, **(loose if dtype == torch.float64 else {"atol": 0.2, "rtol": 0.1}))
+
+
 # Behind the method contract
 
 
@@ -312,6 +354,20 @@ def test_a_swap_in_a_picture_leaves_everything_outside_the_matte(name: str) -> N
     assert 0.02 < inside.mean() < 0.5
     assert (result.image[~inside] == target[~inside]).all() and (result.image[inside] != target[inside]).mean() > 0.5
     assert result.report["engine"] == "eager" and result.report["faces"][0]["crop_size"] == 128
+
+
+def test_a_predicted_matte_is_the_matte_and_its_ends_are_certain(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "own.safetensors"
+    save_checkpoint(path, "alphaface", FOLDED, alphaface.build_network(FOLDED))
+    monkeypatch.setattr("mattface.realtime.methods.aligned.load_embedder", lambda part, device: coder().embedder)
+    built = alphaface.build(str(path), CPU, torch.float32)
+    assert built.crop == CropSpec("ffhq", 32)
+    code, matte = built.encode(crop()), torch.linspace(-1, 1, 32)
+    built.run = lambda target, code: torch.cat([target * 0, matte.expand(1, 1, 32, 32)], 1)
+    swap = built.swap(code, crop())
+    assert swap.pixels.shape == (1, 3, 32, 32) and swap.matte.shape == (1, 1, 32, 32)
+    assert swap.matte[0, 0, 0, :2].tolist() == [0, 0] and swap.matte[0, 0, 0, -2:].tolist() == [1, 1]
+    assert (swap.matte[0, 0, 0].diff() >= 0).all()
 
 
 class Found:

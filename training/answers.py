@@ -17,7 +17,7 @@ from mattface.parse import inner_face
 from mattface.training.augment import PairBatch
 from mattface.training.pairs import PairStore, pack, shrink
 from mattface.training.studio.stream import read_shard, tensors
-from mattface.training.studio.triplets import Triplet
+from mattface.training.studio.triplet import Triplet
 from mattface.vocabulary import Face
 
 SURE = 0.3

@@ -7,9 +7,13 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from mattface.data.templates import HALF, similarity
+from mattface.embed import Embedder
+from mattface.embed.resnet import CHIP_TEMPLATE, PADDING, SIZE
 from mattface.errors import UsageError
 from mattface.training.judges import Judges
 from mattface.training.task import Recipe
@@ -22,6 +26,8 @@ JUDGED = {
     "shape": "shape",
 }
 """Loss -> judge it needs."""
+ANSWERED = frozenset({"supervised", "flow", "matte"})
+"""Losses that compare with a known answer."""
 TEXTS = ("tau", "always", "margin")
 
 
@@ -55,7 +61,10 @@ class SwapRecipe(Recipe):
         same: share of pairs of one person.
         both_ways: every pair is swapped both ways; losses are the sum of both.
         loss: weight of every loss; those with weight 0 are not computed. Names: same, identity, shape, masked, cycle,
-            self, feature, perceptual, clip_text, clip_identity, adversarial, weights.
+            self, feature, perceptual, clip_text, clip_identity, adversarial, weights; and against known answers
+            supervised, flow (networks that give one) and matte (networks that predict one). With one of these the
+            data folder must hold shards of the studio's triplets, or `answers` must say how many to make.
+        answers: swaps that the `mesh` method makes of the portraits in the data folder, kept beside the run.
         critic: the discriminator; None without "adversarial".
         judges: networks that losses ask.
         power: exponent of perceptual and self reconstruction (1 or 2).
@@ -70,6 +79,7 @@ class SwapRecipe(Recipe):
     size: int = 256
     same: float = 0.0
     both_ways: bool = False
+    answers: int = 0
     loss: dict[str, float] = field(default_factory=dict)
     critic: Critic | None = None
     judges: Judges = field(default_factory=Judges)
@@ -81,6 +91,23 @@ class SwapRecipe(Recipe):
     def weights(self) -> dict[str, float]:
         """The losses that count."""
         return {name: weight for name, weight in self.loss.items() if weight}
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a swap network made.
+
+    Attributes:
+        picture: (B, 3, S, S) the result.
+        drawn: (B, 3, S, S) the network's own pixels, everywhere.
+        matte: (B, 1, S, S) in [0, 1] where they replace the target's; None for a network that predicts none.
+        flow: (B, 2, S, S) in [-1, 1] source position for every target position; None for a network without.
+    """
+
+    picture: torch.Tensor
+    drawn: torch.Tensor
+    matte: torch.Tensor | None = None
+    flow: torch.Tensor | None = None
 
 
 def module_of(recipe: SwapRecipe) -> ModuleType:
@@ -153,6 +180,15 @@ def draw_of(recipe: SwapRecipe, network: nn.Module) -> Any:
     if "geometry" not in getattr(network, "input_names", ()):
         return None
     return importlib.import_module(recipe.network.rpartition(".")[0] + ".geometry").geometry_maps
+
+
+def framing_of(embedder: Embedder, landmarks: np.ndarray) -> np.ndarray:
+    """(3, 3) from a picture's pixels to an identity network's own crop, by (68, 2) landmarks (iBUG order)."""
+    eyes = [landmarks[36:42].mean(0), landmarks[42:48].mean(0)]
+    if embedder.name != "resnet":  # eyes, nose tip, mouth corners
+        return embedder.matrix(None, np.stack([*eyes, landmarks[30], landmarks[48], landmarks[54]]))
+    five = landmarks[[36, 39, 45, 42, 33]].astype(np.float64) - 0.5  # the very points of its template
+    return similarity(five, (CHIP_TEMPLATE + PADDING) / (1 + 2 * PADDING) * SIZE) @ np.linalg.inv(HALF)
 
 
 def needs(recipe: SwapRecipe) -> set[str]:

@@ -19,8 +19,10 @@ from mattface.parse import Parser, load_parser
 from mattface.realtime.methods.blocks import SwapNetwork, moved
 from mattface.vocabulary import Crop, Swap
 
+DOUBT = 0.05
+"""Predicted mattes nearer than this to 0 or 1 mean just that."""
 Run = Callable[..., torch.Tensor]
-"""(target (B, 3, S, S) in [-1, 1], code (B, D), ...) float32 -> (B, 3, S, S) float32, on the method's device."""
+"""(target (B, 3, S, S) in [-1, 1], code (B, D), ...) float32 -> (B, 3 or 4, S, S) float32, on the method's device."""
 
 
 class IdentityCoder:
@@ -60,7 +62,7 @@ class AlignedMethod:
         run: what `swap` calls; an engine puts its own here.
         engine: name of the engine that `run` is.
         coder: source crop to identity code (1, D), as an `IdentityCoder` does.
-        parser: inner face of the target, which is the matte.
+        parser: inner face of the target, which is the matte of networks that predict none.
     """
 
     def __init__(
@@ -86,9 +88,11 @@ class AlignedMethod:
         return self.coder(source).to(self.device)
 
     def swap(self, encoded: torch.Tensor, target: Crop) -> Swap:
-        """Swaps one target crop with a mesh; the matte is its inner face."""
-        pixels = self.run(target.pixels.to(self.device), encoded, *self.network.drawn(target))
-        return Swap(pixels, self.parser(target).to(self.device))
+        """Swaps one target crop with a mesh; the matte is the network's own, or else the target's inner face."""
+        found = self.run(target.pixels.to(self.device), encoded, *self.network.drawn(target))
+        if found.shape[1] == 3:
+            return Swap(found, self.parser(target).to(self.device))
+        return Swap(found[:, :3], certain((found[:, 3:] + 1) / 2))
 
     def example(self, batch: int = 1) -> tuple[torch.Tensor, ...]:
         """Inputs of the network that any engine or export can be tried with, float32 on the method's device."""
@@ -98,6 +102,11 @@ class AlignedMethod:
         inputs = [torch.rand(batch, *shape, generator=draw) * 2 - 1 for shape in shapes]
         inputs[1] = F.normalize(inputs[1], dim=1)
         return tuple(x.to(self.device) for x in inputs)
+
+
+def certain(matte: torch.Tensor) -> torch.Tensor:
+    """A predicted matte whose least and greatest values become exactly 0 and 1, so that the rest stays untouched."""
+    return ((matte - DOUBT) / (1 - 2 * DOUBT)).clamp(0, 1)
 
 
 class Eager:
@@ -145,6 +154,8 @@ class ConfigLike(Protocol):
     def identity(self) -> str: ...
     @property
     def identity_crop(self) -> str: ...
+    @property
+    def template(self) -> str: ...
 
 
 C = TypeVar("C", bound=ConfigLike)
@@ -251,5 +262,5 @@ def build_trained(
     """
     config, network = open_checkpoint(name, weights, kind, build_network, options)
     coder = IdentityCoder(load_embedder(config.identity, device), config.identity_crop)
-    crop = CropSpec("arcface", config.size)
+    crop = CropSpec(config.template, config.size)
     return AlignedMethod(name, crop, network, coder, load_parser(device=device), str(weights), device, dtype)

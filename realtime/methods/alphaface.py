@@ -28,6 +28,7 @@ from mattface.realtime.methods.blocks import (
     instance_affine,
     reflect_conv,
 )
+from mattface.realtime.methods.folded import FoldedDecoder, FoldedEncoder, FoldedNetwork
 from mattface.weights import layouts
 
 NAME = "alphaface"
@@ -49,6 +50,9 @@ class Config:
         injection: "caii" (cross-adaptive: eq. 2 of the paper) or "one-directional" (its ablation: without eq. 2).
         identity: identity part of `mattface.embed` whose vector is the code.
         identity_crop: "whole" (the crop itself, resized) or "own" (the identity part's own framing).
+        template: framing of the crops, see `CropSpec`.
+        fold: 1 for the public network; more for the small one of `folded`, which works on squares of so many pixels,
+            has two widths, and predicts its matte.
     """
 
     size: int = 256
@@ -59,9 +63,17 @@ class Config:
     injection: str = "caii"
     identity: str = "arcface"
     identity_crop: str = "whole"
+    template: str = "arcface"
+    fold: int = 1
 
     def __post_init__(self) -> None:
         check_choice("injection", self.injection, INJECTIONS)
+        check_choice("template", self.template, ("arcface", "ffhq"))
+        if self.fold < 1 or self.size % (2 * self.fold) or (self.fold > 1 and len(self.widths) != 2):
+            raise UsageError(
+                f"size must be divisible by 2 fold, and a network with fold > 1 has two widths; got size {self.size}, "
+                f"fold {self.fold}, widths {self.widths}."
+            )
 
 
 class InjectionUnit(nn.Module):
@@ -117,6 +129,10 @@ def build_network(config: Config) -> SwapNetwork:
     """Builds the network with fresh weights."""
     channels, crossed = config.widths[-1], config.injection == "caii"
     blocks = [InjectionBlock(channels, config.code, crossed) for _ in range(config.blocks)]
+    if config.fold > 1:
+        encoder = FoldedEncoder(config.fold, config.widths)
+        unfold = FoldedDecoder(config.fold, channels, config.widths[0], config.decoder)
+        return FoldedNetwork(encoder, blocks, unfold, config.code)
     decoder = BilinearDecoder(channels, config.decoder)
     return SwapNetwork(ImageEncoder(config.widths), blocks, decoder, config.code, half_range=True)
 
@@ -141,7 +157,7 @@ def build(weights: str | None, device: torch.device, dtype: torch.dtype, **optio
     config = Config(**options)
     network = public_network(config)
     coder = IdentityCoder(public_identity(device), config.identity_crop, identity_map(device))
-    crop = CropSpec("arcface", config.size)
+    crop = CropSpec(config.template, config.size)
     return AlignedMethod(NAME, crop, network, coder, load_parser(device=device), NAME, device, dtype)
 
 

@@ -41,7 +41,7 @@ class Config:
         code: D, length of the identity code.
         injection: "caii", or "one-directional" (table 2: without eq. 2).
         batch_norm: whether every block begins with batch normalisation.
-        identity, identity_crop: see `alphaface.Config`.
+        identity, identity_crop, template: see `alphaface.Config`.
     """
 
     size: int = 256
@@ -53,6 +53,7 @@ class Config:
     batch_norm: bool = True
     identity: str = "arcface"
     identity_crop: str = "whole"
+    template: str = "arcface"
 
     def __post_init__(self) -> None:
         check_choice("injection", self.injection, INJECTIONS)

@@ -42,6 +42,46 @@ def channel_means(x: torch.Tensor) -> torch.Tensor:
     return x.mean((2, 3), dtype=torch.float32)
 
 
+class _InstanceAffine(torch.autograd.Function):
+    """`instance_affine` with its gradient in products that run over a channels-last map as it lies.
+
+    torch's own gradient of group normalisation took eight times as long in bf16 on the CPU, and 40 % of a training.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, epsilon: float) -> torch.Tensor:
+        batch, channels, height, width = x.shape
+        y, _, slope = torch.native_group_norm(x, None, None, batch, channels, height * width, channels, epsilon)
+        ctx.save_for_backward(y, scale, slope)
+        return _affine(y, scale, shift)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        y, scale, slope = ctx.saved_tensors
+        given = gradients[0].to(y.dtype)
+        batch, channels, height, width = y.shape
+        count = height * width
+        y, given = (z.permute(0, 2, 3, 1).reshape(batch, count, channels) for z in (y, given))
+        row = y.new_ones(1, 1, count).expand(batch, 1, count)
+        exact = torch.promote_types(y.dtype, torch.float32)
+        along, whole = torch.bmm(row, given * y).to(exact), torch.bmm(row, given).to(exact)  # (B, 1, C) sums over space
+        factor = scale[:, None].to(exact) * slope.view(batch, -1)[:, None].to(exact)
+        change = torch.addcmul(given * factor.to(y.dtype), y, (-factor * along / count).to(y.dtype))
+        change += (-factor * whole / count).to(y.dtype)
+        change = change.view(batch, height, width, channels).permute(0, 3, 1, 2)
+        return change, _fitted(along[:, 0], scale), _fitted(whole[:, 0], scale), None
+
+
+def _fitted(gradient: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """(B, C) sums in the shape and type of scale and shift: (B, C) or (B, 1)."""
+    return (gradient if scale.shape == gradient.shape else gradient.sum(1, keepdim=True)).to(scale.dtype)
+
+
+def _affine(y: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    return torch.addcmul(shift.to(y.dtype)[..., None, None], y, scale.to(y.dtype)[..., None, None])
+
+
 def instance_affine(x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, epsilon: float) -> torch.Tensor:
     """Normalises every channel of every instance, then scales and shifts it.
 
@@ -53,8 +93,10 @@ def instance_affine(x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, e
     Returns:
         (B, C, H, W) of x's type.
     """
-    y = F.group_norm(x, x.shape[1], eps=epsilon)  # groups of one channel; torch's fastest kernel of these
-    return torch.addcmul(shift.to(x.dtype)[..., None, None], y, scale.to(x.dtype)[..., None, None])
+    if torch.is_grad_enabled() and x.requires_grad:
+        out: torch.Tensor = _InstanceAffine.apply(x, scale, shift, epsilon)
+        return out
+    return _affine(F.group_norm(x, x.shape[1], eps=epsilon), scale, shift)  # groups of one channel
 
 
 class ImageEncoder(nn.Module):

@@ -32,7 +32,7 @@ class Config:
         decoder: channels of the decoder.
         code: D, length of the identity code.
         norm: normalisation before the injection: "bn+in" (the paper), or "bn", "in", "none" (its table 1).
-        identity, identity_crop: see `alphaface.Config`.
+        identity, identity_crop, template: see `alphaface.Config`.
     """
 
     size: int = 256
@@ -43,6 +43,7 @@ class Config:
     norm: str = "bn+in"
     identity: str = "arcface"
     identity_crop: str = "whole"
+    template: str = "arcface"
 
     def __post_init__(self) -> None:
         check_choice("norm", self.norm, NORMS)

@@ -39,7 +39,7 @@ class Config:
         geometry: whether there is a geometry branch (table 1: f_V alone, or f_V and f_G).
         stem: channels of the geometry branch's convolutions, each of which halves the map.
         layers, heads: of its transformer, whose width is the stem's last.
-        identity, identity_crop: see `alphaface.Config`.
+        identity, identity_crop, template: see `alphaface.Config`.
     """
 
     size: int = 224
@@ -53,6 +53,7 @@ class Config:
     heads: int = 8
     identity: str = "arcface"
     identity_crop: str = "whole"
+    template: str = "arcface"
 
     def __post_init__(self) -> None:
         if self.size % 16 or self.stem[-1] % self.heads:

@@ -34,10 +34,12 @@ from mattface.training.losses.reconstruction import (
 )
 from mattface.training.losses.supervised import (
     charbonnier,
+    cover_loss,
     flow_loss,
     matte_loss,
     photo_loss,
     smoothness_loss,
+    supervised_loss,
     weighted_mean,
 )
 
@@ -50,6 +52,7 @@ __all__ = [
     "clip_identity_loss",
     "clip_text_loss",
     "clip_text_margin_loss",
+    "cover_loss",
     "critic_loss",
     "cycle_loss",
     "deceiver_loss",
@@ -69,6 +72,7 @@ __all__ = [
     "self_loss",
     "shape_loss",
     "smoothness_loss",
+    "supervised_loss",
     "weight_penalty",
     "weighted_mean",
 ]

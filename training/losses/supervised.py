@@ -44,6 +44,21 @@ def matte_loss(logit: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return F.binary_cross_entropy_with_logits(logit, truth) - entropy
 
 
+def cover_loss(matte: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """`matte_loss` of a mask that is given as (B, 1, H, W) shares in [0, 1]."""
+    return matte_loss(torch.logit(matte, 1e-6), truth)
+
+
+def supervised_loss(picture: torch.Tensor, truth: torch.Tensor, matte: torch.Tensor) -> torch.Tensor:
+    """`photo_loss` of a swap against the known answer, with a tenth of the weight outside what the answer replaces.
+
+    Args:
+        picture, truth: (B, 3, H, W).
+        matte: (B, 1, H, W).
+    """
+    return photo_loss(picture, truth, matte + 0.1)
+
+
 def smoothness_loss(field: torch.Tensor) -> torch.Tensor:
     """Mean absolute second difference of a map: 0 for anything affine."""
     dxx = field[..., 2:] - 2 * field[..., 1:-1] + field[..., :-2]

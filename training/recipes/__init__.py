@@ -8,6 +8,7 @@ RECIPES = {
     "mattface": "mattface.training.recipes.mattface",
     "mattface-demo": "mattface.training.recipes.mattface_demo",
     "alphaface": "mattface.training.recipes.alphaface",
+    "alphaface-demo": "mattface.training.recipes.alphaface_demo",
     "alphaface-paper": "mattface.training.recipes.alphaface_paper",
     "facechanger": "mattface.training.recipes.facechanger",
     "magicmask": "mattface.training.recipes.magicmask",

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import default_collate
 
-from mattface.errors import UsageError
+from mattface.errors import InputError, UsageError
 from mattface.training import losses
 from mattface.training.checkpoint import save_weights
 from mattface.training.critics import build_critic
@@ -21,12 +21,15 @@ from mattface.training.data.feed import FacePairs, LoaderFeed, face_sample
 from mattface.training.judges import Frozen, load_judges
 from mattface.training.scoring import HeldOut
 from mattface.training.swapping import (
+    ANSWERED,
     TEXTS,
     Critic,
     DecoderMaps,
+    Made,
     SwapRecipe,
     build_swapper,
     draw_of,
+    framing_of,
     module_of,
     needs,
     network_config,
@@ -92,25 +95,39 @@ class SwapTask:
 
     def embed(self, pictures: torch.Tensor, face: Side) -> torch.Tensor:
         """Identity of pictures framed like `face`."""
-        return self.judges.embed(pictures, face.get("mesh"), face.get("points"))
+        judge = self.judges.identity
+        if judge is None or self.judges.framing == "whole" or "mesh" in face or "landmarks" not in face:
+            return self.judges.embed(pictures, face.get("mesh"), face.get("points"))
+        matrices = [torch.from_numpy(framing_of(judge, marks)) for marks in face["landmarks"].cpu().numpy()]
+        return judge.differentiable(pictures.float(), torch.stack(matrices))
 
-    def swap(self, network: nn.Module, source: Side, target: Side) -> torch.Tensor:
-        """(B, 3, S, S) result, float32."""
+    def make(self, network: nn.Module, source: Side, target: Side) -> Made:
+        """The result with everything the network says beside it."""
         if self.recipe.network.startswith("mattface.methods."):
             encoded = network.encode_source(source["image"])  # type: ignore[operator]
-            return network(encoded, target["image"], target["mask"]).pixels.float()
+            swap = network(encoded, target["image"], target["mask"])
+            return Made(swap.pixels.float(), swap.pixels.float(), flow=swap.extras.get("flow"))
         with torch.no_grad():
             code = self.embed(source["image"], source)
         maps = (target["maps"],) if "maps" in target else ()
-        return network(target["image"], code, *maps).float()
+        found = network(target["image"], code, *maps).float()
+        if found.shape[1] == 3:
+            return Made(found, found)
+        drawn, matte = found[:, :3], (found[:, 3:] + 1) / 2
+        return Made(target["image"] + matte * (drawn - target["image"]), drawn, matte)
+
+    def swap(self, network: nn.Module, source: Side, target: Side) -> torch.Tensor:
+        """(B, 3, S, S) result, float32."""
+        return self.make(network, source, target).picture
 
     def terms(self, batch: Batch, clock: Clock) -> Terms:
         """Every loss of the swap network that has a weight."""
         source, target = self.sides(batch)
         network, wanted = self.networks["swapper"], self.weights
-        found, maps = self._with_maps(network, source, target)
+        made, maps = self._with_maps(network, source, target)
+        found = made.picture
         batch["swap"] = found.detach()  # for the critic's phase
-        terms: Terms = {}
+        terms = self._answered(made, side(batch, "answer"))
         if "same" in wanted:
             same = torch.cat([batch["same"]] * (2 if self.recipe.both_ways else 1))
             terms["same"] = losses.same_identity_loss(found, target["image"], same)
@@ -122,7 +139,7 @@ class SwapTask:
         if wanted.keys() & {"self", "feature"}:
             own, own_maps = self._with_maps(network, target, target)
             if "self" in wanted:
-                terms["self"] = losses.self_loss(own, target["image"], self.recipe.power)
+                terms["self"] = losses.self_loss(own.picture, target["image"], self.recipe.power)
             if "feature" in wanted:
                 terms["feature"] = losses.feature_loss(maps, own_maps, target["mask"])
         if "weights" in wanted:
@@ -132,12 +149,34 @@ class SwapTask:
             terms["adversarial"] = self._deceive(found, target)
         return terms
 
-    def _with_maps(self, network: nn.Module, source: Side, target: Side) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    def _with_maps(self, network: nn.Module, source: Side, target: Side) -> tuple[Made, list[torch.Tensor]]:
         """The result, and the decoder's maps where a loss wants them."""
         if self.maps is None:
-            return self.swap(network, source, target), []
+            return self.make(network, source, target), []
         with self.maps as maps:
-            return self.swap(network, source, target), maps
+            return self.make(network, source, target), maps
+
+    def _answered(self, made: Made, answer: Side) -> Terms:
+        """Losses against the known answer.
+
+        Raises:
+            UsageError: the network gives nothing that such a loss could compare.
+        """
+        wanted, terms = self.weights, {}
+        for name, given in (("flow", made.flow), ("matte", made.matte)):
+            if name in wanted and given is None:
+                raise UsageError(
+                    f"loss {name} compares a {name} of the network; {self.recipe.network} gives none. "
+                    f"Leave the loss out: --set loss.{name}=0."
+                )
+        if "supervised" in wanted:
+            terms["supervised"] = losses.supervised_loss(made.drawn, answer["image"], answer["matte"])
+        if "flow" in wanted and made.flow is not None:
+            trusted = answer["visible"] * answer["matte"]
+            terms["flow"] = losses.flow_loss(made.flow.float(), answer["flow"], trusted)
+        if "matte" in wanted and made.matte is not None:
+            terms["matte"] = losses.cover_loss(made.matte, answer["matte"])
+        return terms
 
     def _judged(self, found: torch.Tensor, source: Side, target: Side) -> Terms:
         """Losses that ask a judge."""
@@ -169,7 +208,7 @@ class SwapTask:
             with torch.no_grad():
                 truth = image(source["image"])
             terms["clip_identity"] = losses.clip_identity_loss(seen, truth)
-        told = [i for i, caption in enumerate(target["caption"]) if caption]
+        told = [i for i, caption in enumerate(target.get("caption", ())) if caption]
         if "clip_text" in wanted:
             words = text([target["caption"][i] for i in told]) if told else seen[:0].detach()
             with torch.no_grad():
@@ -246,6 +285,9 @@ def stages(recipe: SwapRecipe, data: Data, device: torch.device) -> Iterator[Sta
     judges = load_judges(recipe.judges, needs(recipe), device)
     torch.manual_seed(recipe.loop.seed)
     network = build_swapper(recipe)
+    if wanted := sorted(recipe.weights().keys() & ANSWERED):
+        yield answered_stage(recipe, network, judges, data, wanted)
+        return
     train, held = catalogue(data.root, data.layout).split(data.held_out)
     meshes = recipe.judges.framing == "own" or draw_of(recipe, network) is not None
     meshes |= recipe.critic is not None and recipe.critic.kind == "afsa"
@@ -259,6 +301,34 @@ def stages(recipe: SwapRecipe, data: Data, device: torch.device) -> Iterator[Sta
         held_out = HeldOut(faces, data.scoring, recipe.judges.identity, recipe.loop.seed)
     task = SwapTask(recipe, network, judges, fixed, held_out)
     yield Stage("", task, LoaderFeed(pairs, data.workers), recipe.loop, notes=pairs.catalogue.notes)
+
+
+def answered_stage(recipe: SwapRecipe, network: nn.Module, judges: Frozen, data: Data, wanted: list[str]) -> Stage:
+    """A training on swaps whose answers are known.
+
+    Raises:
+        UsageError: a network or a loss that needs what such samples lack.
+        InputError: there are no answers.
+    """
+    from mattface.training.answered import Answered, write_mesh_swaps  # the studio's drawing is wanted only here
+
+    if recipe.both_ways or draw_of(recipe, network) is not None or "clip_text" in recipe.weights():
+        raise UsageError(
+            f"losses {', '.join(wanted)} train on answered swaps, which go one way and have neither captions nor depth "
+            f"maps; recipe {recipe.name} asks for one of these. Leave those losses out, or set both_ways=false."
+        )
+    folders = [data.root]
+    if recipe.answers:
+        folders.append(data.out / "answers")
+        loop = recipe.loop
+        write_mesh_swaps(data.root, folders[-1], recipe.answers, recipe.size, recipe.same, loop.seed)
+    try:
+        samples = Answered(folders, recipe.size, recipe.loop.seed)
+    except InputError as error:
+        raise InputError(f"losses {', '.join(wanted)} need answers: {error}") from error
+    fixed = default_collate([samples[p] for p in range(4)])
+    task = SwapTask(recipe, network, judges, fixed)
+    return Stage("", task, LoaderFeed(samples, data.workers), recipe.loop, notes=samples.notes)
 
 
 def check_captions(recipe: SwapRecipe, data: Catalogue) -> None:
