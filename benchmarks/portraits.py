@@ -37,6 +37,7 @@ NUMBERS = (
     Number("shift", "landmark shift, % of the outer-eye distance"),
     Number("seam", "seam score, 0 is the untouched target"),
     *(Number(f"octave {name}", f"octave energy {name} px in the matte, target 1", ratio=True) for name in OCTAVES),
+    Number("octave source", f"octave energy {OCTAVES[0]} px of the source's own crop there", ratio=True, given=True),
     Number("clipped", "clipped skin in the matte, %"),
     Number("clipped more", "clipped skin beyond what source and target have, %"),
     Number("background", "largest change outside the matte, levels"),
@@ -115,7 +116,7 @@ class Portraits:
                 identities = {s: swapper.prepare(source.pixels())}
             pixels = target.pixels()
             result = swapper.swap(identities[s], pixels, measure=False)
-            row = {"source": source.name, "target": target.name}
+            row: dict[str, Any] = {"source": source.name, "target": target.name}
             row |= self._seen(swapper, scorer, fit, (s, t), result.image) | appearance(source, target, pixels, result)
             row["seconds"] = sum(result.report["seconds"].values())
             yield Outcome(row, close_up(result.image, target.face.box) if question in shown else None)
@@ -165,15 +166,18 @@ def appearance(source: Person, target: Person, pixels: np.ndarray, result: SwapR
     clipped = measure.clipped_share(image, skin)
     before = max(source.clipped, measure.clipped_share(pixels, skin))
     matrix = align.ffhq_matrix(target.face, SIDE)
-    crops = [align.warp(p, matrix, SIDE) / 255 for p in (image, pixels)]
+    after, untouched = (align.warp(p, matrix, SIDE) / 255 for p in (image, pixels))
     inside = align.warp(np.repeat(matte[..., None], 3, 2), matrix, SIDE)[..., 0]
-    octaves = measure.octave_energy(*crops, np.where(inside > 0.5, inside, 0))
+    inside = np.where(inside > 0.5, inside, 0)
+    octaves = measure.octave_energy(after, untouched, inside)
+    own = align.warp(source.pixels(), align.ffhq_matrix(source.face, SIDE), SIDE) / 255
     return {
         "seam": measure.seam_score(image, pixels, matte),
         "background": measure.background_change(image, pixels, matte),
         "clipped": clipped,
         "clipped more": max(0.0, clipped - before),
         **{f"octave {name}": octaves[name] for name in OCTAVES},
+        "octave source": measure.octave_energy(own, untouched, inside)[OCTAVES[0]],
     }
 
 

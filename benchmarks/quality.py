@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", type=int, default=100, metavar="N", help="pairs of portraits (default: 100)")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the choice of pairs (default: 1)")
     parser.add_argument("--triplets", type=Path, metavar="DIR", help="folder of shards")
-    parser.add_argument("--questions", type=int, metavar="N", help="the first N triplets only")
+    parser.add_argument("--questions", type=int, metavar="N", help="some N triplets only, always the same")
     parser.add_argument("--lpips", type=Path, metavar="FILE", help="torchvision's VGG16 weights: measure LPIPS too")
     parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda[:N]", help="default: auto")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
@@ -75,22 +75,27 @@ def run(args: argparse.Namespace) -> None:
 
 
 def known(earlier: dict[str, Any], part: str, told: dict[str, Any], key: str) -> dict[str, list[Row]]:
-    """Method -> rows of an earlier report that asked the same.
+    """Method -> rows of an earlier report about what is asked now.
 
     Args:
         earlier: the report; empty for none.
         part: "portraits" or "triplets".
         told: what is asked now.
-        key: of `told`, what has to be equal.
+        key: of `told`, the list of questions.
 
     Raises:
-        UsageError: the earlier report asked something else.
+        UsageError: the earlier report did not ask all of them.
     """
     if part not in earlier:
         return {}
-    if earlier[part][key] != told[key]:
-        raise UsageError(f"expected an earlier report of the same {part}; it has other {key}. Leave --earlier out.")
-    return {name: found["rows"] for name, found in earlier[part]["methods"].items()}
+    place = {json.dumps(question): k for k, question in enumerate(earlier[part][key])}
+    missing = [question for question in told[key] if json.dumps(question) not in place]
+    if missing:
+        raise UsageError(
+            f"expected an earlier report about the same {part}; it lacks {missing[0]}. Leave --earlier out."
+        )
+    places = [place[json.dumps(question)] for question in told[key]]
+    return {name: [found["rows"][k] for k in places] for name, found in earlier[part]["methods"].items()}
 
 
 def baseline_of(names: Iterable[str]) -> str:
@@ -104,8 +109,8 @@ def examined(
 ) -> dict[str, list[Row]]:
     """Name of a method -> its rows; draws the contact sheet of those that swap now, if one is wanted."""
     total = len(exam.order())
-    order = np.random.default_rng(args.seed).permutation(total)[: args.rows] if args.sheet else []
-    shown = sorted(int(k) for k in order)
+    order = np.random.default_rng(args.seed).permutation(total)[: args.rows]
+    shown = sorted(int(k) for k in order) if args.sheet else []
     fresh = [who for who in asked if who.name not in earlier]
     found = {who.name: conduct(exam, who, args.device, args.workers, shown) for who in fresh}
     if shown and found:

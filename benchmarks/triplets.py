@@ -77,7 +77,7 @@ class Triplets:
 
     Args:
         folder: of shards.
-        count: questions to ask, the first ones; None asks all.
+        count: questions to ask, some of each sort; None asks all.
         lpips: torchvision's VGG16 for LPIPS; None leaves LPIPS out.
 
     Attributes:
@@ -89,7 +89,9 @@ class Triplets:
         samples, notes = index_shards(sorted(folder.glob("*.tar")))
         if not samples:
             raise InputError(f"{folder} must hold shards of triplets; found none. See: mattface bench triplets")
-        chosen = sorted(samples.items())[:count]
+        listed = sorted(samples.items())
+        order = np.random.default_rng(len(listed)).permutation(len(listed))
+        chosen = [listed[k] for k in order[:count]]
         self.samples: list[dict[str, Member]] = [members for _, members in chosen]
         self.names = [name for name, _ in chosen]
         self.lpips = lpips

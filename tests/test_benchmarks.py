@@ -153,8 +153,8 @@ def test_the_truth_gets_full_marks_and_the_target_does_not(shards: Path, need: C
     need("centerface")
     pytest.importorskip("onnx", reason="onnx is not installed")
     best, untouched, blind = (answers(shards, answer) for answer in ("swap", "target", ""))
-    assert [row["yaw"] for row in best] == [0, 30, 60, 0, 60, 0]
-    assert [row["occluder"] for row in best] == ["glasses", "glasses", "glasses", "hand", "microphone", "fringe"]
+    assert sorted(row["yaw"] for row in best) == [0, 0, 0, 30, 60, 60]
+    assert {row["occluder"] for row in best} == {"glasses", "hand", "microphone", "fringe"}
     for row, low, none in zip(best, untouched, blind, strict=True):
         assert (row["psnr"], row["features"], row["light"], row["clipped more"]) == (99, 0, 0, 0)
         assert row["structure"] == pytest.approx(0, abs=1e-6) and row["kept"] > 98 and row["found"] == 1
@@ -188,11 +188,11 @@ def test_the_table_compares_with_the_baseline_on_the_same_questions() -> None:
 
 
 def test_earlier_rows_count_only_for_the_same_questions() -> None:
-    earlier = {"triplets": {"questions": ["s/1"], "methods": {"mesh": {"rows": [{"a": 1}]}}}}
-    assert quality.known(earlier, "triplets", {"questions": ["s/1"]}, "questions") == {"mesh": [{"a": 1}]}
+    earlier = {"triplets": {"questions": ["s/1", "s/2"], "methods": {"mesh": {"rows": [{"a": 1}, {"a": 2}]}}}}
+    assert quality.known(earlier, "triplets", {"questions": ["s/2"]}, "questions") == {"mesh": [{"a": 2}]}
     assert quality.known(earlier, "portraits", {"pairs": []}, "pairs") == {}
     with pytest.raises(UsageError, match="same triplets"):
-        quality.known(earlier, "triplets", {"questions": ["s/2"]}, "questions")
+        quality.known(earlier, "triplets", {"questions": ["s/2", "s/3"]}, "questions")
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_quality_walks_from_order_to_report(
     saved = json.loads((tmp_path / "r.json").read_text())
     mine = saved["triplets"]["methods"]["mine"]
     assert saved["baseline"] == "mesh" and len(mine["rows"]) == 4
-    assert mine["summary"]["yaw 60"]["psnr"]["against"]["low"] > 0
+    assert mine["summary"]["all"]["psnr"]["against"]["low"] > 0
     assert picture_io.read(tmp_path / "s-triplets.png").pixels.shape[1] == 5 * sheets.TILE
     again = ["--earlier", str(tmp_path / "r.json"), "--out", str(tmp_path / "again.json")]
     monkeypatch.setattr(crew, "load", None)  # nothing is left to swap

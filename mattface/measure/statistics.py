@@ -37,4 +37,4 @@ def summary(values: Sequence[float], geometric: bool = False) -> dict[str, Any]:
 def paired(values: Sequence[float], others: Sequence[float], geometric: bool = False) -> dict[str, Any]:
     """`summary` of the differences `values` - `others` of the same pairs; of their ratios if `geometric`."""
     a, b = np.asarray(values, np.float64), np.asarray(others, np.float64)
-    return summary(a / np.maximum(b, 1e-12) if geometric else a - b, geometric)
+    return summary((a / np.maximum(b, 1e-12) if geometric else a - b).tolist(), geometric)
