@@ -23,7 +23,7 @@ from mattface.benchmarks.common import save
 from mattface.benchmarks.crew import Contender, Exam, Outcome, conduct, contender
 from mattface.benchmarks.report import Number, Row, plain, summarised, table
 from mattface.benchmarks.sheets import sheet
-from mattface.errors import UsageError
+from mattface.errors import InputError, UsageError
 
 BASELINE = "mesh"
 
@@ -55,23 +55,40 @@ def run(args: argparse.Namespace) -> None:
     asked = [contender(name) for name in args.methods.split(",")]
     if len({who.name for who in asked}) < len(asked):
         raise UsageError(f"expected every method once; got {args.methods}.")
-    earlier = json.loads(args.earlier.read_text(encoding="utf-8")) if args.earlier else {}
+    earlier = {} if args.earlier is None else read(args.earlier)
+    parts = [part for part in ("portraits", "triplets") if getattr(args, part) is not None]
+    for who in asked:
+        if not all(who.name in earlier.get(part, {}).get("methods", {}) for part in parts):
+            who.load(args.device)  # weights that are missing are missed now, not after an hour
     report: dict[str, Any] = {"seed": args.seed, "baseline": baseline_of([who.name for who in asked])}
     if args.portraits is not None:
         exam = portraits.Portraits(args.portraits, args.scoring, args.pairs, args.seed)
         rows = examined(exam, asked, args, known(earlier, "portraits", portraits.described(exam), "pairs"), "portraits")
         groups = {"all": rows}
         report["portraits"] = portraits.described(exam) | judged(groups, rows, portraits.NUMBERS, "held-out portraits")
+        save(report, args.out)
     if args.triplets is not None:
         questions = triplets.Triplets(args.triplets, args.questions, args.lpips)
         told = triplets.described(questions)
         rows = examined(questions, asked, args, known(earlier, "triplets", told, "questions"), "triplets")
         groups = triplets.grouped(rows)
         report["triplets"] = told | judged(groups, rows, triplets.NUMBERS, "exact triplets")
-    for part in ("portraits", "triplets"):
-        print("\n".join(report.get(part, {}).get("notes", [])))
+    print("\n".join(note for part in parts for note in report[part]["notes"]))
     save(report, args.out)
     print(args.out.resolve())
+
+
+def read(path: Path) -> dict[str, Any]:
+    """An earlier report.
+
+    Raises:
+        InputError: no such file, or something else.
+    """
+    try:
+        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"expected an earlier report; {path}: {error}. Leave --earlier out.") from error
+    return report
 
 
 def known(earlier: dict[str, Any], part: str, told: dict[str, Any], key: str) -> dict[str, list[Row]]:
