@@ -1,197 +1,190 @@
-"""python -m mattface.benchmarks.quality: how well methods swap pairs of people nobody trained on.
+"""mattface bench quality: how well methods swap people nobody trained on, each beside the baseline on the same pairs.
 
-    python -m mattface.benchmarks.quality --portraits DIR --scoring FILE.onnx --methods mesh,mattface --out FILE.json
+    mattface bench quality --methods mesh,mattface,mattface:detail=off --portraits DIR --scoring FILE.onnx \\
+        --triplets DIR --out report.json --sheet sheet.png
 
-Portraits of the evaluation people only (`mattface.training.pairs.held_out`). The scoring network is an ONNX face
-recognition network that no method trains with, as `mattface.training.scoring.Scorer` feeds it.
+Portraits of the evaluation people only. The scoring network is an ONNX face recognition network that no method trains
+with. Triplets come from `mattface bench triplets`. Methods may have options: METHOD:OPTION=VALUE:...; the options
+weights and dtype are those of `mattface.load`. Differences are to "mesh" if it is among the methods, else to the first.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
-from tqdm import tqdm
 
-import mattface
-from mattface import measure, picture_io
+from mattface.benchmarks import portraits, triplets
 from mattface.benchmarks.common import save
-from mattface.errors import InputError, MattfaceError
-from mattface.mesh import topology
-from mattface.pipeline import Swapper
-from mattface.training.pairs import held_out
-from mattface.training.scoring import Scorer
-from mattface.vocabulary import Face, Identity, SwapResult
+from mattface.benchmarks.crew import Contender, Exam, Outcome, conduct, contender
+from mattface.benchmarks.report import Number, Row, plain, summarised, table
+from mattface.benchmarks.sheets import sheet
+from mattface.errors import InputError, UsageError
 
-NUMBERS = {
-    "cosine": "cosine to the source",
-    "untouched": "cosine of the untouched target",
-    "retrieved": "share retrieved",
-    "pose": "pose difference, degrees",
-    "shift": "landmark shift, % of the outer-eye distance",
-    "background": "largest change outside the matte",
-    "seam": "seam score",
-    "seconds": "seconds",
-}
+BASELINE = "mesh"
 
 
-@dataclass(frozen=True)
-class Person:
-    """A portrait as all methods get it.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `run` reads."""
+    parser.add_argument("--methods", default="mesh,mattface", metavar="NAME,NAME:OPTION=VALUE", help="comma separated")
+    parser.add_argument("--portraits", type=Path, metavar="DIR", help="folder of portraits")
+    parser.add_argument("--scoring", type=Path, metavar="FILE.onnx", help="scoring network, for --portraits")
+    parser.add_argument("--pairs", type=int, default=100, metavar="N", help="pairs of portraits (default: 100)")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the choice of pairs (default: 1)")
+    parser.add_argument("--triplets", type=Path, metavar="DIR", help="folder of shards")
+    parser.add_argument("--questions", type=int, metavar="N", help="some N triplets only, always the same")
+    parser.add_argument("--lpips", type=Path, metavar="FILE", help="torchvision's VGG16 weights: measure LPIPS too")
+    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda[:N]", help="default: auto")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
+    parser.add_argument("--earlier", type=Path, metavar="FILE.json", help="take what it has measured already")
+    parser.add_argument("--out", type=Path, default=Path("runs/quality.json"), metavar="FILE.json")
+    parser.add_argument("--sheet", type=Path, metavar="FILE.png", help="contact sheets: FILE-portraits, FILE-triplets")
+    parser.add_argument("--rows", type=int, default=12, metavar="N", help="rows of a contact sheet (default: 12)")
 
-    Attributes:
-        name: file stem.
-        pixels: (H, W, 3) uint8.
-        face: largest face with landmarks.
-        embedding: (D,) by the scoring network.
+
+def run(args: argparse.Namespace) -> None:
+    """Measures, prints and saves."""
+    if (args.portraits is None) != (args.scoring is None) or not (args.portraits or args.triplets):
+        raise UsageError("expected --portraits DIR with --scoring FILE, --triplets DIR, or both.")
+    if min(args.pairs, args.workers, args.rows, args.questions or 1) < 1:
+        raise UsageError("expected --pairs, --workers, --rows and --questions of at least 1.")
+    asked = [contender(name) for name in args.methods.split(",")]
+    if len({who.name for who in asked}) < len(asked):
+        raise UsageError(f"expected every method once; got {args.methods}.")
+    earlier = {} if args.earlier is None else read(args.earlier)
+    parts = [part for part in ("portraits", "triplets") if getattr(args, part) is not None]
+    for who in asked:
+        if not all(who.name in earlier.get(part, {}).get("methods", {}) for part in parts):
+            who.load(args.device)  # weights that are missing are missed now, not after an hour
+    report: dict[str, Any] = {"seed": args.seed, "baseline": baseline_of([who.name for who in asked])}
+    if args.portraits is not None:
+        exam = portraits.Portraits(args.portraits, args.scoring, args.pairs, args.seed)
+        rows = examined(exam, asked, args, known(earlier, "portraits", portraits.described(exam), "pairs"), "portraits")
+        groups = {"all": rows}
+        report["portraits"] = portraits.described(exam) | judged(groups, rows, portraits.NUMBERS, "held-out portraits")
+        save(report, args.out)
+    if args.triplets is not None:
+        questions = triplets.Triplets(args.triplets, args.questions, args.lpips)
+        told = triplets.described(questions)
+        rows = examined(questions, asked, args, known(earlier, "triplets", told, "questions"), "triplets")
+        groups = triplets.grouped(rows)
+        report["triplets"] = told | judged(groups, rows, triplets.NUMBERS, "exact triplets")
+    print("\n".join(note for part in parts for note in report[part]["notes"]))
+    save(report, args.out)
+    print(args.out.resolve())
+
+
+def read(path: Path) -> dict[str, Any]:
+    """An earlier report.
+
+    Raises:
+        InputError: no such file, or something else.
     """
-
-    name: str
-    pixels: np.ndarray
-    face: Face
-    embedding: np.ndarray
-
-
-def people(folder: Path, swapper: Swapper, scorer: Scorer) -> list[Person]:
-    """The evaluation people of a folder whose face is found."""
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png") and held_out(p))
-    if len(paths) < 2:
-        raise InputError(f"{folder} must hold at least two portraits of evaluation people; found {len(paths)}.")
-    found = []
-    for path in tqdm(paths, desc="portraits", disable=None):
-        pixels = picture_io.read(path).pixels
-        face = landmarks_of(swapper, pixels)
-        if face is not None:
-            found.append(Person(path.stem, pixels, face, scorer(pixels, face.points)))
-    return found
+    try:
+        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"expected an earlier report; {path}: {error}. Leave --earlier out.") from error
+    return report
 
 
-def landmarks_of(swapper: Swapper, pixels: np.ndarray) -> Face | None:
-    """The largest face with landmarks, found from scratch; None when there is none."""
-    faces = swapper.detector(pixels)
-    return swapper.landmarker(pixels, faces[0]) if faces else None
+def known(earlier: dict[str, Any], part: str, told: dict[str, Any], key: str) -> dict[str, list[Row]]:
+    """Method -> rows of an earlier report about what is asked now.
+
+    Args:
+        earlier: the report; empty for none.
+        part: "portraits" or "triplets".
+        told: what is asked now.
+        key: of `told`, the list of questions.
+
+    Raises:
+        UsageError: the earlier report did not ask all of them.
+    """
+    if part not in earlier:
+        return {}
+    place = {json.dumps(question): k for k, question in enumerate(earlier[part][key])}
+    missing = [question for question in told[key] if json.dumps(question) not in place]
+    if missing:
+        raise UsageError(
+            f"expected an earlier report about the same {part}; it lacks {missing[0]}. Leave --earlier out."
+        )
+    places = [place[json.dumps(question)] for question in told[key]]
+    return {name: [found["rows"][k] for k in places] for name, found in earlier[part]["methods"].items()}
 
 
-def choose_pairs(count: int, wanted: int, seed: int) -> list[tuple[int, int]]:
-    """Different (source, target) pairs; each person is a target once before anyone is one again."""
-    rng = np.random.default_rng(seed)
-    pairs: list[tuple[int, int]] = []
-    while len(pairs) < min(wanted, count * (count - 1)):
-        sources, targets = rng.permutation(count), rng.permutation(count)
-        fresh = [(int(s), int(t)) for s, t in zip(sources, targets, strict=True) if s != t]
-        pairs += [pair for pair in fresh if pair not in pairs]
-    return pairs[:wanted]
+def baseline_of(names: Iterable[str]) -> str:
+    """Name of whom the others are compared with."""
+    listed = list(names)
+    return BASELINE if BASELINE in listed else listed[0]
 
 
-def numbers_of(
-    swapper: Swapper, scorer: Scorer, source: Person, target: Person, result: SwapResult
-) -> tuple[dict[str, float], np.ndarray]:
-    """Everything measured on one swap, and its embedding. Landmarks are found again, from scratch, in the result."""
-    face = landmarks_of(swapper, result.image)
-    if face is None or face.mesh is None or target.face.mesh is None:
-        raise MattfaceError(f"no face was found in the swap of {source.name} onto {target.name}.")
-    mean = topology().mean
-    poses = [measure.pose(f.mesh, mean) for f in (face, target.face) if f.mesh is not None]
-    embedding = scorer(result.image, face.points)
-    numbers = {
-        "cosine": float(measure.identity_cosine(embedding, source.embedding)),
-        "untouched": float(measure.identity_cosine(target.embedding, source.embedding)),
-        "pose": measure.pose_difference(*poses),
-        "shift": measure.landmark_shift(face.mesh, target.face.mesh),
-        "background": measure.background_change(result.image, target.pixels, result.matte),
-        "seam": measure.seam_score(result.image, target.pixels, result.matte),
-        "seconds": sum(result.report["seconds"].values()),
+def examined(
+    exam: Exam, asked: Sequence[Contender], args: argparse.Namespace, earlier: dict[str, list[Row]], part: str
+) -> dict[str, list[Row]]:
+    """Name of a method -> its rows; draws the contact sheet of those that swap now, if one is wanted."""
+    total = len(exam.order())
+    order = np.random.default_rng(args.seed).permutation(total)[: args.rows]
+    shown = sorted(int(k) for k in order) if args.sheet else []
+    fresh = [who for who in asked if who.name not in earlier]
+    found = {who.name: conduct(exam, who, args.device, args.workers, shown) for who in fresh}
+    if shown and found:
+        path = args.sheet.with_name(f"{args.sheet.stem}-{part}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw(exam, found, shown, path)
+        print(path.resolve())
+    made = {name: plain([outcome.row for outcome in outcomes]) for name, outcomes in found.items()}
+    return {who.name: made[who.name] if who.name in made else earlier[who.name] for who in asked}
+
+
+def draw(exam: Exam, found: dict[str, list[Outcome]], shown: Sequence[int], path: Path) -> None:
+    """Writes a contact sheet: what is given, and every method's answer with its most telling number."""
+    rows = []
+    for question in shown:
+        given = exam.given(question)
+        row = [(pixels, "") for pixels in given.values()]
+        for outcomes in found.values():
+            picture = outcomes[question].picture
+            if picture is not None:
+                row.append((picture, caption(question, outcomes[question].row)))
+        rows.append(row)
+    sheet([*given, *found], rows).save(path)
+
+
+def caption(question: int, row: Row) -> str:
+    """The most telling numbers of an answer."""
+    if "cosine" in row:
+        return f"{question}: cosine {row['cosine']:.2f}, seam {row['seam']:.2f}"
+    return f"{question}: {row['psnr']:.1f} dB, features {row['features']:.3f}, light {row['light']:.1f}"
+
+
+def judged(
+    groups: dict[str, dict[str, list[Row]]], rows: dict[str, list[Row]], numbers: Sequence[Number], title: str
+) -> dict[str, Any]:
+    """Summaries of all groups and the rows of all methods, for the report; prints the table."""
+    baseline = baseline_of(rows)
+    made: dict[str, dict[str, dict[str, Any]]] = {}
+    for group, chosen in groups.items():
+        made[group] = {
+            name: summarised(own, None if name == baseline else chosen[baseline], numbers)
+            for name, own in chosen.items()
+        }
+    print(table(title, made, numbers, baseline), flush=True)
+    return {
+        "methods": {
+            name: {"summary": {group: made[group][name] for group in made}, "rows": own} for name, own in rows.items()
+        }
     }
-    return numbers, embedding
-
-
-def evaluate(
-    swapper: Swapper, scorer: Scorer, persons: Sequence[Person], pairs: Sequence[tuple[int, int]]
-) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """All numbers of one method: per pair, means, medians; and the swapped pictures."""
-    identities: dict[int, Identity] = {}
-    rows, images, embeddings = [], [], []
-    for s, t in tqdm(pairs, desc=swapper.method.name, disable=None):
-        if s not in identities:
-            identities[s] = swapper.prepare(persons[s].pixels)
-        result = swapper.swap(identities[s], persons[t].pixels, measure=False)
-        row, embedding = numbers_of(swapper, scorer, persons[s], persons[t], result)
-        embeddings.append(embedding)
-        rows.append({"source": persons[s].name, "target": persons[t].name, **row})
-        images.append(result.image)
-    gallery = np.stack([p.embedding for p in persons])
-    summary = {
-        name: {"mean": statistics.fmean(r[name] for r in rows), "median": statistics.median(r[name] for r in rows)}
-        for name in NUMBERS
-        if name != "retrieved"
-    }
-    share = measure.retrieval(np.stack(embeddings), gallery, np.array([s for s, _ in pairs]))
-    summary["retrieved"] = {"mean": share, "of": len(gallery)}
-    return {"weights": swapper.method.weights, "summary": summary, "pairs": rows}, images
-
-
-def sheet(columns: Sequence[Sequence[np.ndarray]], side: int = 320) -> Image.Image:
-    """Pictures in columns of equal length, each fitted into a square."""
-    rows = len(columns[0])
-    page = Image.new("RGB", (side * len(columns), side * rows), "white")
-    for x, column in enumerate(columns):
-        for y, pixels in enumerate(column):
-            small = Image.fromarray(pixels)
-            small.thumbnail((side, side), Image.Resampling.LANCZOS)
-            page.paste(small, (x * side, y * side))
-    return page
-
-
-def table(results: dict[str, dict[str, Any]]) -> str:
-    """One line per number, one column per method: mean (median)."""
-    lines = [f"{'':44}" + "".join(f"{name:>20}" for name in results)]
-    for key, title in NUMBERS.items():
-        cells = []
-        for result in results.values():
-            value = result["summary"][key]
-            median = f" ({value['median']:.3f})" if "median" in value else f" of {value['of']}"
-            cells.append(f"{value['mean']:.3f}{median}")
-        lines.append(f"{title:44}" + "".join(f"{cell:>20}" for cell in cells))
-    return "\n".join(lines)
 
 
 def main() -> None:
-    """Measures, prints and saves."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--portraits", type=Path, required=True, help="folder of portraits")
-    parser.add_argument("--scoring", type=Path, required=True, help="scoring network, ONNX")
-    parser.add_argument("--pairs", type=int, default=20)
-    parser.add_argument("--methods", default="mesh", help="names, comma separated")
-    parser.add_argument("--weights", help="weights of the (single) method, instead of its default")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path("runs/quality.json"))
-    parser.add_argument("--sheet", type=Path, help="contact sheet, PNG: source, target, one column per method")
-    args = parser.parse_args()
-    scorer = Scorer(args.scoring)
-    names = args.methods.split(",")
-    chosen = {name: args.weights for name in names if len(names) == 1}
-    swappers = {name: mattface.load(name, weights=chosen.get(name), device=args.device) for name in names}
-    persons = people(args.portraits, next(iter(swappers.values())), scorer)
-    pairs = choose_pairs(len(persons), args.pairs, args.seed)
-    columns = [[persons[s].pixels for s, _ in pairs], [persons[t].pixels for _, t in pairs]]
-    results: dict[str, dict[str, Any]] = {}
-    for name, swapper in swappers.items():
-        results[name], images = evaluate(swapper, scorer, persons, pairs)
-        columns.append(images)
-    print(table(results))
-    save({"people": len(persons), "seed": args.seed, "methods": results}, args.out)
-    print(args.out.resolve())
-    if args.sheet:
-        args.sheet.parent.mkdir(parents=True, exist_ok=True)
-        sheet(columns).save(args.sheet)
-        print(args.sheet.resolve())
+    """Command line."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m mattface.benchmarks.quality", description=__doc__, formatter_class=raw)
+    add_arguments(parser)
+    run(parser.parse_args())
 
 
 if __name__ == "__main__":

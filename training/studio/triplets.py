@@ -113,12 +113,7 @@ class TripletMaker:
             "target": self.picture(drawn["target"], target, real=kind == "inexact"),
             "swap": self.picture(drawn["swap"], target, real=False),
         }
-        none = (np.zeros((size, size, 3), np.float32), np.zeros((size, size), np.float32))
-        names: tuple[str, ...] = ()
-        layers = {"source": none, "target": none}
-        if kind != "inexact":
-            layers["source"], _ = occluders.invented(size, drawn["source"], model, rng, self.config.occluded / 2)
-            layers["target"], names = occluders.invented(size, drawn["target"], model, rng, self.config.occluded)
+        layers, names = self._before(drawn, target, kind, seed, rng)
         layers["swap"] = layers["target"]
         shown = {k: self._shown(image, layers[k]) for k, image in images.items()}
         found, visible = flow(model, drawn["source"], drawn["swap"])
@@ -140,6 +135,18 @@ class TripletMaker:
             seed=seed,
             notes=(source.person.name, target.person.name, *names),
         )
+
+    def _before(
+        self, drawn: dict[str, Drawing], target: Shot, kind: str, seed: int, rng: np.random.Generator
+    ) -> tuple[dict[str, occluders.Layer], tuple[str, ...]]:
+        """What lies before the faces of "source" and "target", and what the latter is called."""
+        size, model, share = self.config.size, self.studio.model, self.config.occluded
+        if kind == "inexact":
+            none = (np.zeros((size, size, 3), np.float32), np.zeros((size, size), np.float32))
+            return {"source": none, "target": none}, ()
+        before, _ = occluders.invented(size, drawn["source"], model, rng, share / 2)
+        layer, names = occluders.invented(size, drawn["target"], model, rng, share)
+        return {"source": before, "target": layer}, names
 
     @staticmethod
     def _unhidden(cover: np.ndarray, found: np.ndarray) -> np.ndarray:

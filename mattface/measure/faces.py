@@ -1,12 +1,7 @@
-"""Numbers about a swap: identity, pose, landmarks, background, seam. Pure functions on arrays.
-
-The protocols are those of the field (FaceForensics++ retrieval; pose as the L2 distance of Euler angles); the network
-that gives the embeddings is the caller's choice and must not be one that a method was trained with.
-"""
+"""Who it is and how the face is held: identity, retrieval, pose, expression, landmarks."""
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 OUTER_EYES = (33, 263)
@@ -74,44 +69,10 @@ def landmark_shift(result: np.ndarray, target: np.ndarray) -> float:
     return float(100 * np.linalg.norm(result[:, :2] - target[:, :2], axis=1).mean() / max(eyes, 1e-9))
 
 
-def background_change(result: np.ndarray, target: np.ndarray, matte: np.ndarray) -> float:
-    """Largest change of any value where the matte is 0, in units of the pixels. It has to be 0.
+def expression_difference(a: np.ndarray, b: np.ndarray) -> float:
+    """L2 distance of two vectors of expression coefficients (E,) of one face model, each coefficient in [0, 1].
 
-    Args:
-        result, target: (H, W, 3) of one type.
-        matte: (H, W) in [0, 1].
+    A model with identity and expression apart leaves shape and pose out of the number, as far as its fit tells them
+    apart: two fits of one expression on two people are not equal to the last digit.
     """
-    outside = matte == 0
-    if not outside.any():
-        return 0.0
-    return float(np.abs(result[outside].astype(np.float64) - target[outside].astype(np.float64)).max())
-
-
-def seam_score(result: np.ndarray, target: np.ndarray, matte: np.ndarray) -> float:
-    """How much steeper the picture gets across the matte's edge than the target was there; 0 is no seam.
-
-    The brightness gradient along the direction in which the matte falls, averaged where it falls; the excess over the
-    target's own is given relative to the target's mean gradient within the face.
-
-    Args:
-        result, target: (H, W, 3) of one type.
-        matte: (H, W) in [0, 1].
-    """
-    white = 1.0 if result.dtype.kind == "f" else float(np.iinfo(result.dtype).max)
-    falls = gradient(matte.astype(np.float32))
-    steep = np.hypot(*falls)
-    across = [c / np.maximum(steep, 1e-9) for c in falls]
-    change = []
-    for image in (result, target):
-        dx, dy = gradient(image.astype(np.float32).mean(-1) / white)
-        change.append(np.abs(dx * across[0] + dy * across[1]))
-    if steep.sum() <= 0:
-        return 0.0
-    weight = steep / steep.sum()
-    usual = change[1][matte > 0].mean()
-    return float(((change[0] - change[1]) * weight).sum() / max(usual, 1e-6))
-
-
-def gradient(plane: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Derivatives along x and y of (H, W) float32, slightly smoothed."""
-    return cv2.Sobel(plane, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(plane, cv2.CV_32F, 0, 1, scale=1 / 8)
+    return float(np.linalg.norm(np.asarray(a, np.float64) - b))

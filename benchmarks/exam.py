@@ -1,0 +1,225 @@
+"""mattface bench triplets: exact answers of people who never train, over yaw, light and things before the face.
+
+Question n has a fixed yaw, contrast of light and occluder (`question`), everything else is drawn from its seed. The
+same people and number give the same triplet. Pictures are of kind "head": everything is drawn, the answer is exact.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from mattface import detect, landmarks, picture_io
+from mattface.errors import InputError
+from mattface.training.pairs import held_out
+from mattface.training.studio import light, occluders
+from mattface.training.studio.camera import framed, rotation
+from mattface.training.studio.face_model import FaceModel
+from mattface.training.studio.people import HAIRS, Person, Studio, build
+from mattface.training.studio.render import Drawing
+from mattface.training.studio.shots import Config, Shot
+from mattface.training.studio.stream import write_shards
+from mattface.training.studio.studio_file import load_studio, save_studio
+from mattface.training.studio.triplets import Triplet, TripletMaker
+
+YAWS = (0, 30, 60)
+LIGHTS = ("any", "any", "dark to light", "light to dark")
+OCCLUDERS = ("glasses", "hand", "microphone", "fringe", "", "", "", "", "", "")
+CONTRAST = 2.2
+"""How many times as bright the lighter face of a pair of dark and light is, as far as skin and light say."""
+TRIES = 200
+STRANDS = 220
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked.
+
+    Attributes:
+        yaw: the target's, in degrees, to either side, give or take 2.
+        light: one of `LIGHTS`: source to target.
+        occluder: what lies before the target's face; empty for nothing.
+    """
+
+    yaw: int
+    light: str
+    occluder: str
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The question in words, as triplets carry it."""
+        return (f"yaw {self.yaw}", f"light {self.light}", f"before {self.occluder or 'nothing'}")
+
+
+def question(number: int) -> Question:
+    """The question of a number: every 120 have each combination of yaw, light and occluder as often as it is listed."""
+    yaw, rest = YAWS[number % 3], number // 3
+    return Question(yaw, LIGHTS[rest % 4], OCCLUDERS[rest // 4 % 10])
+
+
+def asked(notes: Sequence[str]) -> Question:
+    """The question out of a triplet's notes.
+
+    Raises:
+        InputError: the triplet was not made for an examination.
+    """
+    words = {note.partition(" ")[0]: note.partition(" ")[2] for note in notes[-3:]}
+    if set(words) != {"yaw", "light", "before"}:
+        raise InputError("expected triplets of an examination; these say nothing of yaw. See: mattface bench triplets.")
+    return Question(int(words["yaw"]), words["light"], "" if words["before"] == "nothing" else words["before"])
+
+
+class Examiner(TripletMaker):
+    """Makes the triplet of a question.
+
+    Args:
+        studio: people who never train.
+        size: side of the pictures in pixels.
+    """
+
+    def __init__(self, studio: Studio, size: int = 512) -> None:
+        super().__init__(studio, Config(size=size, kinds=(1, 0, 0), wide=0, occluded=0, same=0))
+
+    def __call__(self, seed: int, kind: str | None = None) -> Triplet:
+        """The triplet of question `seed`; `kind` must be None or "head"."""
+        if kind not in (None, "head"):
+            raise InputError(f'an examination has triplets of kind "head" alone; got {kind!r}.')
+        rng = np.random.default_rng([6, seed])
+        shots = self._shots(question(seed), rng)
+        return self._finished(*shots, "head", seed, rng)
+
+    def _shots(self, asked_for: Question, rng: np.random.Generator) -> tuple[Shot, Shot]:
+        """Source and target: drawn again until the light is as asked for."""
+        for _ in range(TRIES):
+            people = [self.photographer.person(rng, photographed=False) for _ in range(2)]
+            if people[0].name == people[1].name:
+                continue
+            target = self._turned(self.photographer.shot(people[1], rng, "head"), asked_for.yaw, rng)
+            kind = "photo" if people[0].photo is not None and rng.random() < 0.5 else "head"
+            source = self.photographer.shot(people[0], rng, kind)
+            ratio = brightness(target) / brightness(source)
+            least = {"any": 0.0, "dark to light": CONTRAST, "light to dark": 0.0}[asked_for.light]
+            most = {"any": np.inf, "dark to light": np.inf, "light to dark": 1 / CONTRAST}[asked_for.light]
+            if least <= ratio <= most:
+                return source, target
+        raise InputError(f"expected two people with faces {asked_for.light}; drew {TRIES} pairs. Add people.")
+
+    def _turned(self, shot: Shot, yaw: int, rng: np.random.Generator) -> Shot:
+        """The shot with its head turned to either side, framed by its landmarks with some room around."""
+        model, size = self.studio.model, self.config.size
+        marks = model.vertices(shot.person.identity, shot.expression)[model.landmarks]
+        side = rng.choice([-1, 1])
+        pose = rotation(float(side * yaw + rng.uniform(-2, 2)), float(rng.normal(0, 6)), float(rng.normal(0, 4)))
+        camera = framed(pose, marks, size, float(rng.uniform(45, 160)))
+        room = 0.9
+        away = np.array([[room, 0, size * (1 - room) / 2], [0, room, size * (1 - room) / 2], [0, 0, 1]])
+        return Shot(shot.person, shot.expression, camera.moved(away), shot.light, shot.background, shot.cloth)
+
+    def _before(
+        self, drawn: dict[str, Drawing], target: Shot, kind: str, seed: int, rng: np.random.Generator
+    ) -> tuple[dict[str, occluders.Layer], tuple[str, ...]]:
+        size, model, wanted = self.config.size, self.studio.model, question(seed)
+        none = (np.zeros((size, size, 3), np.float32), np.zeros((size, size), np.float32))
+        layer = none
+        if wanted.occluder == "fringe":
+            layer = fringe(size, drawn["target"], model, rng, target.person)
+        elif wanted.occluder:
+            layer = occluders.KINDS[wanted.occluder](size, drawn["target"], model, rng)
+        return {"source": none, "target": layer}, wanted.notes
+
+
+def brightness(shot: Shot) -> float:
+    """Linear brightness of a face: its mean skin under the light that comes from the camera's side."""
+    skin = float(shot.person.skin @ np.array([0.2126, 0.7152, 0.0722]))
+    front = float((light.basis(np.array([[0.0, 0.2, 0.98]]))[0] @ shot.light).mean())
+    return skin * max(front, light.DARKEST)
+
+
+def fringe(size: int, drawing: Drawing, model: FaceModel, rng: np.random.Generator, person: Person) -> occluders.Layer:
+    """Hair that falls over the forehead and the brows, in strands of the person's hair colour."""
+    marks, scale = model.neutral[model.landmarks], drawing.camera.scale
+    brow, front = float(marks[17:27, 1].mean()), float(marks[27, 2])
+    lean, length = rng.normal(0, 1.2), rng.uniform(-0.2, 0.9)
+    hair = person.hair if person.hair.max() > 0 else HAIRS[1]
+    fine = [occluders.canvas(size) for _ in range(4)]
+    way = np.linspace(0, 1, 13)
+    for strand in range(STRANDS):
+        start = rng.uniform(-6.2, 6.2)
+        x = start + lean * way**1.5 + rng.normal(0, 0.35) * way
+        y = brow + 6.0 - (6.0 + length + rng.normal(0, 0.35)) * way
+        z = front + 1.0 - 0.055 * x**2 - 0.09 * np.maximum(y - brow, 0) ** 2
+        seen = drawing.camera.project(np.column_stack([x, y, z]))
+        rows, columns = (np.clip(seen[:, k].astype(int), 0, size - 1) for k in (1, 0))
+        free = seen[:, 2] / scale < drawing.depth[rows, columns] + 1.0
+        thick = max(1, round(rng.uniform(0.08, 0.22) * scale * occluders.FINE))
+        for k in np.flatnonzero(free[:-1] & free[1:]):
+            piece = [occluders.fixed(seen[k : k + 2, :2])]
+            cv2.polylines(fine[strand % 4], piece, False, 255, thick, cv2.LINE_AA, occluders.SHIFT)
+    layer: occluders.Layer = (np.zeros((size, size, 3), np.float32), np.zeros((size, size), np.float32))
+    for shade, mask in zip((0.6, 1.0, 0.8, 1.5), fine, strict=True):
+        cover = occluders.shrunk(mask)
+        layer = occluders.over(layer, (cover[..., None] * (hair * shade).astype(np.float32), cover))
+    return layer
+
+
+def evaluation_portraits(folder: Path) -> list[Path]:
+    """Portraits of the evaluation people in a folder, sorted by name."""
+    if not folder.is_dir():
+        raise InputError(f"expected a folder of portraits; {folder} is none.")
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png") and held_out(p))
+    if len(paths) < 2:
+        raise InputError(f"{folder} must hold at least two portraits of evaluation people; found {len(paths)}.")
+    return paths
+
+
+def fitted(folder: Path, without: Sequence[str] = ()) -> Studio:
+    """A studio of the evaluation people alone; its mean skin is learned from them too.
+
+    Args:
+        folder: of portraits.
+        without: file stems to leave out, because what lies around the face is taken for skin (a tight scarf).
+    """
+    from tqdm import tqdm
+
+    find, measure = detect.load_detector(), landmarks.load_landmarker()
+    photos = []
+    chosen = [path for path in evaluation_portraits(folder) if path.stem not in without]
+    for path in tqdm(chosen, desc="fitting", disable=None):
+        pixels = picture_io.read(path).pixels
+        faces = find(pixels)
+        if faces:
+            photos.append((path.name, pixels, measure(pixels, faces[0])))
+    return build(photos)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `run` reads."""
+    parser.add_argument("--portraits", type=Path, metavar="DIR", help="portraits; evaluation people are fitted")
+    parser.add_argument("--people", type=Path, metavar="FILE.npz", help="the fitted people: kept here, read if there")
+    parser.add_argument("--without", default="", metavar="STEM,STEM", help="portraits that are not fitted")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of shards; whole ones are kept")
+    parser.add_argument("--count", type=int, default=500, metavar="N", help="triplets (default: 500)")
+    parser.add_argument("--size", type=int, default=512, metavar="PX", help="side of the pictures (default: 512)")
+    parser.add_argument("--per-shard", type=int, default=50, metavar="N", help="default: 50")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Fits the evaluation people, if need be, and renders."""
+    if args.people is not None and args.people.exists():
+        studio = load_studio(args.people)
+    elif args.portraits is not None:
+        studio = fitted(args.portraits, args.without.split(","))
+        if args.people is not None:
+            save_studio(studio, args.people)
+    else:
+        raise InputError("expected --portraits DIR, or --people FILE.npz that is there; got neither.")
+    trained = [p.name for p in studio.people if not held_out(Path(p.name))]
+    if trained:
+        raise InputError(f"expected evaluation people only; {trained[0]} trains. Fit them again: --portraits.")
+    for path in write_shards(Examiner(studio, args.size), args.out, args.count, args.per_shard):
+        print(path, flush=True)
