@@ -11,8 +11,9 @@ from pathlib import Path
 from mattface.errors import WeightsError
 from mattface.weights import registry
 from mattface.weights.archives import extract_member
+from mattface.weights.folders import home
 from mattface.weights.https import download
-from mattface.weights.registry import Card, Source, card, expand, find, home, present, sha256_of
+from mattface.weights.registry import Card, Source, card, expand, find, present, sha256_of
 
 TAIL = 12
 """Lines of pip's own message that an error repeats."""

