@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mattface.errors import UsageError, WeightsError
-from mattface.weights.folders import pinned, search_path
+from mattface.weights.folders import home, pinned, search_path
 
 CARDS = Path(__file__).parent / "cards"
 BUNDLED = Path(__file__).parent
@@ -86,6 +86,9 @@ class Card:
         groups: names that stand for several weights ("embedded").
         aliases: other file names it is accepted under.
         sources: in the order they are tried.
+        layout: how the file names its tensors (`mattface.weights.layouts.known`), or what kind of graph or arrays it
+            is; empty for files that only their hash tells.
+        needs: other weights that are of use only together with this one.
         conventions: input size, colour order, range, crop template and the like.
     """
 
@@ -101,6 +104,8 @@ class Card:
     groups: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     sources: tuple[Source, ...] = ()
+    layout: str = ""
+    needs: tuple[str, ...] = ()
     conventions: dict[str, Any] = field(default_factory=dict)
 
 
@@ -114,7 +119,7 @@ def _card(path: Path) -> Card:
                 f"card {path.name}: a source needs kind {' | '.join(KINDS)} and its fields; "
                 f"got kind {kind!r}, missing {missing}. Correct the card."
             )
-    lists = {key: tuple(data.pop(key, ())) for key in ("groups", "aliases")}
+    lists = {key: tuple(data.pop(key, ())) for key in ("groups", "aliases", "needs")}
     card = Card(**{**data, **lists, "sources": tuple(Source(**s) for s in data.get("sources", ()))})
     if not card.file or Path(card.file).name != card.file:
         raise WeightsError(f"card {path.name}: expected a file name without folders; got {card.file!r}. Correct it.")
