@@ -1,0 +1,238 @@
+"""Files that mean harm, made by tests: pickles that call, sizes that lie, archives that explode, seeded damage."""
+
+from __future__ import annotations
+
+import collections
+import io
+import os
+import pickle
+import random
+import sys
+import tarfile
+import types
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+SOURCE = "raise SystemExit('the source text inside a weight file was run')"
+
+
+class Call:
+    """Calls `function(*arguments)` when an ordinary reader unpickles it."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.function, self.arguments = function, arguments
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return self.function, self.arguments
+
+
+def touching(path: Path) -> list[Call]:
+    """Objects that create `path` by several roads when unpickled carelessly."""
+    return [
+        Call(os.system, f"touch {path}"),
+        Call(open, str(path), "w"),
+        Call(eval, f"open({str(path)!r}, 'w')"),
+        Call(exec, f"open({str(path)!r}, 'w')"),
+        Call(__import__, f"{path.stem}_module"),
+        Call(os.mkdir, str(path)),
+    ]
+
+
+# NVIDIA's network pickles, written as the original writes them: real tensors, stand-ins for the two foreign modules
+
+
+class EasyDict(dict):  # type: ignore[type-arg]
+    """Pickled under the name of NVIDIA's class."""
+
+
+def _reconstruct_persistent_obj(meta: Any) -> None:
+    """Pickled under the name of NVIDIA's function; never called."""
+    raise SystemExit("the function that runs source text was called")
+
+
+class Module:
+    """A network module as the original pickles it."""
+
+    def __init__(self, class_name: str, parameters: Any, buffers: Any, children: Any = (), **attributes: Any) -> None:
+        self.class_name = class_name
+        self.state = {
+            "training": False,
+            "_parameters": collections.OrderedDict(parameters),
+            "_buffers": collections.OrderedDict(buffers),
+            "_non_persistent_buffers_set": set(),
+            "_backward_hooks": collections.OrderedDict(),
+            "_modules": collections.OrderedDict(children),
+            **attributes,
+        }
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        meta = EasyDict(type="class", version=6, module_src=SOURCE, class_name=self.class_name, state=self.state)
+        return _reconstruct_persistent_obj, (meta,)
+
+
+@contextmanager
+def foreign_names() -> Iterator[None]:
+    """Lets pickle find the two stand-ins under the names that NVIDIA's files use."""
+    made = {"dnnlib": {}, "dnnlib.util": {"EasyDict": EasyDict}, "torch_utils": {}}
+    made["torch_utils.persistence"] = {"_reconstruct_persistent_obj": _reconstruct_persistent_obj}
+    homes = {EasyDict: "dnnlib.util", _reconstruct_persistent_obj: "torch_utils.persistence"}
+    for name, content in made.items():
+        sys.modules[name] = types.ModuleType(name)
+        vars(sys.modules[name]).update(content)
+    for thing, home in homes.items():
+        thing.__module__ = home
+    try:
+        yield
+    finally:
+        for name in made:
+            del sys.modules[name]
+        for thing in homes:
+            thing.__module__ = __name__
+
+
+def network(seed: int = 0, extra: Any = ()) -> tuple[Module, dict[str, torch.Tensor]]:
+    """A small network of the known classes and its state dict; `extra` are more children of the top module."""
+    make = torch.Generator().manual_seed(seed)
+    weight, bias, average = (torch.randn(*s, generator=make) for s in ((4, 3), (4,), (2,)))
+    strided = torch.randn(5, 6, generator=make).T[1:4]  # a view with an offset that is not contiguous
+    layer = Module(
+        "FullyConnectedLayer",
+        {"weight": torch.nn.Parameter(weight), "bias": torch.nn.Parameter(bias), "none": None},
+        {"filter": strided, "steps": torch.tensor([3, 4])},
+        weight_gain=np.float64(0.25),
+        activation="lrelu",
+    )
+    mapping = Module("MappingNetwork", {}, {"w_avg": average, "scratch": torch.ones(2)}, {"fc0": layer})
+    mapping.state["_non_persistent_buffers_set"] = {"scratch"}
+    kwargs = EasyDict(z_dim=4, synthesis_kwargs=EasyDict(conv_clamp=256, resample_filter=[1, 3, 3, 1], gain=0.5))
+    top = Module("Generator", {}, {}, {"mapping": mapping, **dict(extra)}, _init_args=(), _init_kwargs=kwargs)
+    state = {"mapping.w_avg": average, "mapping.fc0.weight": weight, "mapping.fc0.bias": bias}
+    return top, state | {"mapping.fc0.filter": strided, "mapping.fc0.steps": torch.tensor([3, 4])}
+
+
+def nvidia_pickle(protocol: int = 4, **more: Any) -> bytes:
+    """The bytes of a file with networks G and G_ema; `more` are further entries of its outer dictionary."""
+    content = {"G": network(1)[0], "D": None, "G_ema": network(2)[0], "training_set_kwargs": None, **more}
+    with foreign_names():
+        return pickle.dumps(content, protocol=protocol)
+
+
+def with_state(**changes: Any) -> bytes:
+    """A file whose generator has other attributes than it should."""
+    top, _ = network()
+    top.state.update(changes)
+    return nvidia_pickle(G_ema=top)
+
+
+def with_tensor(*arguments: Any) -> bytes:
+    """A file whose generator has a buffer with these arguments of the tensor maker, storage first."""
+    return with_state(_buffers={"b": Call(torch._utils._rebuild_tensor_v2, *arguments)})
+
+
+def with_blob(blob: bytes) -> bytes:
+    """A file whose generator has a buffer with this byte string as storage."""
+    storage = Call(torch.storage._load_from_bytes, blob)
+    return with_tensor(storage, 0, (2,), (1,), False, collections.OrderedDict())
+
+
+def storage_blob(elements: int = 2, stated: int | None = None) -> bytes:
+    """The byte string of a float storage; `stated` replaces the count at its end."""
+    out = io.BytesIO()
+    storage = torch.arange(elements, dtype=torch.float32)._typed_storage()
+    torch.save(storage, out, _use_new_zipfile_serialization=False)
+    blob = out.getvalue()
+    if stated is None:
+        return blob
+    raw = 4 * elements
+    return blob[: -raw - 8] + stated.to_bytes(8, "little", signed=True) + blob[-raw:]
+
+
+# torch checkpoints
+
+
+def torch_file(content: Any, archive: bool = True) -> bytes:
+    """What torch.save writes, as a zip archive or in the format before torch 1.6."""
+    out = io.BytesIO()
+    torch.save(content, out, _use_new_zipfile_serialization=archive)
+    return out.getvalue()
+
+
+def rezipped(data: bytes, compression: int = zipfile.ZIP_STORED, **records: bytes | None) -> bytes:
+    """The same zip archive with records replaced (None: left out); "__" in a name stands for "/" and "_0" for "."."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w", compression) as new:
+        changes = {name.replace("__", "/").replace("_0", "."): value for name, value in records.items()}
+        for name in [*old.namelist(), *(n for n in changes if n not in old.namelist())]:
+            value = changes.get(name, old.read(name) if name in old.namelist() else b"")
+            if value is not None:
+                new.writestr(name, value)
+    return out.getvalue()
+
+
+# archives
+
+
+def tar_file(*members: tuple[str, bytes], kind: bytes = tarfile.REGTYPE, link: str = "/etc/hostname") -> bytes:
+    """A tar.gz archive with these (name, content)."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, link
+            info.size = len(data) if kind == tarfile.REGTYPE else 0
+            tar.addfile(info, io.BytesIO(data) if kind == tarfile.REGTYPE else None)
+    return out.getvalue()
+
+
+def zip_file(*members: tuple[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """A zip archive with these (name, content)."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", compression) as box:
+        for name, data in members:
+            box.writestr(name, data)
+    return out.getvalue()
+
+
+# damage
+
+
+def truncations(data: bytes) -> Iterator[bytes]:
+    """The file cut at every hundredth of its length."""
+    for hundredth in range(100):
+        yield data[: len(data) * hundredth // 100]
+
+
+def damaged(data: bytes, count: int, seed: int = 0) -> Iterator[bytes]:
+    """`count` damaged versions of a file: flipped bits, foreign bytes, huge numbers, parts cut, doubled or swapped."""
+    chance = random.Random(seed)
+    for _ in range(count):
+        out = bytearray(data)
+        for _ in range(chance.choice((1, 1, 1, 2, 4, 16))):
+            _damage(out, chance)
+        yield bytes(out)
+
+
+def _damage(out: bytearray, chance: random.Random) -> None:
+    at = chance.randrange(len(out)) if out else 0
+    length = chance.choice((1, 2, 4, 8, 64))
+    match chance.randrange(7):
+        case 0 | 1:
+            out[at : at + 1] = bytes([out[at] ^ 1 << chance.randrange(8)]) if out else b""
+        case 2:
+            out[at : at + 1] = chance.randbytes(1)
+        case 3:
+            huge = chance.choice((b"\xff" * 8, b"\xff" * 7 + b"\x7f", b"\x00\x00\x00\x40", b"\x00" * 8))
+            out[at : at + len(huge)] = huge
+        case 4:
+            del out[at : at + length]
+        case 5:
+            out[at:at] = out[at : at + length]
+        case 6:
+            other = chance.randrange(len(out)) if out else 0
+            out[at : at + length] = out[other : other + length]
