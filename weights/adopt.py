@@ -12,7 +12,6 @@ from mattface.errors import WeightsError
 from mattface.weights import convert
 from mattface.weights.convert import Content
 from mattface.weights.folders import home
-from mattface.weights.onnx_read import Graph
 from mattface.weights.registry import ADOPTED, Card, adopted, card, cards, sha256_of
 
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.")
@@ -78,7 +77,7 @@ def _by_layout(content: Content, path: Path) -> tuple[Card, str]:
     if content.kind == "safetensors" and content.beside.get(convert.LAYOUT_KEY):
         return _card_of(str(content.beside[convert.LAYOUT_KEY]), path), str(content.beside[convert.LAYOUT_KEY])
     if content.graph is not None:
-        layout = onnx_layout(content.graph)
+        layout = convert.onnx_layout(content.graph)
         if not layout:
             shapes = ", ".join(f"{value.name} {value.shape}" for value in content.graph.inputs)
             raise WeightsError(f"{path}: an ONNX graph of inputs {shapes}; no card has such a one. {_known()}")
@@ -113,22 +112,6 @@ def _card_of(layout: str, path: Path) -> Card:
 
 def _known() -> str:
     return "Known files: mattface weights list."
-
-
-def onnx_layout(graph: Graph) -> str:
-    """What an ONNX graph is, by its inputs, outputs and tensors; empty for none that a card describes."""
-    shapes = [value.shape[1:] for value in graph.inputs]
-    last = next(reversed(graph.tensors.values()), None)
-    if shapes == [(3, 128, 128), (512,)] and last is not None and last.shape == (512, 512):
-        return "inswapper-onnx"
-    if shapes == [(3, 112, 112)] and len(graph.outputs) == 1:
-        convolutions = sum(node.op == "Conv" for node in graph.nodes)
-        return {53: "arcface-onnx", 103: "arcface-r100-onnx"}.get(convolutions, "")
-    if len(graph.inputs) == 1 and len(graph.outputs) == 9:
-        return "scrfd-onnx"
-    if len(graph.inputs) == 1 and len(graph.outputs) == 4:
-        return "centerface-onnx"
-    return ""
 
 
 ARRAYS = {

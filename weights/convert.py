@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mattface.errors import UsageError, WeightsError
-from mattface.weights.onnx_read import Graph, read_graph
+from mattface.weights.onnx_read import Graph, open_graph
 from mattface.weights.registry import card, find, sha256_of
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 LAYOUT_KEY = "layout"
 """Metadata of a converted file: the layout it came from; its names are ours."""
+ONNX_ARCFACE = ("arcface-onnx", "arcface-r100-onnx")
+"""Layouts of ONNX graphs that convert to tensors."""
 NEAR = 0.5
 """Share of agreeing keys from which a layout is worth naming as the nearest."""
 
@@ -63,7 +65,7 @@ def open_any(path: Path, values: bool = True) -> Content:
     if kind == "torch":
         return _torch(path)
     if kind == "onnx":
-        return Content(kind, graph=read_graph(path.read_bytes()))
+        return Content(kind, graph=open_graph(path))
     if kind in ("npz", "npy"):
         return _numpy(path, kind)
     return Content(kind)
@@ -206,19 +208,45 @@ def to_ours(content: Content, name: str = "") -> tuple[dict[str, torch.Tensor], 
     """
     from mattface.weights.layouts.known import LAYOUTS
 
-    if name and name not in LAYOUTS and name != "arcface-onnx":
-        raise UsageError(f"expected a layout, one of {', '.join(LAYOUTS)}, arcface-onnx; got {name!r}.")
+    if name and name not in (*LAYOUTS, *ONNX_ARCFACE):
+        raise UsageError(f"expected a layout, one of {', '.join((*LAYOUTS, *ONNX_ARCFACE))}; got {name!r}.")
     if content.kind == "safetensors" and content.beside.get(LAYOUT_KEY):
         return dict(content.parts[""]), str(content.beside[LAYOUT_KEY])
     if content.graph is not None:
-        from mattface.weights.layouts.arcface_onnx import arcface_onnx
-
-        return arcface_onnx(content.graph), "arcface-onnx"
+        return _unfolded(content.graph)
     fits = [(LAYOUTS[name], fit_of(content, LAYOUTS[name]))] if name else best_layouts(content)[:1]
     layout, fit = fits[0]
     if fit.faults:
         raise WeightsError(f"expected {layout.what}; {'; '.join(fit.faults)}. {nearest_hint(fit)}")
     return layout.convert(_state(content, layout), content.beside), layout.name
+
+
+def _unfolded(graph: Graph) -> tuple[dict[str, torch.Tensor], str]:
+    from mattface.weights.layouts.arcface_onnx import arcface_onnx
+
+    layout = onnx_layout(graph)
+    if layout not in ONNX_ARCFACE:
+        raise WeightsError(
+            f"expected an ArcFace ResNet-50 or -100; got {layout or 'another ONNX graph'}. "
+            "Other graphs run as they are and need no conversion."
+        )
+    return arcface_onnx(graph), layout
+
+
+def onnx_layout(graph: Graph) -> str:
+    """What an ONNX graph is, by its inputs, outputs and tensors; empty for none that a card describes."""
+    shapes = [value.shape[1:] for value in graph.inputs]
+    last = next(reversed(graph.tensors.values()), None)
+    if shapes == [(3, 128, 128), (512,)] and last is not None and last.shape == (512, 512):
+        return "inswapper-onnx"
+    if shapes == [(3, 112, 112)] and len(graph.outputs) == 1:
+        convolutions = sum(node.op == "Conv" for node in graph.nodes)
+        return {53: "arcface-onnx", 103: "arcface-r100-onnx"}.get(convolutions, "")
+    if len(graph.inputs) == 1 and len(graph.outputs) == 9:
+        return "scrfd-onnx"
+    if len(graph.inputs) == 1 and len(graph.outputs) == 4:
+        return "centerface-onnx"
+    return ""
 
 
 def nearest_hint(fit: Fit) -> str:

@@ -7,8 +7,10 @@ Source: onnx.proto3 of the ONNX project (field numbers) and the protocol-buffer 
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -63,7 +65,20 @@ class Graph:
     tensors: dict[str, np.ndarray]
 
 
-def read_graph(model: bytes) -> Graph:
+def open_graph(path: Path) -> Graph:
+    """The graph in a file, which is mapped rather than read: tensors are views of it.
+
+    Raises:
+        WeightsError: see `read_graph`; or the file cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            return read_graph(memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"expected an ONNX file; {path} cannot be read ({error}). Get it again.") from error
+
+
+def read_graph(model: bytes | memoryview) -> Graph:
     """Parses a serialised ONNX ModelProto.
 
     Raises:
