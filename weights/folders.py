@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 HEX = frozenset("0123456789abcdef")
@@ -58,3 +59,21 @@ def pin(path: Path, sha256: str) -> None:
         os.replace(new, pin_file(path))
     finally:
         new.unlink(missing_ok=True)
+
+
+class CannotWrite(OSError):
+    """A file cannot be written here: the text says where and why."""
+
+
+def need_space(folder: Path, size: int) -> None:
+    """Makes sure that a file of `size` bytes fits on the disk of `folder`.
+
+    Raises:
+        CannotWrite: it does not.
+    """
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise CannotWrite(
+            f"expected {size / 1e6:.1f} MB of free space in {folder}; {free / 1e6:.1f} MB are free. "
+            "Make room or point MATTFACE_HOME elsewhere"
+        )
