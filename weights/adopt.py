@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mattface.errors import WeightsError
 from mattface.weights import convert
-from mattface.weights.convert import Content
+from mattface.weights.content import Content, open_any
 from mattface.weights.folders import home
 from mattface.weights.registry import ADOPTED, Card, adopted, card, cards, sha256_of
 
@@ -64,7 +64,7 @@ def recognise(path: Path) -> Adoption:
         started = HASH_IN_NAME.search(item.file)
         if sha256 == item.sha256 or (not item.sha256 and started and sha256.startswith(started[1])):
             return Adoption(name, path, sha256, size, "SHA-256 of the published file")
-    content = convert.open_any(path, values=False)
+    content = open_any(path, values=False)
     item, layout = _by_layout(content, path)
     note = ""
     if item.sha256 and layout == item.layout:
@@ -85,10 +85,10 @@ def _by_layout(content: Content, path: Path) -> tuple[Card, str]:
     if content.kind in ("npz", "npy"):
         return _arrays(content, path)
     if not content.parts:
-        raise WeightsError(f"{path}: no kind of weight file that a card describes, and its SHA-256 is unknown. {_known()}")
+        raise WeightsError(f"{path}: no kind of file that a card describes, and its SHA-256 is unknown. {_known()}")
     if content.beside.get("method"):
         raise WeightsError(
-            f"{path}: a checkpoint of the method {content.beside['method']} that this project trained; it needs no card. "
+            f"{path}: a checkpoint of the method {content.beside['method']} of this project; it needs no card. "
             f"Pass it as --weights {path.name}."
         )
     layout, fit = convert.best_layouts(content)[0]

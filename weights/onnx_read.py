@@ -150,7 +150,7 @@ def _tensor(data: memoryview) -> tuple[str, np.ndarray]:
             elif number in TYPED_DATA:
                 raw, code = memoryview(value), TYPED_DATA[number]
             elif number == 13:
-                raise WeightsError("this ONNX file keeps tensors in other files; expected one whole file. Export it so.")
+                raise WeightsError("expected one whole ONNX file; this one keeps tensors in others. Export it so.")
     code = code or NUMBERS.get(kind, "")
     if not code:
         raise WeightsError(f"ONNX tensor {name!r}: expected floats or integers; got data type {kind}.")
@@ -163,7 +163,7 @@ def _tensor(data: memoryview) -> tuple[str, np.ndarray]:
 
 def _shaped(values: np.ndarray, dims: list[int], name: str) -> np.ndarray:
     if min(dims, default=0) < 0 or math.prod(dims) != values.size:
-        raise WeightsError(f"ONNX tensor {name!r}: shape {dims} does not fit its {values.size} numbers. Fetch it again.")
+        raise WeightsError(f"ONNX tensor {name!r}: shape {dims} does not fit its {values.size} numbers.")
     return values.reshape(dims)
 
 

@@ -215,8 +215,8 @@ def present(name: str) -> bool:
 
 
 def status(name: str) -> dict[str, Any]:
-    """What `doctor` and `weights list` say: {"name", "purpose", "present", "path", "bytes", "licence", "commercial_use",
-    "groups", "card_bytes" (the published size, None when unknown), "adopted", "note"}.
+    """What `doctor` and `weights list` say: {"name", "purpose", "present", "path", "bytes", "licence",
+    "commercial_use", "groups", "card_bytes" (the published size, None when unknown), "adopted", "note"}.
 
     "note" is empty for a usable file, otherwise what is wrong and what to do.
     """
@@ -245,8 +245,8 @@ def verify(names: list[str] | tuple[str, ...] = ()) -> dict[str, str]:
         names: weights or groups; empty for every weight that is on this machine.
 
     Returns:
-        name -> "ok"; "as adopted: " and the hash when the file is not the published one; "as pinned: " and the hash when the card states none but the first download's is pinned; or
-        "no hash on the card: " and the file's own hash.
+        name -> "ok" for the published file; otherwise "as adopted: ", "as pinned: " (at the first download) or
+        "no hash on the card: ", and the file's own hash.
 
     Raises:
         WeightsError: a named weight is missing, or any hash differs.

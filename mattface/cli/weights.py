@@ -36,6 +36,7 @@ def add_parser(commands: Any) -> None:
     pull.add_argument("names", nargs="+", metavar="NAME", help="a weight or a group (embedded, buffalo_l, sdxl, all)")
     pull.add_argument("--source", default="", help="kind of the card's sources, an address, or a folder or file here")
     pull.add_argument("--dir", type=Path, metavar="FOLDER", help="put them there instead of the cache folder")
+    pull.add_argument("--offline", action="store_true", default=None, help="do not use the network")
     pull.add_argument("--quiet", action="store_true", help="print nothing but errors")
     pull.set_defaults(run=pull_named)
     verify = actions.add_parser("verify", help="hash weights again and compare with their cards")
@@ -78,7 +79,9 @@ def here(state: dict[str, Any]) -> str:
 
 def size(count: int | None) -> str:
     """A number of bytes for people."""
-    return "" if count is None else f"{count / 1e6:.1f} MB"
+    if count is None:
+        return ""
+    return f"{count / 1e6:.1f} MB" if count > 1e5 else f"{count / 1e3:.1f} kB"
 
 
 def show_one(args: argparse.Namespace) -> None:
@@ -112,7 +115,7 @@ def pull_named(args: argparse.Namespace) -> None:
     """Fetches what is missing and says where it lies."""
     from mattface import weights
 
-    found = weights.pull(args.names, progress=not args.quiet, source=args.source, folder=args.dir)
+    found = weights.pull(args.names, not args.quiet, args.source, args.dir, args.offline)
     for name, path in found.items():
         if not args.quiet:
             print(f"{name}: {path}")

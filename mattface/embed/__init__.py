@@ -190,7 +190,9 @@ class OnnxIdentity(nn.Module):
             UsageError: `image` wants a gradient.
         """
         if torch.is_grad_enabled() and image.requires_grad:
-            raise UsageError("expected pixels without gradient; this graph has none. Use load_embedder('insightface-torch').")
+            raise UsageError(
+                "expected pixels without gradient; this graph has none. Use load_embedder('insightface-torch')."
+            )
         values = image.detach() * 127.5 + 127.5 if self.bytes else image.detach()
         out = [self.session.run(None, {self.input: x[None]})[0] for x in values.cpu().float().numpy()]
         return torch.from_numpy(np.concatenate(out)).to(image.device)

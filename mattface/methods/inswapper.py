@@ -55,8 +55,8 @@ def read_signature(path: Path) -> Signature:
     last = next(reversed(graph.tensors.values()), np.zeros(0))
     if [shape[1:] for shape in shapes] != wanted or last.shape != (CODE, CODE):
         raise WeightsError(
-            f"expected a graph of an image (1, 3, {SIZE}, {SIZE}) and an identity (1, {CODE}) whose last initialiser is "
-            f"{CODE}x{CODE}; {path} has inputs {shapes} and {last.shape}. Is it inswapper_128.onnx?"
+            f"expected a graph of an image (1, 3, {SIZE}, {SIZE}) and an identity (1, {CODE}) whose last initialiser "
+            f"is {CODE}x{CODE}; {path} has inputs {shapes} and {last.shape}. Is it inswapper_128.onnx?"
         )
     return Signature(graph.inputs[0].name, graph.inputs[1].name, last.astype(np.float32))
 
@@ -129,7 +129,8 @@ def build(weights: str | None, device: torch.device, dtype: torch.dtype, **optio
         raise UsageError(f"{NAME} runs a graph in its own number format, float32; got {dtype}. Leave dtype out.")
     path = registry.find(WEIGHTS) if weights in (None, WEIGHTS) else Path(str(weights))
     if not path.is_file():
-        raise WeightsError(f"expected the name {WEIGHTS} or an .onnx file; got {weights!r}. {registry.card(WEIGHTS).how}")
+        how = registry.card(WEIGHTS).how
+        raise WeightsError(f"expected the name {WEIGHTS} or an .onnx file; got {weights!r}. {how}")
     signature = read_signature(path)
     embedder = load_embedder(IDENTITY, device)
     graph = session(path, device.type)

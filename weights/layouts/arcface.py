@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from mattface.weights.layouts.renaming import Rule, State, rename
-from mattface.weights.layouts.shapes import Shapes, batch_norm, conv, joined, linear, prelu
+from mattface.weights.layouts.shapes import Shapes, batch_norm, conv, linear, prelu
 
 BATCH_NORM_EPSILON = 1e-5
 """What torch's batch normalisation adds to the variance by default."""

@@ -46,7 +46,8 @@ def resnet50_shapes() -> Shapes:
                 out |= conv(f"{unit}.conv{k}", channels, inputs, kernel) | batch_norm(f"{unit}.bn{k}", channels)
                 inputs = channels
             if index == 0:
-                out |= conv(f"{unit}.downsample.0", 4 * width, before, 1) | batch_norm(f"{unit}.downsample.1", 4 * width)
+                out |= conv(f"{unit}.downsample.0", 4 * width, before, 1)
+                out |= batch_norm(f"{unit}.downsample.1", 4 * width)
             before = 4 * width
     return out
 

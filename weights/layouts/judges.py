@@ -74,7 +74,8 @@ def _inception_layers() -> list[tuple[str, int, int, tuple[int, int]]]:
         out += [(f"{block}7x7dbl_5", 192, middle, wide), (f"{block}_pool", 192, 768, one)]
     block = "Mixed_7a.branch"
     out += [(f"{block}3x3_1", 192, 768, one), (f"{block}3x3_2", 320, 192, three), (f"{block}7x7x3_1", 192, 768, one)]
-    out += [(f"{block}7x7x3_2", 192, 192, wide), (f"{block}7x7x3_3", 192, 192, tall), (f"{block}7x7x3_4", 192, 192, three)]
+    out += [(f"{block}7x7x3_2", 192, 192, wide), (f"{block}7x7x3_3", 192, 192, tall)]
+    out += [(f"{block}7x7x3_4", 192, 192, three)]
     for name, before in (("7b", 1280), ("7c", 2048)):
         block = f"Mixed_{name}.branch"
         out += [(f"{block}1x1", 320, before, one), (f"{block}3x3_1", 384, before, one)]

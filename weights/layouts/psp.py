@@ -118,7 +118,8 @@ def _trunk_shapes() -> Shapes:
         for _ in range(count):
             unit = f"body.{index}"
             if before != width:
-                out |= conv(f"{unit}.shortcut_layer.0", width, before, 1) | batch_norm(f"{unit}.shortcut_layer.1", width)
+                out |= conv(f"{unit}.shortcut_layer.0", width, before, 1)
+                out |= batch_norm(f"{unit}.shortcut_layer.1", width)
             out |= batch_norm(f"{unit}.res_layer.0", before) | conv(f"{unit}.res_layer.1", width, before)
             out |= prelu(f"{unit}.res_layer.2", width) | conv(f"{unit}.res_layer.3", width, width)
             out |= batch_norm(f"{unit}.res_layer.4", width)

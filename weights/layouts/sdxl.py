@@ -98,7 +98,8 @@ def _attention(name: str, width: int, depth: int) -> Shapes:
     """A transformer of `depth` blocks over a map; nothing when there are none."""
     if depth == 0:
         return {}
-    out = scale(f"{name}.norm", width) | linear(f"{name}.proj_in", width, width) | linear(f"{name}.proj_out", width, width)
+    out = scale(f"{name}.norm", width)
+    out |= linear(f"{name}.proj_in", width, width) | linear(f"{name}.proj_out", width, width)
     for index in range(depth):
         block = f"{name}.transformer_blocks.{index}"
         out |= joined(scale(f"{block}.norm{k}", width) for k in (1, 2, 3))
@@ -115,4 +116,5 @@ def _middle() -> Shapes:
     """Two residual blocks and a plain attention between them (VAE)."""
     out = _residual("mid_block.resnets.0", 512, 512) | _residual("mid_block.resnets.1", 512, 512)
     out |= scale("mid_block.attentions.0.group_norm", 512)
-    return out | joined(linear(f"mid_block.attentions.0.{name}", 512, 512) for name in ("to_q", "to_k", "to_v", "to_out.0"))
+    names = ("to_q", "to_k", "to_v", "to_out.0")
+    return out | joined(linear(f"mid_block.attentions.0.{name}", 512, 512) for name in names)

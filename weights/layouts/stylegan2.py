@@ -14,7 +14,6 @@ from mattface.weights.layouts.renaming import Rule, State, rename
 from mattface.weights.layouts.shapes import Shapes, conv, linear
 
 
-
 def nvidia_generator(state: State) -> dict[str, torch.Tensor]:
     """Generator of stylegan2-ada-pytorch; names are nearly ours."""
     layer = r"(?:weight|bias|noise_strength|noise_const|affine\.weight|affine\.bias)"
@@ -126,7 +125,8 @@ def _base_shapes(resolution: int) -> Shapes:
         width = channels(size)
         block = f"synthesis.b{size}"
         for layer, inputs in (("conv0", before), ("conv1", width))[size == 4 :]:
-            out |= conv(f"{block}.{layer}", width, inputs, 3, bias=True) | linear(f"{block}.{layer}.affine", inputs, 512)
+            out |= conv(f"{block}.{layer}", width, inputs, 3, bias=True)
+            out |= linear(f"{block}.{layer}.affine", inputs, 512)
             out |= {f"{block}.{layer}.noise_strength": (), f"{block}.{layer}.noise_const": (size, size)}
         out |= conv(f"{block}.torgb", 3, width, 1, bias=True) | linear(f"{block}.torgb.affine", width, 512)
         before, size = width, size * 2
