@@ -288,6 +288,15 @@ def test_older_files_that_lie_are_refused(written: Callable[..., Path], old: byt
         read_torch_file(written(good.replace(old, new)))
 
 
+@pytest.mark.parametrize("archive", [True, False])
+def test_repeated_elements_are_bounded(written: Callable[..., Path], archive: bool) -> None:
+    few = hostile.torch_file({"a": torch.ones(1).expand(1000)}, archive)
+    assert read_torch_file(written(few))["a"].tolist() == [1] * 1000
+    many = {str(i): torch.ones(1).expand(1 << 30) for i in range(5)}
+    with refused("its tensors have more than"):
+        read_torch_file(written(hostile.torch_file(many, archive)))
+
+
 def test_tar_checkpoints_are_refused(written: Callable[..., Path]) -> None:
     with refused("Nothing in it was run"):
         read_torch_file(written(hostile.tar_file(("pickle", pickle.dumps({})), ("storages", b""))))
