@@ -153,6 +153,79 @@ def storage_blob(elements: int = 2, stated: int | None = None) -> bytes:
     return blob[: -raw - 8] + stated.to_bytes(8, "little", signed=True) + blob[-raw:]
 
 
+def hostile_blob(thing: Any) -> bytes:
+    """A storage byte string whose object pickle is `thing`."""
+    system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
+    parts = (0x1950A86A20F9469CFC6C, 1001, system, thing, ["0"])
+    return b"".join(pickle.dumps(part, protocol=2) for part in parts) + (0).to_bytes(8, "little")
+
+
+# pickles put together by hand, where no pickler would write them
+
+
+def text(value: str) -> bytes:
+    """The opcode that makes a text."""
+    return b"X" + len(value.encode()).to_bytes(4, "little") + value.encode()
+
+
+def items(**values: bytes) -> bytes:
+    """The opcodes that put items into the dictionary on the stack."""
+    return b"(" + b"".join(text(key) + value for key, value in values.items()) + b"u"
+
+
+def made_dict(**values: bytes) -> bytes:
+    """The opcodes that make a dictionary."""
+    return b"}" + items(**values)
+
+
+def cyclic_pickle() -> bytes:
+    """A generator that is its own child: number 0 of the memo is its dictionary of children, number 1 itself."""
+    state = made_dict(_parameters=b"}", _buffers=b"}", _modules=b"h\x00")
+    meta = made_dict(type=text("class"), version=b"K\x06", class_name=text("Generator"), state=state)
+    module = b"ctorch_utils.persistence\n_reconstruct_persistent_obj\n" + meta + b"\x85Rq\x01"
+    return b"\x80\x04}q\x00" + module + b"h\x00" + items(again=b"h\x01") + made_dict(G_ema=b"h\x01") + b"."
+
+
+def cyclic_list() -> bytes:
+    """Arguments of a generator that hold a list which holds itself."""
+    state = made_dict(_parameters=b"}", _buffers=b"}", _modules=b"}", _init_kwargs=made_dict(a=b"]q\x00h\x00a"))
+    meta = made_dict(type=text("class"), version=b"K\x06", class_name=text("Generator"), state=state)
+    module = b"ctorch_utils.persistence\n_reconstruct_persistent_obj\n" + meta + b"\x85R"
+    return b"\x80\x04" + made_dict(G_ema=module) + b"."
+
+
+def nested_key() -> bytes:
+    """A dictionary whose key is a pair of the same pair, sixty levels deep: hashing it would never end."""
+    pairs = b")" + b"".join(b"q%c" % level + b"h%c\x86" % level for level in range(60))
+    return b"\x80\x04}" + pairs + b"Ns."
+
+
+def programs(count: int, seed: int = 0) -> Iterator[bytes]:
+    """`count` random pickles made of whole opcodes, known globals among them: they get further than damaged files."""
+    chance = random.Random(seed)
+    names = [
+        b"ctorch_utils.persistence\n_reconstruct_persistent_obj\n",
+        b"cdnnlib.util\nEasyDict\n",
+        b"cnumpy\ndtype\n",
+    ]
+    names += [b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch._utils\n_rebuild_parameter\n", b"c__builtin__\nset\n"]
+    names += [
+        b"ctorch.storage\n_load_from_bytes\n",
+        b"ccollections\nOrderedDict\n",
+        b"cnumpy.core.multiarray\nscalar\n",
+    ]
+    blob = storage_blob(2)
+    values = [b"}", b"]", b")", b"\x8f", b"N", b"\x88", b"K\x06", b"J\xff\xff\xff\x7f", b"G" + bytes(8), b"M\x00\x01"]
+    values += [text(word) for word in ("class", "state", "_modules", "_buffers", "Generator", "G_ema", "f8", "<")]
+    values += [b"B" + len(blob).to_bytes(4, "little") + blob, b"h\x00", b"h\x01", b"h\x02"]
+    joins = [b"(", b"t", b"\x85", b"\x86", b"\x87", b"a", b"e", b"s", b"u", b"\x90", b"R", b"\x81", b"b", b"Q", b"\x94"]
+    for _ in range(count):
+        steps = [
+            chance.choice(chance.choice((names, values, values, joins, joins))) for _ in range(chance.randrange(40))
+        ]
+        yield b"\x80\x04" + b"".join(steps) + b"."
+
+
 # torch checkpoints
 
 

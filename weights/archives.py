@@ -5,8 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
-import lzma
-import shutil
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from mattface.errors import WeightsError
-from mattface.weights.folders import CannotWrite, need_space
+from mattface.weights.folders import CannotWrite, need_space, write
 
 LARGEST = 4 << 30
 """Bytes a member may have when its card states no size, and bytes that may be unpacked on the way to it."""
@@ -22,21 +21,15 @@ LARGEST = 4 << 30
 EXPANSION = 200
 """How many times larger than the archive a member may be; weights hardly shrink."""
 
+MEMBERS = 100_000
+"""Members of a tar archive that are looked at."""
+
 PIECE = 16 << 20
 """Bytes that are unpacked into memory at once."""
 
-DAMAGE = (
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    EOFError,
-    ValueError,
-    zlib.error,
-    lzma.LZMAError,
-    NotImplementedError,
-    OverflowError,
-    RuntimeError,
-    gzip.BadGzipFile,
-)
+DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, struct.error, EOFError, OSError, ValueError, OverflowError)
+DAMAGE += (RuntimeError,)
+"""What Python's archive readers raise on damage; RuntimeError is an encrypted or unknown method."""
 
 
 def extract_member(archive: Path, member: str, to: Path, size: int = 0) -> Path:
@@ -62,12 +55,12 @@ def extract_member(archive: Path, member: str, to: Path, size: int = 0) -> Path:
             if zipfile.is_zipfile(file):
                 return _from_zip(file, archive, member, to, size)
             return _from_tar(file, archive, member, to, size)
+    except (WeightsError, CannotWrite):
+        to.unlink(missing_ok=True)
+        raise
     except DAMAGE as error:
         to.unlink(missing_ok=True)
         raise WeightsError(f"expected an archive; {archive.name} is damaged ({error}). Try again.") from error
-    except (WeightsError, OSError):
-        to.unlink(missing_ok=True)
-        raise
 
 
 def _from_zip(file: IO[bytes], archive: Path, member: str, to: Path, size: int) -> Path:
@@ -75,6 +68,8 @@ def _from_zip(file: IO[bytes], archive: Path, member: str, to: Path, size: int) 
         info = box.NameToInfo.get(member)
         if info is None or info.is_dir() or info.external_attr >> 28 == 0xA:  # a symbolic link
             raise _missing(archive, member)
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"compression method {info.compress_type}")
         with box.open(info) as stream:
             return _write(stream, info.file_size, to, size, archive, member)
 
@@ -82,15 +77,15 @@ def _from_zip(file: IO[bytes], archive: Path, member: str, to: Path, size: int) 
 def _from_tar(file: IO[bytes], archive: Path, member: str, to: Path, size: int) -> Path:
     with _unpacked(file) as content, tarfile.open(fileobj=cast(IO[bytes], _Pieces(content)), mode="r:") as tar:
         passed = 0
-        for found in tar:
+        for number, found in enumerate(tar):
             if found.isreg() and not found.issparse() and member in (found.name, found.name.partition("/")[2]):
                 stream = tar.extractfile(found)
                 if stream is not None:
                     return _write(stream, found.size, to, size, archive, member)
             passed += found.size
-            if not 0 <= found.size <= LARGEST or passed > LARGEST:
+            if found.size < 0 or passed > LARGEST or number > MEMBERS:
                 raise WeightsError(
-                    f"expected {member} in {archive.name} within {LARGEST} bytes; it is a bomb, or wrong."
+                    f"expected {member} early in {archive.name}; too much comes before it. Do not use it."
                 )
     raise _missing(archive, member)
 
@@ -140,22 +135,12 @@ def _write(stream: IO[bytes], stated: int, to: Path, size: int, archive: Path, m
     except OSError as error:
         raise CannotWrite(f"{to} cannot be written ({error})") from error
     with out:
-        shutil.copyfileobj(_Bounded(stream, limit), out, 1 << 20)
+        left = limit
+        while data := stream.read(1 << 20):
+            left -= len(data)
+            if left < 0:
+                raise WeightsError(f"{member} in {archive.name} is larger than it says. Nothing was kept.")
+            write(out, data)
     if to.stat().st_size != stated:
         raise WeightsError(f"expected {stated} bytes for {member}; the archive holds {to.stat().st_size}. Try again.")
     return to
-
-
-class _Bounded:
-    """A stream that ends with an error instead of giving more than `limit` bytes."""
-
-    def __init__(self, stream: IO[bytes], limit: int) -> None:
-        self.stream, self.left = stream, limit
-
-    def read(self, count: int = -1) -> bytes:
-        """Bytes of the stream."""
-        data = self.stream.read(count)
-        self.left -= len(data)
-        if self.left < 0:
-            raise WeightsError("an archive member is larger than it says. Nothing was kept.")
-        return data

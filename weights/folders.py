@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import IO
 
 HEX = frozenset("0123456789abcdef")
 
@@ -63,6 +64,22 @@ def pin(path: Path, sha256: str) -> None:
 
 class CannotWrite(OSError):
     """A file cannot be written here: the text says where and why."""
+
+
+def write(out: IO[bytes], data: bytes) -> None:
+    """Writes all of `data`.
+
+    Raises:
+        CannotWrite: the disk is full, or whatever else stands against it.
+    """
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[out.write(view) :]
+    except OSError as error:
+        raise CannotWrite(
+            f"{out.name} cannot be written ({error}). Make room or point MATTFACE_HOME elsewhere"
+        ) from error
 
 
 def need_space(folder: Path, size: int) -> None:

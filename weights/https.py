@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import http.client
 import os
 import random
@@ -17,7 +16,7 @@ from email.message import Message
 from pathlib import Path
 from typing import IO, Any
 
-from mattface.weights.folders import CannotWrite, need_space
+from mattface.weights.folders import CannotWrite, need_space, write
 
 CHUNK = 1 << 18
 TIMEOUT = 30.0
@@ -210,7 +209,7 @@ def _receive(answer: Any, wanted: Wanted, have: int, total: int) -> None:
             if have > (total or LARGEST):
                 forget(wanted.part)
                 raise OSError(f"{wanted.url}: expected {total or f'at most {LARGEST}'} bytes; the server sends more")
-            _write(out, chunk)
+            write(out, chunk)
             bar.update(len(chunk))
     if total and have != total:
         raise _Again(f"{wanted.url}: expected {total} bytes; got {have}")
@@ -227,18 +226,6 @@ def _open(wanted: Wanted, have: int, mark: str) -> IO[bytes]:
         return os.fdopen(os.open(wanted.part, flags | getattr(os, "O_BINARY", 0), 0o666), "wb", buffering=0)
     except OSError as error:
         raise CannotWrite(f"{wanted.part.parent} cannot be written ({error})") from error
-
-
-def _write(out: IO[bytes], chunk: bytes) -> None:
-    view = memoryview(chunk)
-    try:
-        while view:
-            view = view[out.write(view) :]
-    except OSError as error:
-        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error)
-        raise CannotWrite(
-            f"{out.name} cannot be written: {reason}. Make room or point MATTFACE_HOME elsewhere"
-        ) from error
 
 
 def _asked(headers: Message) -> float:

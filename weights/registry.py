@@ -125,7 +125,7 @@ def _card(path: Path) -> Card:
             )
     lists = {key: tuple(data.pop(key, ())) for key in ("groups", "aliases", "needs")}
     card = Card(**{**data, **lists, "sources": tuple(Source(**s) for s in data.get("sources", ()))})
-    if not card.file or Path(card.file).name != card.file:
+    if card.file in ("", "..") or Path(card.file).name != card.file:
         raise WeightsError(f"card {path.name}: expected a file name without folders; got {card.file!r}. Correct it.")
     if card.name != path.stem:
         raise WeightsError(f"card {path.name}: expected name {path.stem!r}; got {card.name!r}. Rename one of them.")
