@@ -162,6 +162,7 @@ def convert(path: Path, to: Path, layout: str = "") -> str:
     """
     import os
 
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     if to.suffix != ".safetensors" or to.absolute() == path.absolute():
@@ -172,7 +173,7 @@ def convert(path: Path, to: Path, layout: str = "") -> str:
     try:
         save_file({key: value.clone().contiguous() for key, value in tensors.items()}, str(part), metadata)
         os.replace(part, to)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise WeightsError(f"{to} cannot be written ({error}).") from error
     finally:
         part.unlink(missing_ok=True)

@@ -232,6 +232,12 @@ def status(name: str) -> dict[str, Any]:
     return out
 
 
+def expected_hash(name: str, path: Path) -> str:
+    """SHA-256 that a weight's file at `path` must have: what was adopted, what the card states, or what was pinned at
+    the first download; empty when none is known."""
+    return _adoption(name, path).get("sha256", "") or card(name).sha256 or pinned(path)
+
+
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file in lower-case hex."""
     with path.open("rb") as stream:
@@ -255,13 +261,12 @@ def verify(names: list[str] | tuple[str, ...] = ()) -> dict[str, str]:
     out = {}
     for name in chosen:
         item, path = card(name), find(name)
-        got, adoption, pin = sha256_of(path), _adoption(name, path).get("sha256", ""), pinned(path)
-        wanted = adoption or item.sha256 or pin
+        got, wanted = sha256_of(path), expected_hash(name, path)
         if got != (wanted or got):
             raise WeightsError(
                 f"weights {name!r}: expected SHA-256 {wanted} for {path}; got {got}. "
                 f"Remove that file, then get it again: {item.how}"
             )
-        kind = "as adopted" if adoption else "as pinned" if pin else "no hash on the card"
+        kind = "as adopted" if _adoption(name, path) else "as pinned" if wanted else "no hash on the card"
         out[name] = "ok" if got == item.sha256 else f"{kind}: {got}"
     return out
