@@ -12,6 +12,7 @@ from torch.nn import functional
 from mattface import weights
 from mattface.errors import UsageError
 from mattface.vocabulary import Crop
+from mattface.weights.convert import official
 
 FEATHER = 0.06
 """Width of the soft edge, as a fraction of the face's own size."""
@@ -200,14 +201,13 @@ def normalised(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def read_bisenet(state: dict[str, torch.Tensor]) -> BiSeNet:
-    """The network with the tensors of the public checkpoint, in evaluation mode.
+    """The network with tensors of the names of `BiSeNet`, in evaluation mode.
 
     Raises:
         WeightsError: other names or shapes.
     """
     net = BiSeNet()
-    kept = {name: value for name, value in state.items() if not name.startswith(("conv_out16.", "conv_out32."))}
-    weights.load_strictly(net, kept, "a 19-class BiSeNet")
+    weights.load_strictly(net, state, "a 19-class BiSeNet")
     return net.eval().requires_grad_(False)
 
 
@@ -250,7 +250,7 @@ class Parser:
 
 
 def _bisenet(device: torch.device) -> Parser:
-    return Parser("bisenet", read_bisenet(weights.load_checkpoint(weights.find(PARTS["bisenet"]))).to(device))
+    return Parser("bisenet", read_bisenet(official(PARTS["bisenet"])).to(device))
 
 
 LOADERS: dict[str, Callable[[torch.device], Parser]] = {"bisenet": _bisenet, "mesh": lambda device: Parser("mesh")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import pytest
 
 from mattface import weights
 from mattface.vocabulary import Face
+from mattface.weights import registry
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -62,3 +63,23 @@ def faces(need: Callable[..., None], astronaut: np.ndarray, hopper: np.ndarray) 
     find, measure = load_detector("centerface"), load_landmarker("face-mesh")
     pictures = {"astronaut": astronaut, "hopper": hopper}
     return {name: (rgb, measure(rgb, find(rgb)[0])) for name, rgb in pictures.items()}
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of weights in an empty home; it does not exist yet."""
+    for name in ("MATTFACE_WEIGHTS_PATH", "MATTFACE_OFFLINE", "MATTFACE_MIRROR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MATTFACE_HOME", str(tmp_path / "home"))
+    return tmp_path / "home" / "weights"
+
+
+@pytest.fixture
+def own_cards(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder of cards in place of the real one."""
+    folder = tmp_path / "cards"
+    folder.mkdir()
+    monkeypatch.setattr(registry, "CARDS", folder)
+    registry.cards.cache_clear()
+    yield folder
+    registry.cards.cache_clear()

@@ -185,9 +185,9 @@ def test_missing_or_unknown_embedder(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(WeightsError, match="pull identity-resnet"):
         load_embedder()
-    with pytest.raises(UsageError, match="arcface, insightface, resnet"):
+    with pytest.raises(UsageError, match=r"arcface, arcface-r100, insightface.*resnet"):
         load_embedder("facenet")
-    assert [usable for _, usable, _ in embed.available()] == [False, False, False]
+    assert [usable for _, usable, _ in embed.available()] == [False] * len(embed.PARTS)
 
 
 def test_arcface_takes_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,9 @@ from mattface import parse
 from mattface.errors import UsageError, WeightsError
 from mattface.parse import BiSeNet, Parser, inner_face, load_parser, read_bisenet
 from mattface.vocabulary import Crop
+from mattface.weights import layouts
+from mattface.weights.adopt import adopt
+from mattface.weights.layouts.estimators import bisenet_shapes
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -25,8 +27,13 @@ def disc(size: int, radius: float = 0.3, x: float = 0.5, y: float = 0.5) -> np.n
     return np.stack([x + r * np.cos(angle), y + r * np.sin(angle), 0 * angle], -1) * size
 
 
+def bisenet_file() -> dict[str, torch.Tensor]:
+    """A state dict as the public file holds it."""
+    return seeded_state(bisenet_shapes(), False)
+
+
 def bisenet_state() -> dict[str, torch.Tensor]:
-    return seeded_state(json.loads((GOLDEN / "face_parsing_bisenet_keys.json").read_text()), False)
+    return layouts.bisenet(bisenet_file())
 
 
 def distance_from_edge(size: int, radius: float) -> np.ndarray:
@@ -129,8 +136,7 @@ def test_missing_or_unknown_parser(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         load_parser("bisenet")
     with pytest.raises(UsageError, match="bisenet, mesh"):
         load_parser("u-net")
-    torch.save(bisenet_state(), tmp_path / "x.pth")
-    (tmp_path / "weights").mkdir()
-    (tmp_path / "x.pth").rename(tmp_path / "weights" / "79999_iter.pth")
+    torch.save(bisenet_file(), tmp_path / "x.pth")
+    assert adopt(tmp_path / "x.pth").name == "bisenet"
     assert load_parser().name == "bisenet"
     assert parse.available()[0] == ("bisenet", True, "")

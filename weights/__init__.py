@@ -7,7 +7,8 @@ load_tensors(name_or_path) load_checkpoint(path) load_strictly(network, state, w
 from __future__ import annotations
 
 from mattface.weights.fetch import pull
-from mattface.weights.registry import Card, Source, card, cards, expand, find, home, present, status, verify
+from mattface.weights.folders import home
+from mattface.weights.registry import Card, Source, card, cards, expand, find, present, status, verify
 from mattface.weights.tensors import load_checkpoint, load_strictly, load_tensors
 
 __all__ = [

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
-from mattface.errors import WeightsError
+from mattface.errors import DeviceError, WeightsError
 
 MODEL_GRAPH = 7
 GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_OUTPUT, GRAPH_VALUE_INFO = 5, 11, 12, 13
@@ -21,7 +22,8 @@ TYPE_TENSOR = 1
 TENSOR_ELEMENT_TYPE = 1
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
+    """(number, position behind it) of a protocol-buffer number."""
     value = shift = 0
     while at < len(data) and shift < 70:
         byte = data[at]
@@ -33,17 +35,20 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
     raise WeightsError("expected an ONNX file; the data ends in the middle of a number. Fetch the file again.")
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes, bytes]]:
+Data = TypeVar("Data", bytes, memoryview)
+
+
+def read_fields(data: Data) -> Iterator[tuple[int, int | Data, Data]]:
     """Yields (field number, value, raw bytes of the whole field)."""
     at = 0
     while at < len(data):
-        key, start = _varint(data, at)
+        key, start = varint(data, at)
         wire = key & 7
-        value: int | bytes
+        value: int | Data
         if wire == 0:
-            value, end = _varint(data, start)
+            value, end = varint(data, start)
         elif wire == 2:
-            length, start = _varint(data, start)
+            length, start = varint(data, start)
             end = start + length
             value = data[start:end]
         elif wire in (1, 5):
@@ -71,7 +76,7 @@ def _message(field: int, body: bytes) -> bytes:
 
 
 def _child(data: bytes, field: int) -> bytes:
-    for number, value, _ in _fields(data):
+    for number, value, _ in read_fields(data):
         if number == field and isinstance(value, bytes):
             return value
     raise WeightsError(f"expected an ONNX file; message field {field} is missing. Fetch the file again.")
@@ -80,13 +85,13 @@ def _child(data: bytes, field: int) -> bytes:
 def _without_sizes(value_info: bytes) -> bytes:
     """The same named value with its element type and no shape."""
     tensor = _child(_child(value_info, VALUE_TYPE), TYPE_TENSOR)
-    element = b"".join(raw for number, _, raw in _fields(tensor) if number == TENSOR_ELEMENT_TYPE)
+    element = b"".join(raw for number, _, raw in read_fields(tensor) if number == TENSOR_ELEMENT_TYPE)
     name = _message(VALUE_NAME, _child(value_info, VALUE_NAME))
     return name + _message(VALUE_TYPE, _message(TYPE_TENSOR, element))
 
 
 def _free_graph(graph: bytes) -> bytes:
-    parts = list(_fields(graph))
+    parts = list(read_fields(graph))
     tensors = [value for number, value, _ in parts if number == GRAPH_INITIALIZER and isinstance(value, bytes)]
     weights = {_child(tensor, TENSOR_NAME) for tensor in tensors}
     out = []
@@ -110,7 +115,7 @@ def free_sizes(model: bytes) -> bytes:
         WeightsError: the bytes are no ONNX model.
     """
     out, graphs = [], 0
-    for number, value, raw in _fields(model):
+    for number, value, raw in read_fields(model):
         if number == MODEL_GRAPH and isinstance(value, bytes):
             raw = _message(number, _free_graph(value))
             graphs += 1
@@ -120,23 +125,32 @@ def free_sizes(model: bytes) -> bytes:
     return b"".join(out)
 
 
-def session(model: bytes) -> Any:
-    """An onnxruntime session on the CPU, quiet, with at most four threads.
+def session(model: bytes | Path, device: str = "cpu") -> Any:
+    """An onnxruntime session, quiet, with at most four threads.
 
     Args:
-        model: a serialised ONNX model.
+        model: a serialised ONNX model, or the file that holds one (large ones take half the memory this way).
+        device: "cpu", or "cuda", which needs onnxruntime-gpu.
 
     Raises:
         WeightsError: the bytes are no model that the runtime can open.
+        DeviceError: the runtime here cannot use that device.
     """
     import onnxruntime
 
+    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get(device, "")
+    if provider not in onnxruntime.get_available_providers():
+        raise DeviceError(
+            f"expected a device that this onnxruntime has; got {device!r}. "
+            "Take device cpu, or install onnxruntime-gpu in place of onnxruntime."
+        )
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = min(4, int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
     options.inter_op_num_threads = 1
+    source = str(model) if isinstance(model, Path) else model
     try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(source, options, providers=[provider])
     except Exception as error:  # the runtime's own classes derive from Exception directly
         if "onnxruntime" not in type(error).__module__:
             raise

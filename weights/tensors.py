@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mattface.errors import WeightsError
 from mattface.weights.registry import cards, find
+from mattface.weights.torch_file import read_torch_file
 
 if TYPE_CHECKING:
     import torch
@@ -41,23 +42,15 @@ def load_tensors(name_or_path: str | Path, device: str = "cpu") -> tuple[dict[st
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """What a torch checkpoint (.pth, .pt) holds, read by torch's restricted reader: tensors and plain containers only.
+    """The dictionary in a torch checkpoint (.pth, .pt): tensors and plain containers, see `read_torch_file`.
 
     Args:
         path: the file.
 
     Raises:
-        WeightsError: no such file, or anything in it that is not a tensor or a plain container.
+        WeightsError: no such file, it is damaged or holds more than tensors in plain containers, or no dictionary.
     """
-    import pickle
-
-    import torch
-
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise WeightsError(f"expected a checkpoint of tensors; {path} is none ({first}). Get it again.") from error
+    state = read_torch_file(path)
     if not isinstance(state, dict):
         raise WeightsError(f"expected a dictionary of tensors in {path}; got {type(state).__name__}.")
     return state

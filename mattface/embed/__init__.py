@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,10 +16,22 @@ from mattface.data.templates import arcface_template, similarity
 from mattface.embed import resnet
 from mattface.errors import UsageError
 from mattface.vocabulary import Face
+from mattface.weights.convert import official
+from mattface.weights.layouts.arcface_onnx import reads_bytes
 from mattface.weights.onnx_graph import session
+from mattface.weights.onnx_read import open_graph, read_graph
 
-PARTS = {"arcface": "arcface-r50", "insightface": "insightface-recognition", "resnet": "identity-resnet"}
-"""Embedder name -> weight name, strongest first."""
+PARTS = {
+    "arcface": "arcface-r50",
+    "arcface-r100": "arcface-r100",
+    "insightface": "insightface-recognition",
+    "insightface-r100": "insightface-recognition-r100",
+    "insightface-torch": "insightface-recognition",
+    "insightface-r100-torch": "insightface-recognition-r100",
+    "resnet": "identity-resnet",
+}
+"""Embedder name -> weight name, in the order in which "auto" takes them. "-torch" is the same network as the ONNX graph
+before it, with a gradient."""
 PLAIN_CROP = 112
 """Side of the ArcFace crop."""
 
@@ -26,7 +40,7 @@ class Embedder:
     """Turns faces into identity vectors. Build one with `load_embedder`.
 
     Attributes:
-        name: which part runs ("resnet", "arcface", "insightface").
+        name: which part runs (a key of `PARTS`).
         dim: D, length of the vector.
         size: side of the network's own crop.
         network: module from (B, 3, size, size) RGB in [-1, 1] to (B, D), not normalised.
@@ -145,26 +159,28 @@ def _framing_112(mesh: np.ndarray | None, points: np.ndarray) -> np.ndarray:
     return similarity(points, arcface_template(PLAIN_CROP) + 0.5)
 
 
-def _arcface(device: torch.device) -> Embedder:
-    from mattface.embed.arcface import iresnet50
-    from mattface.weights.layouts import arcface_torch
+def _arcface(name: str, device: torch.device) -> Embedder:
+    """An ArcFace ResNet in PyTorch, out of arcface_torch's file or unfolded from insightface's ONNX graph."""
+    from mattface.embed.arcface import iresnet_for
 
-    network = iresnet50()
-    state = arcface_torch(weights.load_checkpoint(weights.find(PARTS["arcface"])))
-    weights.load_strictly(network, state, "an arcface_torch ResNet-50")
-    return Embedder("arcface", network.eval().requires_grad_(False).to(device), 512, PLAIN_CROP, _framing_112)
+    state = official(PARTS[name])
+    network = iresnet_for(state)
+    weights.load_strictly(network, state, f"an ArcFace ResNet ({PARTS[name]})")
+    return Embedder(name, network.eval().requires_grad_(False).to(device), 512, PLAIN_CROP, _framing_112)
 
 
 class OnnxIdentity(nn.Module):
     """insightface's recognition graph on the CPU; its output carries no gradient.
 
     Args:
-        model: serialised ONNX model from (B, 3, 112, 112) RGB in [-1, 1] to (B, D).
+        model: serialised ONNX model from (B, 3, 112, 112) RGB in [-1, 1] to (B, D), or the file of one; a graph that
+            subtracts and scales by itself is fed 0..255.
     """
 
-    def __init__(self, model: bytes) -> None:
+    def __init__(self, model: bytes | Path) -> None:
         super().__init__()
         self.session = session(model)
+        self.bytes = reads_bytes(read_graph(model) if isinstance(model, bytes) else open_graph(model))
         self.input = self.session.get_inputs()[0].name
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -174,19 +190,26 @@ class OnnxIdentity(nn.Module):
             UsageError: `image` wants a gradient.
         """
         if torch.is_grad_enabled() and image.requires_grad:
-            raise UsageError("expected pixels without gradient; this graph has none. Use load_embedder('resnet').")
-        out = [self.session.run(None, {self.input: x[None]})[0] for x in image.detach().cpu().float().numpy()]
+            raise UsageError(
+                "expected pixels without gradient; this graph has none. Use load_embedder('insightface-torch')."
+            )
+        values = image.detach() * 127.5 + 127.5 if self.bytes else image.detach()
+        out = [self.session.run(None, {self.input: x[None]})[0] for x in values.cpu().float().numpy()]
         return torch.from_numpy(np.concatenate(out)).to(image.device)
 
 
-def _insightface(device: torch.device) -> Embedder:
-    network = OnnxIdentity(weights.find(PARTS["insightface"]).read_bytes())
-    return Embedder("insightface", network, 512, PLAIN_CROP, _framing_112, device=device)
+def _insightface(name: str, device: torch.device) -> Embedder:
+    network = OnnxIdentity(weights.find(PARTS[name]))
+    return Embedder(name, network, 512, PLAIN_CROP, _framing_112, device=device)
 
 
 LOADERS: dict[str, Callable[[torch.device], Embedder]] = {
-    "arcface": _arcface,
-    "insightface": _insightface,
+    "arcface": partial(_arcface, "arcface"),
+    "arcface-r100": partial(_arcface, "arcface-r100"),
+    "insightface": partial(_insightface, "insightface"),
+    "insightface-r100": partial(_insightface, "insightface-r100"),
+    "insightface-torch": partial(_arcface, "insightface-torch"),
+    "insightface-r100-torch": partial(_arcface, "insightface-r100-torch"),
     "resnet": _resnet,
 }
 
@@ -201,7 +224,7 @@ def load_embedder(name: str = "auto", device: str | torch.device = "cpu") -> Emb
     """The identity part.
 
     Args:
-        name: "auto" for the strongest whose weights are here, or "arcface", "insightface", "resnet".
+        name: "auto" for the first of `PARTS` whose weights are here, or one of them.
         device: where the network runs.
 
     Raises:

@@ -5,13 +5,13 @@ Both read RGB in [-1, 1] and return unit vectors; their cosine compares two face
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mattface.errors import UsageError
+from mattface.errors import UsageError, WeightsError
 from mattface.layers import IRSETrunk
 
 SIZE = 112
@@ -141,3 +141,29 @@ def iresnet50() -> IResNet:
 def iresnet100() -> IResNet:
     """IResNet-100 of the public releases."""
     return IResNet((3, 13, 30, 3))
+
+
+def iresnet_for(state: Mapping[str, torch.Tensor]) -> IResNet:
+    """A network with as many units in each stage as a state dict in our names has.
+
+    Raises:
+        WeightsError: the state dict is not that of such a network.
+    """
+    units = [len({key.split(".")[2] for key in state if key.startswith(f"stages.{stage}.")}) for stage in range(4)]
+    if 0 in units:
+        raise WeightsError(f"expected an ArcFace ResNet of four stages; got units {units}. Check what the file holds.")
+    return IResNet(units)
+
+
+def psp_crop(pixels: torch.Tensor) -> torch.Tensor:
+    """What pSp shows to IR-SE-50: rows 35 to 222 and columns 32 to 219 of an FFHQ crop, pooled to 112 px.
+
+    Args:
+        pixels: (B, 3, 256, 256) RGB in [-1, 1].
+
+    Returns:
+        (B, 3, 112, 112).
+    """
+    if pixels.shape[-2:] != (256, 256):
+        raise UsageError(f"expected (B, 3, 256, 256); got {tuple(pixels.shape)}. Resize the FFHQ crop.")
+    return F.adaptive_avg_pool2d(pixels[:, :, 35:223, 32:220], (SIZE, SIZE))

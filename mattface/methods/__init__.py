@@ -4,6 +4,7 @@ METHODS = {
     "alphaface": "mattface.realtime.methods.alphaface:build",
     "alphaface-paper": "mattface.realtime.methods.alphaface_paper:build",
     "facechanger": "mattface.realtime.methods.facechanger:build",
+    "inswapper": "mattface.methods.inswapper:build",
     "magicmask": "mattface.realtime.methods.magicmask:build",
     "mattface": "mattface.methods.mattface:build",
     "mesh": "mattface.methods.mesh:build",

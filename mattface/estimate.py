@@ -1,0 +1,181 @@
+"""Crop -> numbers about a face: head pose (Hopenet) and 3D coefficients (Deep3DFaceRecon), differentiable.
+
+Both stand on a ResNet-50 (He et al., 2016, arXiv 1512.03385).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from mattface import weights
+from mattface.errors import UsageError
+from mattface.weights.convert import official
+
+SIDE = 224
+"""Side of both networks' input."""
+BINS = 66
+"""Hopenet's bins of 3 degrees; each counts with its lower edge, the first with -99."""
+PARTS = {"hopenet": "hopenet", "deep3d": "deep3d"}
+"""Estimator name -> weight name."""
+IMAGENET_MEAN, IMAGENET_SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HEADS = {"identity": 80, "expression": 64, "texture": 80, "angles": 3, "light": 27, "shift": 2, "depth": 1}
+"""Deep3DFaceRecon's outputs in order."""
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions with batch norms, and a shortcut.
+
+    Args:
+        before: channels in.
+        width: channels of the 3x3 convolution; four times as many come out.
+        stride: of the 3x3 convolution.
+    """
+
+    def __init__(self, before: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(before, width, 1, bias=False), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = nn.Conv2d(width, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width)
+        self.conv3, self.bn3 = nn.Conv2d(width, 4 * width, 1, bias=False), nn.BatchNorm2d(4 * width)
+        self.downsample = None
+        if stride > 1 or before != 4 * width:
+            shortcut = nn.Conv2d(before, 4 * width, 1, stride, bias=False)
+            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(4 * width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, before, H, W) to (B, 4 width, H / stride, W / stride)."""
+        y = functional.relu(self.bn1(self.conv1(x)))
+        y = self.bn3(self.conv3(functional.relu(self.bn2(self.conv2(y)))))
+        return functional.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class ResNet50(nn.Module):
+    """Pooled features of a ResNet-50 in torchvision's names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
+        before = 64
+        for stage, (width, count) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3)), start=1):
+            units = [Bottleneck(before, width, 1 if stage == 1 else 2)]
+            units += [Bottleneck(4 * width, width, 1) for _ in range(count - 1)]
+            self.add_module(f"layer{stage}", nn.Sequential(*units))
+            before = 4 * width
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) to (B, 2048)."""
+        x = functional.max_pool2d(functional.relu(self.bn1(self.conv1(x))), 3, 2, 1)
+        for stage in range(1, 5):
+            x = self.get_submodule(f"layer{stage}")(x)
+        return x.mean((2, 3))
+
+
+class Hopenet(nn.Module):
+    """Head pose as three distributions over bins (Ruiz et al., 2018, arXiv 1710.00925)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = ResNet50()
+        self.heads = nn.ModuleDict({angle: nn.Linear(2048, BINS) for angle in ("yaw", "pitch", "roll")})
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(B, 3, 224, 224) RGB with ImageNet statistics to (B, 66) scores of yaw, pitch and roll."""
+        features = self.backbone(x)
+        return self.heads["yaw"](features), self.heads["pitch"](features), self.heads["roll"](features)
+
+    def degrees(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Head pose.
+
+        Args:
+            pixels: (B, 3, S, S) RGB in [-1, 1]: a loose head box, the detection and half its width on each side, three
+                quarters of its height above and a quarter below.
+
+        Returns:
+            (B, 3) yaw, pitch, roll in degrees; the expected bin, as the network was trained.
+        """
+        index = torch.arange(BINS, dtype=pixels.dtype, device=pixels.device)
+        mean, spread = (pixels.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_SPREAD))
+        scores = self.forward(((shrunk(pixels) + 1) / 2 - mean) / spread)
+        return torch.stack([(score.softmax(1) * index).sum(1) * 3 - 99 for score in scores], 1)
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """A face as coefficients of the Basel model of 2009.
+
+    Attributes:
+        identity: (B, 80) shape.
+        expression: (B, 64).
+        texture: (B, 80).
+        angles: (B, 3) radians about x (pitch), y (yaw) and z (roll); the rotation is Rz Ry Rx.
+        light: (B, 27) spherical harmonics, nine per colour; 0.8 belongs on top of the first of each nine.
+        shift: (B, 3) translation in model units.
+    """
+
+    identity: torch.Tensor
+    expression: torch.Tensor
+    texture: torch.Tensor
+    angles: torch.Tensor
+    light: torch.Tensor
+    shift: torch.Tensor
+
+
+class FaceRegressor(nn.Module):
+    """3D coefficients from one picture (Deng et al., 2019, arXiv 1903.08527)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = ResNet50()
+        self.heads = nn.ModuleList([nn.Conv2d(2048, outputs, 1) for outputs in HEADS.values()])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, 3, 224, 224) RGB in [0, 1] to (B, 257), in the order of `HEADS`."""
+        features = self.backbone(x)[:, :, None, None]
+        return torch.cat([head(features) for head in self.heads], 1).flatten(1)
+
+    def coefficients(self, pixels: torch.Tensor) -> Coefficients:
+        """Coefficients of aligned faces.
+
+        Args:
+            pixels: (B, 3, S, S) RGB in [-1, 1], five points on the 3D template by scale and shift.
+        """
+        parts = self.forward((shrunk(pixels) + 1) / 2).split(list(HEADS.values()), 1)
+        return Coefficients(*parts[:5], torch.cat(parts[5:], 1))
+
+
+def shrunk(pixels: torch.Tensor) -> torch.Tensor:
+    """(B, 3, S, S) to (B, 3, 224, 224), anti-aliased."""
+    if pixels.shape[-2:] == (SIDE, SIDE):
+        return pixels
+    return functional.interpolate(pixels, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
+
+
+BUILDERS: dict[str, Callable[[], Hopenet | FaceRegressor]] = {"hopenet": Hopenet, "deep3d": FaceRegressor}
+
+
+def available() -> list[tuple[str, bool, str]]:
+    """(part, usable, what to do if not) for every estimator."""
+    states = [(name, weights.status(weight)) for name, weight in PARTS.items()]
+    return [(name, state["note"] == "", state["note"]) for name, state in states]
+
+
+def load_estimator(name: str, device: str | torch.device = "cpu") -> Hopenet | FaceRegressor:
+    """An estimator with its published weights, in evaluation mode and without gradients of its own.
+
+    Args:
+        name: "hopenet" or "deep3d".
+        device: where it runs.
+
+    Raises:
+        UsageError: unknown name.
+        WeightsError: its weights are not here.
+    """
+    if name not in BUILDERS:
+        raise UsageError(f"expected an estimator, one of {', '.join(BUILDERS)}; got {name!r}.")
+    network = BUILDERS[name]()
+    weights.load_strictly(network, official(PARTS[name]), name)
+    return network.eval().requires_grad_(False).to(device)

@@ -1,0 +1,427 @@
+"""Foreign names to ours, key by key: whole key lists, nothing left over, both ways, and the same outputs."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from seeded import seeded_input, seeded_state
+
+from mattface.embed.arcface import IRSE50, IResNet, iresnet50, iresnet100, iresnet_for, psp_crop
+from mattface.encode import Encoder
+from mattface.errors import UsageError, WeightsError
+from mattface.estimate import FaceRegressor, Hopenet
+from mattface.generate.discriminator import Discriminator
+from mattface.generate.generator import build_generator
+from mattface.invert import LatentHeads
+from mattface.parse import BiSeNet
+from mattface.realtime.methods import alphaface as alphaface_method
+from mattface.weights import layouts, load_strictly
+from mattface.weights.content import Content
+from mattface.weights.convert import best_layouts, fit_of, onnx_layout, to_ours
+from mattface.weights.layouts import arcface, estimators, known, stylegan2
+from mattface.weights.layouts.arcface_onnx import arcface_onnx, reads_bytes
+from mattface.weights.onnx_read import Graph, Node, Value, read_graph
+
+GOLDEN = Path(__file__).parent / "golden"
+COUNTS = {
+    **{"psp": (792, 300_327_568), "ir-se-50": (397, 43_824_118), "stylegan2-rosinality": (171, 33_166_492)},
+    **{"stylegan2-rosinality-discriminator": (64, 29_012_769), "stylegan2-nvidia": (182, 33_167_164)},
+    **{"stylegan2-nvidia-discriminator": (82, 29_013_057), "alphaface": (68, 138_578_691)},
+    **{"arcface-folded": (263, 43_591_002), "arcface-r50": (475, 43_629_071), "arcface-r100": (925, 65_225_946)},
+    **{"bisenet": (191, 13_313_119), "hopenet": (326, 23_973_063), "deep3d": (332, 24_087_798)},
+    **{"lpips-vgg": (5, 1472), "lpips-alex": (5, 1152), "vgg16": (32, 138_357_544), "alexnet": (16, 61_100_840)},
+    **{"inception-fid": (566, 23_885_486), "clip-vit-b32": (302, 151_277_313), "sdxl-unet": (1680, 2_567_463_684)},
+    **{"sdxl-vae": (248, 83_653_863), "sdxl-text-encoder": (197, 123_060_557)},
+    "sdxl-text-encoder-2": (518, 694_659_917),
+}
+"""Entries and numbers of the original networks, counters and constants included."""
+REFERENCE = {
+    "psp": ("psp_ffhq_encode", "entries"),
+    "ir-se-50": ("model_ir_se50", "entries"),
+    "stylegan2-rosinality": ("rosinality_stylegan2_ffhq_1024", "entries"),
+    "stylegan2-rosinality-discriminator": ("rosinality_stylegan2_ffhq_1024", "d_entries"),
+    "stylegan2-nvidia": ("nvidia_stylegan2_ada_ffhq_1024", "entries"),
+    "stylegan2-nvidia-discriminator": ("nvidia_stylegan2_ada_ffhq_1024", "D_entries"),
+    "alphaface": ("alphaface_swapper", "entries"),
+    "arcface-folded": ("alphaface_arcface_w600k_r50_pytorch", "entries"),
+    "arcface-r50": ("arcface_torch_iresnet50", "entries"),
+    "arcface-r100": ("arcface_torch_iresnet100", "entries"),
+    "bisenet": ("bisenet_79999_iter", "entries"),
+    "hopenet": ("hopenet_robust_alpha1", "entries"),
+    "deep3d": ("deep3dfacerecon_epoch_20", "entries"),
+}
+"""Layout -> key list of the original network, in the reference data."""
+
+
+def empty(name: str) -> dict[str, torch.Tensor]:
+    """A layout's tensors without memory."""
+    return {key: torch.empty(shape, device="meta") for key, shape in known.LAYOUTS[name].shapes().items()}
+
+
+def as_content(name: str, state: dict[str, torch.Tensor]) -> Content:
+    """A file of this layout."""
+    beside = {"latent_avg": torch.zeros(512, device="meta"), "opts": {"start_from_latent_avg": True}}
+    return Content("torch", {known.LAYOUTS[name].inside: state}, beside)
+
+
+# Key lists
+
+
+def test_every_layout_is_counted() -> None:
+    assert set(COUNTS) == set(known.LAYOUTS)
+
+
+@pytest.mark.parametrize("name", known.LAYOUTS)
+def test_counts(name: str) -> None:
+    shapes = known.LAYOUTS[name].shapes()
+    assert (len(shapes), sum(math.prod(shape) for shape in shapes.values())) == COUNTS[name]
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_key_by_key(shared: Path, name: str) -> None:
+    file, part = REFERENCE[name]
+    entries = json.loads((shared / "reference" / "checkpoints" / f"{file}.json").read_text())[part]
+    assert known.LAYOUTS[name].shapes() == {key: tuple(shape) for key, shape, _ in entries}
+
+
+@pytest.mark.parametrize("name", known.LAYOUTS)
+def test_recognised_and_converted(name: str) -> None:
+    """The layout fits its own key list perfectly, no other does, and every key has its place in ours."""
+    content = as_content(name, empty(name))
+    first, second = best_layouts(content)[:2]
+    assert (first[0].name, first[1].share, first[1].faults) == (name, 1.0, ()) and second[1].share < 1
+    ours, layout = to_ours(content)
+    assert layout == name and ours
+
+
+@pytest.mark.parametrize("name", known.LAYOUTS)
+def test_a_missing_and_an_unknown_key_are_named(name: str) -> None:
+    state = empty(name)
+    gone = next(key for key in reversed(state) if key.endswith(("weight", "const")) and "noise" not in key)
+    del state[gone]
+    fit = fit_of(as_content(name, state | {"unheard.of": torch.zeros(1)}), known.LAYOUTS[name])
+    assert any(f"missing, first {gone}" in fault for fault in fit.faults)
+    assert any("unknown keys, first unheard.of" in fault for fault in fit.faults)
+    with pytest.raises(WeightsError, match=r"unheard\.of"):
+        known.LAYOUTS[name].convert({**empty(name), "unheard.of": torch.zeros(1)}, as_content(name, {}).beside)
+
+
+def test_another_shape_is_named() -> None:
+    state = empty("bisenet") | {"conv_out.conv_out.weight": torch.empty(11, 256, 1, 1)}
+    with pytest.raises(WeightsError, match=r"first conv_out\.conv_out\.weight: expected \(19, 256, 1, 1\), got \(11"):
+        to_ours(Content("torch", {"": state}), "bisenet")
+
+
+def test_optional_keys_may_lack() -> None:
+    """Counters of old files, and rosinality's noise images and kernels."""
+    for name in ("hopenet", "arcface-r50", "stylegan2-rosinality", "psp"):
+        state = {k: v for k, v in empty(name).items() if not k.endswith(("_tracked", ".kernel")) and "noises." not in k}
+        assert len(state) < COUNTS[name][0]
+        assert fit_of(as_content(name, state), known.LAYOUTS[name]).faults == ()
+
+
+def test_average_beside_the_generator_is_asked_for() -> None:
+    content = Content("torch", {"g_ema": empty("stylegan2-rosinality")})
+    with pytest.raises(WeightsError, match="no latent_avg beside the tensors"):
+        to_ours(content)
+
+
+def test_prefix_and_place_do_not_matter() -> None:
+    """A bare state dict, one below another key, one that was trained on several devices."""
+    from mattface.weights.content import sorted_out
+
+    state = {k: torch.zeros(s) for k, s in known.LAYOUTS["lpips-vgg"].shapes().items()}
+    for outer in (state, {"net": state, "epoch": 3}, {f"module.{k}": v for k, v in state.items()}):
+        ours, name = to_ours(sorted_out(outer))
+        assert name == "lpips-vgg" and ours.keys() == state.keys()
+
+
+def test_unknown_layout() -> None:
+    with pytest.raises(UsageError, match="expected a layout, one of psp"):
+        to_ours(Content("torch"), "vgg19")
+
+
+# Into our networks
+
+
+def test_conversions_fill_our_networks() -> None:
+    """Strictly: every name and shape of ours, and nothing else."""
+    with torch.device("meta"):
+        pairs = {
+            "ir-se-50": IRSE50(),
+            "arcface-r50": iresnet50(),
+            "arcface-r100": iresnet100(),
+            "bisenet": BiSeNet(),
+            "hopenet": Hopenet(),
+            "deep3d": FaceRegressor(),
+            "stylegan2-nvidia": build_generator(1024),
+            "stylegan2-rosinality": build_generator(1024),
+            "stylegan2-nvidia-discriminator": Discriminator(1024),
+            "stylegan2-rosinality-discriminator": Discriminator(1024),
+            "arcface-folded": iresnet50(),
+            "alphaface": alphaface_method.build_network(alphaface_method.Config()),
+        }
+        parts = {"encoder": Encoder(), "heads": LatentHeads(), "generator": build_generator(1024)}
+    for name, network in pairs.items():
+        load_strictly(network, to_ours(as_content(name, empty(name)))[0], name)
+    ours = to_ours(as_content("psp", empty("psp")))[0]
+    for prefix, network in parts.items():
+        inside = {k.removeprefix(f"{prefix}."): v for k, v in ours.items() if k.startswith(f"{prefix}.")}
+        load_strictly(network, inside, prefix)
+    assert {key.split(".")[0] for key in ours} == set(parts)
+
+
+# rosinality and NVIDIA, both ways
+
+
+def small_generator() -> dict[str, torch.Tensor]:
+    net = build_generator(64)
+    return seeded_state({k: v.shape for k, v in net.state_dict().items()}, True)
+
+
+def test_generator_names_go_round() -> None:
+    ours = small_generator()
+    foreign, average = layouts.to_rosinality_generator(ours)
+    back = layouts.rosinality_generator(foreign, average)
+    nvidia = layouts.nvidia_generator(layouts.to_nvidia_generator(ours))
+    for again in (back, nvidia):
+        assert again.keys() == ours.keys() and all(torch.equal(again[key], ours[key]) for key in ours)
+    there = layouts.to_nvidia_generator(layouts.rosinality_generator(foreign, average))
+    once = layouts.to_nvidia_generator(ours)
+    assert there.keys() == once.keys() and all(torch.equal(there[key], once[key]) for key in once)
+    assert float(foreign["convs.0.conv.blur.kernel"].sum()) == float(foreign["to_rgbs.0.upsample.kernel"].sum()) == 4
+    assert float(once["synthesis.b8.conv0.resample_filter"].sum()) == 1
+
+
+def test_discriminator_names_go_round() -> None:
+    net = Discriminator(64)
+    ours = seeded_state({k: v.shape for k, v in net.state_dict().items()}, True)
+    foreign = layouts.to_rosinality_discriminator(ours)
+    for again in (
+        layouts.rosinality_discriminator(foreign, 64),
+        layouts.nvidia_discriminator(layouts.to_nvidia_discriminator(ours)),
+    ):
+        assert again.keys() == ours.keys() and all(torch.equal(again[key], ours[key]) for key in ours)
+    assert float(foreign["convs.1.skip.0.kernel"].sum()) == 1
+
+
+@pytest.mark.parametrize("part", ["G", "D"])
+def test_map_of_the_reference(shared: Path, part: str) -> None:
+    """The exact name map between the two dialects, with its shapes, at 1024 px."""
+    found = json.loads((shared / "reference/checkpoints/stylegan2_key_map_rosinality_nvidia.json").read_text())
+    if part == "G":
+        nvidia = {k: torch.full(s, float(i)) for i, (k, s) in enumerate(_small(stylegan2.nvidia_generator_shapes()))}
+        theirs = layouts.to_rosinality_generator(layouts.nvidia_generator(nvidia))[0]
+    else:
+        shapes = stylegan2.nvidia_discriminator_shapes()
+        nvidia = {k: torch.full(s, float(i)) for i, (k, s) in enumerate(_small(shapes))}
+        theirs = layouts.to_rosinality_discriminator(layouts.nvidia_discriminator(nvidia))
+    for rosinality, ours, _ in found[part]:
+        assert float(theirs[rosinality].flatten()[0]) == float(nvidia[ours].flatten()[0]), rosinality
+    assert len(found[part]) + sum(key.endswith("kernel") for key in theirs) == len(theirs)
+
+
+def _small(shapes: dict[str, tuple[int, ...]]) -> list[tuple[str, tuple[int, ...]]]:
+    """The same keys with the same ranks and one number each."""
+    return [(key, (1,) * len(shape)) for key, shape in shapes.items() if "resample_filter" not in key]
+
+
+def test_foreign_names_in_ours_are_refused() -> None:
+    with pytest.raises(WeightsError, match="expected the names of our generator; got 'encoder"):
+        layouts.to_rosinality_generator({"mapping.w_avg": torch.zeros(4), "encoder.weight": torch.zeros(4)})
+
+
+# By value
+
+
+def largest_error(got: torch.Tensor, expected: np.ndarray) -> float:
+    return float(np.abs(got.detach().numpy() - expected).max() / np.abs(expected).max())
+
+
+def test_hopenet_golden() -> None:
+    net = Hopenet().eval()
+    load_strictly(net, layouts.hopenet(seeded_state(estimators.hopenet_shapes(), False)), "Hopenet")
+    expected = np.load(GOLDEN / "hopenet.npz")
+    with torch.no_grad():
+        scores = net(seeded_input("hopenet_img", (1, 3, 224, 224)))
+        degrees = net.degrees(torch.zeros(1, 3, 300, 300))
+    for angle, score in zip(("yaw", "pitch", "roll"), scores, strict=True):
+        error = largest_error(score, expected[angle])
+        print(f"hopenet {angle}: {error:.1e}")
+        assert error < 1e-4
+    assert degrees.shape == (1, 3) and degrees.abs().max() < 99
+
+
+def test_hopenet_degrees_are_expected_bins() -> None:
+    """All weight on one bin gives three times its index less 99."""
+
+    class Sure(Hopenet):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            one, two, three = (50.0 * F.one_hot(torch.tensor([k]), 66) for k in (0, 33, 65))
+            return one, two, three
+
+    assert torch.allclose(Sure().degrees(torch.zeros(1, 3, 224, 224)), torch.tensor([[-99.0, 0.0, 96.0]]), atol=1e-4)
+
+
+def test_deep3d_golden() -> None:
+    net = FaceRegressor().eval()
+    load_strictly(net, layouts.deep3d(seeded_state(estimators.deep3d_shapes(), False)), "Deep3DFaceRecon")
+    image = seeded_input("d3dfr_img", (1, 3, 224, 224))
+    with torch.no_grad():
+        error = largest_error(net(image), np.load(GOLDEN / "face3d_resnet50.npz")["coefficients"])
+        parts = net.coefficients(image * 2 - 1)
+        whole = net(image)
+    print(f"deep3d: {error:.1e}")
+    assert error < 1e-4
+    torch.testing.assert_close(parts.identity, whole[:, :80])
+    torch.testing.assert_close(parts.angles, whole[:, 224:227])
+    torch.testing.assert_close(parts.shift, whole[:, 254:])
+
+
+# ArcFace out of ONNX
+
+
+class Plain(torch.nn.Module):
+    """An ArcFace ResNet without its last normalisation, as the published graphs are."""
+
+    def __init__(self, net: IResNet, raw: bool = False) -> None:
+        super().__init__()
+        self.net, self.raw = net, raw
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.raw:
+            x = (x - 127.5) * 0.0078125
+        x = self.net.norm(self.net.stages(self.net.stem(x)))
+        return self.net.norm_out(self.net.linear(x.flatten(1)))
+
+
+SIZES = ((1, 2, 1, 1), (8, 8, 16, 16), 32)
+
+
+def seeded_arcface() -> IResNet:
+    net = IResNet(*SIZES).eval()
+    net.load_state_dict(seeded_state({k: v.shape for k, v in net.state_dict().items()}, False))
+    return net
+
+
+def exported(module: torch.nn.Module) -> bytes:
+    """An ONNX file in which batch norms behind convolutions are folded, as the published ones are."""
+    pytest.importorskip("onnx", reason="onnx is not installed")
+    out = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(module.eval(), (torch.zeros(1, 3, 112, 112),), out, dynamo=False)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_arcface_graph_becomes_our_network(raw: bool) -> None:
+    """Same vectors, with a gradient; a graph that scales by itself reads 0..255."""
+    net = seeded_arcface()
+    graph = read_graph(exported(Plain(net, raw)))
+    folded = sum(node.op == "BatchNormalization" for node in graph.nodes)
+    assert folded == 5 + 2 and reads_bytes(graph) == raw
+    state = arcface_onnx(graph)
+    again = IResNet(*SIZES).eval()
+    load_strictly(again, state, "the graph")
+    pixels = seeded_input("iresnet_img", (2, 3, 112, 112)).requires_grad_()
+    seen = (pixels * 127.5 + 127.5 - 127.5) * 0.0078125 if raw else pixels
+    expected = net(seen)
+    got = again(pixels)
+    assert (got - expected).abs().max() < 1e-5
+    got[0, 0].backward()
+    assert pixels.grad is not None and pixels.grad.abs().sum() > 0
+
+
+def test_arcface_graph_runs_the_same() -> None:
+    """onnxruntime on the graph and PyTorch on the tensors taken out of it."""
+    from mattface.embed import OnnxIdentity
+
+    for raw in (False, True):
+        model = exported(Plain(seeded_arcface(), raw))
+        net = IResNet(*SIZES).eval()
+        load_strictly(net, arcface_onnx(read_graph(model)), "the graph")
+        image = seeded_input("iresnet_img", (2, 3, 112, 112))
+        with torch.no_grad():
+            got = F.normalize(OnnxIdentity(model)(image), dim=1)
+            assert (got - net(image)).abs().max() < 1e-5
+
+
+def test_units_follow_from_the_keys() -> None:
+    state = layouts.arcface_torch({k: torch.empty(s, device="meta") for k, s in arcface.arcface_shapes().items()})
+    with torch.device("meta"):
+        assert [len(stage) for stage in iresnet_for(state).stages] == [3, 4, 14, 3]
+    with pytest.raises(WeightsError, match="four stages"):
+        iresnet_for({"stages.0.0.conv1.weight": torch.zeros(1)})
+
+
+def test_other_graphs_are_refused() -> None:
+    class Other(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.conv(x).relu()
+
+    graph = read_graph(exported(Other()))
+    with pytest.raises(WeightsError, match=r"expected an ArcFace ResNet: PRelu behind .*; got Relu"):
+        arcface_onnx(graph)
+    with pytest.raises(WeightsError, match="one input and one output"):
+        arcface_onnx(Graph((), (), (), {}))
+    assert onnx_layout(graph) == ""
+
+
+def test_onnx_tensors_are_what_onnx_reads() -> None:
+    """Every tensor, node and input of a graph as the onnx package sees them."""
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    model = exported(Plain(seeded_arcface()))
+    theirs, ours = onnx.load_from_string(model).graph, read_graph(model)
+    assert [n.op_type for n in theirs.node] == [n.op for n in ours.nodes]
+    assert [list(n.input) for n in theirs.node] == [list(n.inputs) for n in ours.nodes]
+    assert [t.name for t in theirs.initializer] == list(ours.tensors)
+    for tensor in theirs.initializer:
+        np.testing.assert_array_equal(onnx.numpy_helper.to_array(tensor), ours.tensors[tensor.name])
+    assert ours.inputs == (Value(theirs.input[0].name, (1, 3, 112, 112)),)
+    gemm = next(node for node in ours.nodes if node.op == "Gemm")
+    assert isinstance(gemm, Node) and gemm.attributes["transB"] == 1
+
+
+@pytest.mark.parametrize("data_type", ["FLOAT", "FLOAT16", "DOUBLE", "INT64"])
+@pytest.mark.parametrize("raw", [True, False])
+def test_onnx_number_formats(data_type: str, raw: bool) -> None:
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    from onnx import helper
+
+    if data_type == "FLOAT16" and not raw:
+        pytest.skip("half precision is always stored raw by the exporters")
+    kind = getattr(onnx.TensorProto, data_type)
+    values = np.arange(-3, 3).reshape(2, 3).astype(helper.tensor_dtype_to_np_dtype(kind))
+    tensor = helper.make_tensor("t", kind, (2, 3), values.tobytes() if raw else values.ravel().tolist(), raw=raw)
+    graph = helper.make_graph([helper.make_node("Identity", ["t"], ["o"])], "g", [], [], [tensor])
+    found = read_graph(helper.make_model(graph).SerializeToString()).tensors["t"]
+    np.testing.assert_array_equal(found, values)
+
+
+def test_onnx_shapes_must_fit_their_data() -> None:
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    tensor = onnx.TensorProto(name="t", data_type=1, dims=[1 << 40], raw_data=b"\0" * 8)
+    graph = onnx.helper.make_graph([], "g", [], [], [tensor])
+    with pytest.raises(WeightsError, match=r"shape \[1099511627776\] does not fit its 2 numbers"):
+        read_graph(onnx.helper.make_model(graph).SerializeToString())
+
+
+def test_psp_crop() -> None:
+    pixels = torch.arange(256.0).expand(1, 3, 256, 256)
+    crop = psp_crop(pixels)
+    assert crop.shape == (1, 3, 112, 112) and 32 <= crop.min() < 34 and 217 < crop.max() <= 219
+    with pytest.raises(UsageError, match="256"):
+        psp_crop(torch.zeros(1, 3, 112, 112))
