@@ -32,6 +32,4 @@ def _inside(package: str, file: str) -> Path:
     for place in (spec.submodule_search_locations or []) if spec else []:
         if (Path(place) / file).is_file():
             return Path(place) / file
-    raise MattfaceError(
-        f"expected the picture {file} in {package}; not here. Type: pip install 'mattface[demo]'"
-    )
+    raise MattfaceError(f"expected the picture {file} in {package}; not here. Type: pip install 'mattface[demo]'")

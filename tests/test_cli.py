@@ -348,7 +348,20 @@ def test_contact_sheet_shows_every_picture(tmp_path: Path) -> None:
 def test_every_command_is_documented() -> None:
     actions = cli.parser()._subparsers._group_actions
     choices = next(a for a in actions if isinstance(a, argparse._SubParsersAction)).choices
-    expected = {"swap", "video", "live", "export", "studio", "data", "train", "bench", "doctor", "weights", "ops", "demo"}
+    expected = {
+        "swap",
+        "video",
+        "live",
+        "export",
+        "studio",
+        "data",
+        "train",
+        "bench",
+        "doctor",
+        "weights",
+        "ops",
+        "demo",
+    }
     assert set(choices) == expected
     assert all(command.description for command in choices.values())
 

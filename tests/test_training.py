@@ -8,7 +8,7 @@ import torch
 from mattface.layers import warp
 from mattface.methods.mattface import Config
 from mattface.training import augment, losses
-from mattface.training.augment import PairBatch
+from mattface.training.augment import PlacedPairs
 from mattface.training.loop import fit
 from mattface.training.pairs import pack, unpack
 from mattface.training.recipes.mattface_demo import Recipe
@@ -25,14 +25,14 @@ def smooth_picture(count: int, size: int, seed: int) -> torch.Tensor:
     return torch.nn.functional.interpolate(small, size=(size, size), mode="bicubic", align_corners=False).clamp(-1, 1)
 
 
-def self_pair(count: int = 4, size: int = 64) -> PairBatch:
+def self_pair(count: int = 4, size: int = 64) -> PlacedPairs:
     """A face swapped with itself: the flow is the identity and the answer is the target."""
     image = smooth_picture(count, size, 1)
     flow = position_grid(size, size, torch.device("cpu"), torch.float32).T.view(1, 2, size, size)
     ones = torch.ones(count, 1, size, size)
     places = torch.cat([flow * 2, flow[:, :1] * 0 + 1], 1).expand(count, -1, -1, -1)
     flow = flow.expand(count, -1, -1, -1).clone()
-    return PairBatch(image, image, image, flow, ones, ones, ones, places, places)
+    return PlacedPairs(image, image, image, flow, ones, ones, ones, places, places)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -97,7 +97,7 @@ class MemoryStore:
         self.pair = self_pair(2, 32)
 
     def batch(self, indices):
-        return PairBatch(**{k: v[torch.tensor(indices)] for k, v in vars(self.pair).items()})
+        return PlacedPairs(**{k: v[torch.tensor(indices)] for k, v in vars(self.pair).items()})
 
 
 def tiny_recipe() -> Recipe:

@@ -14,7 +14,7 @@ from mattface import landmarks
 from mattface.errors import InputError
 from mattface.mesh.shape import canonical
 from mattface.parse import inner_face
-from mattface.training.augment import PairBatch
+from mattface.training.augment import PlacedPairs
 from mattface.training.pairs import PairStore, pack, shrink
 from mattface.training.studio.stream import read_shard, tensors
 from mattface.training.studio.triplet import Triplet
@@ -45,7 +45,7 @@ def mesh_in(pixels: np.ndarray, marks: np.ndarray, measure: landmarks.Landmarker
     return face.mesh if face.presence is not None and face.presence >= SURE else None
 
 
-def answered(triplet: Triplet, measure: landmarks.Landmarker, size: int) -> PairBatch | None:
+def answered(triplet: Triplet, measure: landmarks.Landmarker, size: int) -> PlacedPairs | None:
     """A triplet as a batch of one of side `size`; None where the landmarks of a face are not found."""
     found = {k: mesh_in(getattr(triplet, k), triplet.landmarks[k], measure) for k in ("source", "target", "swap")}
     source, target, swap = found["source"], found["target"], found["swap"]
@@ -56,7 +56,7 @@ def answered(triplet: Triplet, measure: landmarks.Landmarker, size: int) -> Pair
     made = {k: v[None] for k, v in tensors(triplet).items() if k != "exact"}
     made |= {"mask": mask, "matte": made["matte"] * mask}
     places = [torch.from_numpy(canonical(m * (size / side), size))[None] for m in (source, swap)]
-    return shrink(PairBatch(**made, source_places=places[0], places=places[1]), size)
+    return shrink(PlacedPairs(**made, source_places=places[0], places=places[1]), size)
 
 
 def make_answers(shards: Sequence[Path], size: int) -> Answered:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +23,6 @@ class PairBatch:
         visible: (B, 1, S, S) how far the flow is to be trusted.
         matte: (B, 1, S, S) what the answer replaces.
         mask: (B, 1, S, S) the inner face of the target, an input of the method.
-        source_places, places: (B, 3, S, S) of `mattface.mesh.shape.canonical`, of the source and of the shape that the
-            answer has.
     """
 
     source: torch.Tensor
@@ -33,8 +32,22 @@ class PairBatch:
     visible: torch.Tensor
     matte: torch.Tensor
     mask: torch.Tensor
+
+
+@dataclass(frozen=True)
+class PlacedPairs(PairBatch):
+    """Swap pairs that also know where on the mean face every pixel lies.
+
+    Attributes:
+        source_places, places: (B, 3, S, S) of `mattface.mesh.shape.canonical`, of the source and of the shape that the
+            answer has.
+    """
+
     source_places: torch.Tensor
     places: torch.Tensor
+
+
+Pairs = TypeVar("Pairs", bound=PairBatch)
 
 
 def uniform(low: float, high: float, shape: tuple[int, ...], rng: torch.Generator) -> torch.Tensor:
@@ -42,7 +55,7 @@ def uniform(low: float, high: float, shape: tuple[int, ...], rng: torch.Generato
     return torch.rand(shape, generator=rng) * (high - low) + low
 
 
-def mirror(pair: PairBatch, rng: torch.Generator) -> PairBatch:
+def mirror(pair: PlacedPairs, rng: torch.Generator) -> PlacedPairs:
     """Flips both faces of half the pairs left to right."""
     flip = (torch.rand(len(pair.source), generator=rng) < 0.5)[:, None, None, None]
     turned = {name: torch.where(flip, value.flip(-1), value) for name, value in vars(pair).items()}
@@ -50,7 +63,7 @@ def mirror(pair: PairBatch, rng: torch.Generator) -> PairBatch:
         sign = torch.ones(1, turned[name].shape[1], 1, 1)
         sign[:, 0] = -1
         turned[name] = torch.where(flip, turned[name] * sign, turned[name])
-    return PairBatch(**turned)
+    return PlacedPairs(**turned)
 
 
 def affine_matrices(count: int, angle: float, scale: float, shift: float, rng: torch.Generator) -> torch.Tensor:
@@ -68,7 +81,7 @@ def resample(maps: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     return F.grid_sample(maps, grid, padding_mode="border", align_corners=False)
 
 
-def move_target(pair: PairBatch, rng: torch.Generator) -> PairBatch:
+def move_target(pair: PlacedPairs, rng: torch.Generator) -> PlacedPairs:
     """Turns, scales and shifts the target and with it everything drawn on the target's grid."""
     matrix = affine_matrices(len(pair.target), 12, 1.12, 0.08, rng)
     names = ("target", "swap", "flow", "visible", "matte", "mask", "places")
@@ -77,7 +90,7 @@ def move_target(pair: PairBatch, rng: torch.Generator) -> PairBatch:
     return replace(pair, **dict(zip(names, parts, strict=True)))
 
 
-def move_source(pair: PairBatch, rng: torch.Generator) -> PairBatch:
+def move_source(pair: PlacedPairs, rng: torch.Generator) -> PlacedPairs:
     """Turns, scales and shifts the source; the flow follows by the inverse."""
     matrix = affine_matrices(len(pair.source), 12, 1.12, 0.08, rng)
     linear, move = matrix[:, :, :2], matrix[:, :, 2:]
@@ -98,7 +111,7 @@ def recolour(image: torch.Tensor, gain: torch.Tensor, gamma: torch.Tensor) -> to
     return ((image + 1) / 2).clamp(0, 1).pow(gamma).mul(gain).clamp(0, 1) * 2 - 1
 
 
-def relight(pair: PairBatch, rng: torch.Generator) -> PairBatch:
+def relight(pair: Pairs, rng: torch.Generator) -> Pairs:
     """Recolours the source on its own, and the target together with the answer."""
     count = len(pair.source)
     curve = colour_curve(count, 0.2, rng)
@@ -124,7 +137,7 @@ def blob(count: int, size: int, rng: torch.Generator) -> torch.Tensor:
     return (inside * size / 12).clamp(0, 1).unsqueeze(1)
 
 
-def occlude(pair: PairBatch, rng: torch.Generator, share: float = 0.3) -> PairBatch:
+def occlude(pair: Pairs, rng: torch.Generator, share: float = 0.3) -> Pairs:
     """Lays textured shapes over some targets (kept by the answer) and some sources (not shown by it)."""
     count, size = len(pair.target), pair.target.shape[-1]
     covers = []
@@ -144,7 +157,7 @@ def occlude(pair: PairBatch, rng: torch.Generator, share: float = 0.3) -> PairBa
     )
 
 
-def augment(pair: PairBatch, rng: torch.Generator) -> PairBatch:
+def augment(pair: PlacedPairs, rng: torch.Generator) -> PlacedPairs:
     """All of the above, in the order a camera would meet them."""
     pair = mirror(pair, rng)
     pair = move_source(move_target(pair, rng), rng)

@@ -17,9 +17,8 @@ from mattface.layers import resize
 from mattface.mesh.shape import canonical, mixed
 from mattface.methods import mesh
 from mattface.parse import inner_face, load_parser
-from mattface.training.augment import PairBatch
+from mattface.training.augment import PlacedPairs
 from mattface.vocabulary import Crop
-
 
 TAUGHT = mesh.Config(hair=1.4, local_light=0.4)
 """The teacher: surer than the method by default that what it sees is skin."""
@@ -74,7 +73,7 @@ class Teacher:
         self.method = mesh.MeshMethod(config, load_parser("mesh"), torch.device("cpu"))
         self.encoded = [self.method.encode(c) for c in crops]
 
-    def pair(self, source: int, target: int, size: int | None = None) -> PairBatch:
+    def pair(self, source: int, target: int, size: int | None = None) -> PlacedPairs:
         """The pair (source, target) with the mesh method's answer, as a batch of one, shrunk to `size`."""
         s, t = self.crops[source], self.crops[target]
         if t.mesh is None or s.mesh is None:
@@ -84,20 +83,20 @@ class Teacher:
         flow, visible = swap.extras["flow"], swap.extras["visibility"]
         mask, side = inner_face(t.mesh, t.size), t.size if size is None else size
         known = [torch.from_numpy(canonical(m * (side / t.size), side))[None] for m in (s.mesh, shaped)]
-        made = PairBatch(s.pixels, t.pixels, swap.pixels, flow, visible, swap.matte, mask, *known)
+        made = PlacedPairs(s.pixels, t.pixels, swap.pixels, flow, visible, swap.matte, mask, *known)
         return made if size is None else shrink(made, size)
 
 
-def shrink(pair: PairBatch, size: int) -> PairBatch:
+def shrink(pair: PlacedPairs, size: int) -> PlacedPairs:
     """Area-averages every map of a pair to a smaller side."""
-    return PairBatch(**{k: resize(v.float(), size) for k, v in vars(pair).items()})
+    return PlacedPairs(**{k: resize(v.float(), size) for k, v in vars(pair).items()})
 
 
 class PairStore:
     """Pairs in memory as small numbers.
 
     Args:
-        maps: field of `PairBatch` -> (N, C, S, S) packed maps.
+        maps: field of `PlacedPairs` -> (N, C, S, S) packed maps.
     """
 
     def __init__(self, maps: dict[str, torch.Tensor]) -> None:
@@ -109,10 +108,10 @@ class PairStore:
         """All pairs of these stores."""
         return cls({name: torch.cat([s.maps[name] for s in stores]) for name in stores[0].maps})
 
-    def batch(self, indices: Sequence[int]) -> PairBatch:
+    def batch(self, indices: Sequence[int]) -> PlacedPairs:
         """The pairs of these indices, unpacked to float32."""
         chosen = torch.tensor(indices)
-        return PairBatch(**{name: unpack(name, maps[chosen]) for name, maps in self.maps.items()})
+        return PlacedPairs(**{name: unpack(name, maps[chosen]) for name, maps in self.maps.items()})
 
 
 def make_pairs(teacher: Teacher, size: int, count: int, same: float, seed: int) -> PairStore:

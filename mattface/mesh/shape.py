@@ -19,8 +19,8 @@ SCALES = (0.8, 1.25)
 def mixed(source: np.ndarray, target: np.ndarray, amount: float) -> np.ndarray:
     """The target's mesh with part of the source's proportions: outline, pose and expression stay the target's.
 
-    The source is laid over the target by the similarity of `RIGID`; every point then moves towards it, eyes and mouth as
-    wholes that keep how far they are open. Nothing moves on the outline.
+    The source is laid over the target by the similarity of `RIGID`; every point then moves towards it, eyes and mouth
+    as wholes that keep how far they are open. Nothing moves on the outline.
 
     Args:
         source, target: (468, 3) meshes, each in pixels of its own crop.

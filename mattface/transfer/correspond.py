@@ -14,7 +14,6 @@ from torch import nn
 from mattface.layers import resize, start_at_zero, warp
 from mattface.vocabulary import Correspondence, FeaturePyramid
 
-
 LIGHT_SIDE = 16
 """Side of the map of light."""
 BRIGHTEST = 1.5

@@ -112,7 +112,9 @@ class PyramidIDATT(nn.Module):
         unknown = set(levels) - set(LEVELS)
         if unknown:
             raise ValueError(f"levels must be among {LEVELS}; got {sorted(unknown)}.")
-        self.levels = nn.ModuleDict({n: IDATT(c, places=places) for n, c in zip(LEVELS, channels, strict=True) if n in levels})
+        self.levels = nn.ModuleDict(
+            {n: IDATT(c, places=places) for n, c in zip(LEVELS, channels, strict=True) if n in levels}
+        )
 
     def forward(
         self,

@@ -1,8 +1,8 @@
 """The mattface network taught by answered pairs, in four stages.
 
 First encoder, latent heads and generator learn to draw people (`generator`), then the generator's blocks above the
-recipe's `size` follow at full resolution (`generator-fine`). The generator then stands still, and the rest learns to swap
-up to that size (`swap`); last come its own blocks above (`swap-fine`).
+recipe's `size` follow at full resolution (`generator-fine`). Then the generator stands still and the rest learns to
+swap up to that size (`swap`); last come its own blocks above (`swap-fine`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mattface.layers import resize
 from mattface.methods.mattface import MattfaceNetwork, build_network
 from mattface.training import losses
 from mattface.training.answers import make_answers
-from mattface.training.augment import PairBatch, augment
+from mattface.training.augment import PlacedPairs, augment
 from mattface.training.checkpoint import load_state, save_state, save_weights
 from mattface.training.pairs import PairStore, Teacher, crops_of, make_pairs, pictures, training_portraits
 from mattface.training.recipes.mattface_demo import Recipe
@@ -33,11 +33,11 @@ class Store(Protocol):
 
     count: int
 
-    def batch(self, indices: Sequence[int]) -> PairBatch:
+    def batch(self, indices: Sequence[int]) -> PlacedPairs:
         """The pairs of these numbers."""
 
 
-def pair_losses(swap: Swap, pair: PairBatch) -> Terms:
+def pair_losses(swap: Swap, pair: PlacedPairs) -> Terms:
     """Every loss term of one batch, unweighted."""
     size = swap.pixels.shape[-1]
     truth, matte, visible = (resize(x, size) for x in (pair.swap, pair.matte, pair.visible))
@@ -89,7 +89,7 @@ class PairTask:
 
     def terms(self, batch: Batch, _: Clock) -> Terms:
         """See `pair_losses`."""
-        pair = PairBatch(**batch)
+        pair = PlacedPairs(**batch)
         told = self.recipe.config.places
         source = self.network.encode_source(pair.source, pair.source_places if told else None, self.upto)
         places = pair.places if told else None
@@ -115,7 +115,7 @@ class DrawTask(PairTask):
 
     def terms(self, batch: Batch, _: Clock) -> Terms:
         """How far the drawings are off; the face counts ten times what is around it."""
-        pair = PairBatch(**batch)
+        pair = PlacedPairs(**batch)
         wanted, places = torch.cat([pair.source, pair.swap]), torch.cat([pair.source_places, pair.places])
         network = self.network
         w_plus = network.invert(network.encode(wanted, places if self.recipe.config.places else None))
