@@ -13,7 +13,7 @@ import torch
 pytest.importorskip("numba", reason="numba is not installed: pip install mattface[train]")
 
 from test_data import shard
-from test_train_recipes import CPU, judged, rows
+from test_train_swaps import CPU, judged, rows
 
 from mattface.align import sixty_eight
 from mattface.data.topology import SIXTY_EIGHT

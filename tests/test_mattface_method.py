@@ -70,8 +70,9 @@ def test_the_official_sizes_are_the_papers():
 
 @pytest.mark.parametrize("detail", ["flow", "off"])
 @pytest.mark.parametrize("levels", [("coarse", "medium", "fine"), ("fine",)])
-def test_chain_runs_in_every_form(detail, levels):
-    network = randomised(replace(TINY, detail=detail, levels=levels))
+@pytest.mark.parametrize("places", [False, True])
+def test_chain_runs_in_every_form(detail, levels, places):
+    network = randomised(replace(TINY, detail=detail, levels=levels, places=places, shape=0.5 * places))
     chain = MattfaceMethod(network, Parser("mesh"), "tiny", CPU, torch.float32)
     source, target = crop(0), crop(1)
     swap = chain.swap(chain.encode(source), target)
@@ -227,3 +228,12 @@ def test_light_is_matched_without_clipping():
         assert (lit - target).abs()[inside].mean() < 0.25 * max((face - target).abs()[inside].mean(), 0.05)
     extreme = relit(face * 2 - 1, torch.ones(1, 3, 64, 64), mask, none)
     assert torch.isfinite(extreme).all() and extreme.max() < 1
+
+
+def test_weights_that_are_told_places_want_a_mesh():
+    network = randomised(replace(TINY, places=True))
+    chain = MattfaceMethod(network, Parser("mesh"), "tiny", CPU, torch.float32)
+    with pytest.raises(UsageError, match="dense landmarks"):
+        chain.encode(replace(crop(0), mesh=None))
+    with pytest.raises(UsageError, match="places must be given"):
+        network.encode_source(torch.zeros(1, 3, 64, 64))

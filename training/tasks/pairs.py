@@ -18,11 +18,11 @@ from mattface.errors import InputError, UsageError
 from mattface.layers import resize
 from mattface.methods.mattface import MattfaceNetwork, build_network
 from mattface.training import losses
-from mattface.training.answers import make_answers
 from mattface.training.augment import PlacedPairs, augment
 from mattface.training.checkpoint import load_state, save_state, save_weights
 from mattface.training.pairs import PairStore, Teacher, crops_of, make_pairs, pictures, training_portraits
 from mattface.training.recipes.mattface_demo import Recipe
+from mattface.training.studio_pairs import studio_pairs
 from mattface.training.task import Batch, Clock, Feed, Loop, Optimiser, Phase, Terms
 from mattface.training.tasks import Data, Stage
 from mattface.vocabulary import Swap
@@ -217,7 +217,7 @@ def store_of(recipe: Recipe, data: Data) -> tuple[PairStore, tuple[str, ...]]:
     kept, stores, notes = data.out / "pairs", [], []
     makers = {
         "mesh": lambda: made_by_teacher(recipe, data.root),
-        "studio": lambda: make_answers(sorted(data.root.glob("*.tar")), recipe.size).store.maps,
+        "studio": lambda: studio_pairs(sorted(data.root.glob("*.tar")), recipe.size).maps,
     }
     here = {"mesh": pictures(data.root), "studio": any(data.root.glob("*.tar"))}
     for name, make in makers.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +23,6 @@ SURE = 0.3
 """Presence below which a face counts as not found."""
 
 
-@dataclass(frozen=True)
-class Answered:
-    """Pairs of triplets, and how many triplets there were."""
-
-    store: PairStore
-    seen: int
-
-
 def face_of(marks: np.ndarray) -> Face:
     """A detection as the detector would give it, from the 68 landmarks (68, 2 or more) that a render knows."""
     xy = np.asarray(marks, np.float64)[:, :2]
@@ -45,7 +36,7 @@ def mesh_in(pixels: np.ndarray, marks: np.ndarray, measure: landmarks.Landmarker
     return face.mesh if face.presence is not None and face.presence >= SURE else None
 
 
-def answered(triplet: Triplet, measure: landmarks.Landmarker, size: int) -> PlacedPairs | None:
+def pair_of(triplet: Triplet, measure: landmarks.Landmarker, size: int) -> PlacedPairs | None:
     """A triplet as a batch of one of side `size`; None where the landmarks of a face are not found."""
     found = {k: mesh_in(getattr(triplet, k), triplet.landmarks[k], measure) for k in ("source", "target", "swap")}
     source, target, swap = found["source"], found["target"], found["swap"]
@@ -59,20 +50,19 @@ def answered(triplet: Triplet, measure: landmarks.Landmarker, size: int) -> Plac
     return shrink(PlacedPairs(**made, source_places=places[0], places=places[1]), size)
 
 
-def make_answers(shards: Sequence[Path], size: int) -> Answered:
-    """All triplets of these shards as pairs of side `size`.
+def studio_pairs(shards: Sequence[Path], size: int) -> PairStore:
+    """The triplets of these shards, on whose faces landmarks are found, as pairs of side `size`.
 
     Raises:
         InputError: a shard is damaged, or no triplet shows faces.
     """
-    measure, seen = landmarks.load_landmarker(), 0
+    measure = landmarks.load_landmarker()
     maps: dict[str, list[torch.Tensor]] = {}
     for shard in tqdm(shards, desc="triplets", disable=None):
         for triplet in read_shard(shard):
-            seen += 1
-            pair = answered(triplet, measure, size)
+            pair = pair_of(triplet, measure, size)
             for name, value in {} if pair is None else vars(pair).items():
                 maps.setdefault(name, []).append(pack(name, value[0]))
     if not maps:
         raise InputError(f"expected triplets that show faces in {len(shards)} shards; found none.")
-    return Answered(PairStore({name: torch.stack(values) for name, values in maps.items()}), seen)
+    return PairStore({name: torch.stack(values) for name, values in maps.items()})

@@ -1,0 +1,72 @@
+"""Triplets of the studio as pairs: landmarks are found in the pictures, and what is not found is left out."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mattface.errors import InputError
+from mattface.mesh import topology
+from mattface.training.studio.triplet import Triplet
+from mattface.training.studio_pairs import face_of, pair_of, studio_pairs
+
+SIDE = 64
+
+
+def triplet() -> Triplet:
+    rng = np.random.default_rng(0)
+    pictures = {k: rng.integers(0, 255, (SIDE, SIDE, 3), np.uint8) for k in ("source", "target", "swap")}
+    masks = {k: np.ones((SIDE, SIDE), np.float32) for k in ("visible", "matte", "mask", "occluder", "depth")}
+    marks = {k: rng.uniform(10, 50, (68, 3)).astype(np.float32) for k in pictures}
+    return Triplet(
+        **pictures, **masks, flow=np.full((SIDE, SIDE, 2), 8.0, np.float32), landmarks=marks, coefficients={},
+        kind="head", seed=3, notes=(),
+    )  # fmt: skip
+
+
+def measure(presence: float, centres: tuple[float, ...] = (32.0, 32.0, 32.0)):
+    """A landmarker that sees the mean face, in each picture at another place."""
+    left = list(centres)
+
+    def found(pixels, face):
+        assert pixels.shape == (SIDE, SIDE, 3) and face.points.shape == (5, 2)
+        mesh = topology().mean * 16 + [left.pop(0), 32, 0]
+        return replace(face, mesh=mesh, presence=presence)
+
+    return found
+
+
+def test_a_triplet_becomes_a_pair_with_places_of_source_and_answer():
+    pair = pair_of(triplet(), measure(1.0, (28.0, 32.0, 36.0)), 32)
+    assert pair is not None
+    assert {v.shape[-1] for v in vars(pair).values()} == {32}
+    middle = [float(x[0, 0, 16, 16]) for x in (pair.source_places, pair.places)]
+    assert middle[0] > 0.1 > -0.1 > middle[1], "the source lies to the left, the answer to the right"
+    outside = pair.mask == 0
+    assert outside.any() and pair.matte[outside].max() == 0, "nothing is replaced outside the inner face"
+
+
+def test_a_face_that_is_not_found_is_left_out():
+    assert pair_of(triplet(), measure(0.1), 32) is None
+
+
+def test_a_detection_is_made_of_landmarks():
+    marks = np.zeros((68, 3))
+    marks[36:42, :2], marks[42:48, :2], marks[30, :2] = (10, 20), (30, 20), (20, 30)
+    marks[48, :2], marks[54, :2] = (12, 40), (28, 40)
+    face = face_of(marks)
+    assert np.array_equal(face.points, [[10, 20], [30, 20], [20, 30], [12, 40], [28, 40]])
+    assert np.array_equal(face.box, [0, 0, 30, 40])
+
+
+def test_no_shards_are_refused():
+    with pytest.raises(InputError, match="found none"):
+        studio_pairs([], 32)
+
+
+def test_positions_are_packed_finely():
+    from mattface.training.pairs import pack, unpack
+
+    places = torch.rand(3, 8, 8) * 4 - 2
+    assert (unpack("places", pack("places", places)) - places).abs().max() < 2e-3
