@@ -46,9 +46,7 @@ def stand_in(kind: str, name: str, device: torch.device) -> dict[str, Any] | Non
     torch.manual_seed(0)
     what, _, _ = name.partition(":")
     if kind == "identity":
-        notes.append(
-            f"identity judge {name}: its weights are not here, a ResNet-50 with seeded ones was measured"
-        )
+        notes.append(f"identity judge {name}: its weights are not here, a ResNet-50 with seeded ones was measured")
         network = iresnet50().eval().requires_grad_(False).to(device)
         return {"identity": Embedder("seeded", network, 512, SIZE, lambda mesh, points: np.eye(3))}
     if kind == "perceptual":
