@@ -17,8 +17,9 @@ from PIL import Image
 
 from mattface.errors import InputError, UsageError
 from mattface.mesh import topology
-from mattface.training.data.catalogue import Catalogue, catalogue, read_caption, read_image, read_mask, read_mesh
+from mattface.training.data.catalogue import Catalogue, catalogue
 from mattface.training.data.feed import FacePairs, Faces, LoaderFeed, mirrored, shuffled
+from mattface.training.data.records import read_caption, read_image, read_mask, read_mesh
 from mattface.training.data.shards import read_bytes
 from mattface.training.data.triplets import TripletShards
 from mattface.training.studio import stream

@@ -18,8 +18,10 @@ from mattface.cli import main
 from mattface.errors import InputError
 from mattface.training.data import prepare as module
 from mattface.training.data.captions import Service, from_file, within
-from mattface.training.data.catalogue import catalogue, read_caption, read_mask, read_mesh
-from mattface.training.data.prepare import Fingerprints, Settings, fingerprint, prepare, told
+from mattface.training.data.catalogue import catalogue
+from mattface.training.data.fingerprints import Fingerprints, fingerprint
+from mattface.training.data.prepare import Settings, prepare, told
+from mattface.training.data.records import read_caption, read_mask, read_mesh
 
 
 class Model(HTTPServer):

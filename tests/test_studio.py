@@ -12,7 +12,7 @@ pytest.importorskip("numba", reason="numba is not installed: pip install mattfac
 from studio_head import mean_face, synthetic_model
 
 from mattface.errors import InputError, WeightsError
-from mattface.training.studio import face_model, fit, light, raster, texture
+from mattface.training.studio import face_model, fit, least_squares, light, raster, texture
 from mattface.training.studio.anatomy import Anatomy
 from mattface.training.studio.camera import Camera, framed, rotation
 from mattface.training.studio.face_model import FaceModel, load_model
@@ -168,7 +168,7 @@ def test_expressions_stay_in_bounds_at_the_constrained_minimum():
     rng = np.random.default_rng(0)
     a = rng.normal(size=(30, 8))
     normal, right = a.T @ a + 0.1 * np.eye(8), a.T @ rng.normal(size=30) * 3
-    found = fit.bounded(normal, right, 3)
+    found = least_squares.bounded(normal, right, 3)
     slope = normal @ found - right
     low, high = found[3:] <= 1e-9, found[3:] >= 1 - 1e-9
     assert np.abs(slope[:3]).max() < 1e-6 and (found[3:] >= 0).all() and (found[3:] <= 1).all()

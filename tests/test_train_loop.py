@@ -214,6 +214,19 @@ def test_tensorboard_is_refused_where_it_is_not_installed(tmp_path, monkeypatch)
         train(tmp_path, tensorboard=True)
 
 
+def test_tensorboard_reads_what_a_run_and_its_continuation_wrote(tmp_path):
+    reading = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="TensorBoard is not installed"
+    )
+    train(tmp_path, toy_loop(images=16), tensorboard=True)
+    train(tmp_path, toy_loop(images=32), tensorboard=True)
+    found = reading.EventAccumulator(str(tmp_path / "tensorboard"))
+    found.Reload()
+    written = {row["images"]: row["maker/loss"] for row in rows(tmp_path)}
+    read = {event.step: event.value for event in found.Scalars("maker/loss")}
+    assert list(read) == [4, 8, 12, 16, 20, 24, 28, 32] and read == pytest.approx(written)
+
+
 def test_mixed_precision_reaches_the_networks(tmp_path):
     seen = []
 

@@ -17,11 +17,12 @@ from test_data import triplet_folder
 from torch import nn
 
 from mattface.embed import Embedder
-from mattface.errors import UsageError
+from mattface.errors import UsageError, WeightsError
 from mattface.training.estimate import plan
 from mattface.training.judges import Frozen, Judges
-from mattface.training.launch import find_recipe
+from mattface.training.launch import find_recipe, planned
 from mattface.training.loop import fit
+from mattface.training.meter import Meter
 from mattface.training.task import Loop
 from mattface.training.tasks import Data, swap
 
@@ -110,6 +111,9 @@ ALL = {
 }
 
 
+PLANNED = {"same": 1.0, "identity": 1.0, "perceptual": 1.0, "shape": 1.0}
+
+
 def toy_recipe(network: str, **changes: Any) -> swap.SwapRecipe:
     rate = find_recipe("magicmask", True, []).optimisers["swapper"]
     fields: dict[str, Any] = {
@@ -185,7 +189,31 @@ def test_the_plan_tells_what_a_training_needs_and_trains_nothing(tmp_path, toy, 
     assert "recipe toy: 24 images in 6 steps of 4" in text
     assert "network swapper: " in text and "phase critic trains critic" in text
     assert "s for a micro-batch of 2" in text and "GiB of activations" in text
+    assert "swap/swapper.encoder" in text and "critic/backward" in text and "TFLOP" in text
     assert not (tmp_path / "run").exists()
+
+
+def test_the_plan_measures_stand_ins_for_missing_judges_and_names_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("MATTFACE_HOME", str(tmp_path / "empty"))
+    changes = ["judges.identity=arcface", "judges.perceptual=vgg16", "loop.accumulate=6"]
+    recipe = dataclasses.replace(find_recipe("mattface", True, changes), loss=PLANNED)
+    data = Data(triplet_folder(tmp_path / "data", 6, size=64), held_out=0)
+    text = planned(dataclasses.replace(recipe, start="psp-ffhq"), data, CPU)
+    for note in ("psp-ffhq is not here", "judge arcface: its weights", "judge vgg16: its weights", "d3dfr: it is not"):
+        assert note in text
+    assert "swap/judge features" in text
+    with pytest.raises(WeightsError):  # only the plan takes them
+        next(swap.stages(recipe, data, CPU))
+
+
+def test_costs_are_those_of_the_arithmetic():
+    meter, convolution = Meter(CPU), nn.Conv2d(3, 8, 3, padding=1, bias=False)
+    with meter.counting(), meter.watching({"convolution": convolution}):
+        convolution(torch.zeros(1, 3, 16, 16)).sum().backward()
+    forward = 2 * 8 * 3 * 9 * 16 * 16
+    assert meter.costs["convolution"].flop == forward
+    assert meter.operations.flop == 2 * forward  # the picture wants no gradient
+    assert meter.saved.largest == 4 * (3 * 16 * 16 + 8 * 3 * 9) and meter.saved.now == 0
 
 
 def test_frozen_parts_stay_as_they_are(tmp_path, judged):

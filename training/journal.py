@@ -100,7 +100,7 @@ class Journal:
                 raise UsageError("expected TensorBoard; it is not installed. Type: pip install tensorboard")
             from torch.utils.tensorboard import SummaryWriter
 
-            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=images)
+            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=images + 1)
 
     def _cut(self, images: int) -> None:
         if not self.path.exists():

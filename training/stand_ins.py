@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from mattface.embed import Embedder
-from mattface.embed.arcface import IRSE50, SIZE
+from mattface.embed.arcface import SIZE, iresnet50
 
 _notes: ContextVar[list[str] | None] = ContextVar("stand_ins", default=None)
 
@@ -46,8 +46,8 @@ def stand_in(kind: str, name: str, device: torch.device) -> dict[str, Any] | Non
     torch.manual_seed(0)
     what, _, _ = name.partition(":")
     if kind == "identity":
-        notes.append(f"identity judge {name}: its weights are not here, an IR-SE-50 with seeded ones was measured")
-        network = IRSE50().eval().requires_grad_(False).to(device)
+        notes.append(f"identity judge {name}: its weights are not here, a ResNet-50 with seeded ones was measured")
+        network = iresnet50().eval().requires_grad_(False).to(device)
         return {"identity": Embedder("seeded", network, 512, SIZE, lambda mesh, points: np.eye(3))}
     if kind == "perceptual":
         notes.append(f"perceptual judge {name}: its weights are not here, a VGG16 with seeded ones was measured")

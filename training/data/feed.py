@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from mattface.align import sixty_eight
 from mattface.errors import InputError
 from mattface.landmarks import five_points
-from mattface.training.data.catalogue import Catalogue, Record, read_caption, read_image, read_mask, read_mesh
+from mattface.training.data.catalogue import Catalogue
+from mattface.training.data.records import Record, read_caption, read_image, read_mask, read_mesh
 from mattface.training.task import Batch
 
 SALT = 0x5EED

@@ -12,6 +12,7 @@ from mattface.mesh import topology
 from mattface.training.studio import light
 from mattface.training.studio.camera import Camera, from_vector
 from mattface.training.studio.face_model import FACE, FaceModel
+from mattface.training.studio.least_squares import bounded, similar
 
 ROUNDS = 8
 DISTANCE = 80.0
@@ -29,7 +30,6 @@ BAND = 0.45
 """Half height in centimetres of the strip along which a landmark of the outline slides."""
 HIDDEN_FROM = 0.1
 """A landmark of the outline slides when its normal's share towards the camera is smaller."""
-SWEEPS = 12
 
 
 @dataclass(frozen=True)
@@ -248,30 +248,6 @@ class Fitter:
             wanted = (placed[list(SIXTY_EIGHT)] - self.model.neutral[self.model.landmarks]).ravel() / (2 * NOISE)
             identity = np.linalg.solve(design @ design.T + np.eye(len(design)), design @ wanted)
         return identity, placed
-
-
-def similar(source: np.ndarray, target: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """`points` moved by the similarity that takes (K, 3) source to target best (Umeyama 1991)."""
-    a, b = source - source.mean(0), target - target.mean(0)
-    u, s, vt = np.linalg.svd(b.T @ a)
-    flip = np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
-    scale = float((s * np.diag(flip)).sum() / (a * a).sum())
-    return (points - source.mean(0)) @ (u @ flip @ vt).T * scale + target.mean(0)
-
-
-def bounded(normal: np.ndarray, right: np.ndarray, free: int) -> np.ndarray:
-    """Minimises x normal x / 2 - right x; the first `free` numbers are free, the others stay in [0, 1].
-
-    Alternates: bounded ones by coordinate descent on the free ones' Schur complement, then the free ones exactly.
-    """
-    a, b, c = normal[:free, :free], normal[:free, free:], normal[free:, free:]
-    both = np.linalg.solve(a, np.column_stack([b, right[:free]]))
-    inner, wanted = c - b.T @ both[:, :-1], right[free:] - b.T @ both[:, -1]
-    x = np.clip(np.linalg.solve(inner, wanted), 0, 1)
-    for _ in range(SWEEPS):
-        for k in range(len(x)):
-            x[k] = min(max(x[k] + (wanted[k] - inner[k] @ x) / inner[k, k], 0.0), 1.0)
-    return np.concatenate([both[:, -1] - both[:, :-1] @ x, x])
 
 
 def tangents(pixels: np.ndarray) -> np.ndarray:
