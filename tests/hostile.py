@@ -309,3 +309,35 @@ def _damage(out: bytearray, chance: random.Random) -> None:
         case 6:
             other = chance.randrange(len(out)) if out else 0
             out[at : at + length] = out[other : other + length]
+
+
+# graphs and arrays, well formed
+
+
+def field(number: int, body: bytes) -> bytes:
+    return bytes([number << 3 | 2, len(body)]) + body
+
+
+def tiny_onnx(size: int) -> bytes:
+    """A graph y = relu(x) whose x and y are stated to have `size` values."""
+    shape = field(2, field(1, b"\x08" + bytes([size])))
+    kind = field(2, field(1, b"\x08\x01" + shape))
+    node = field(1, b"x") + field(2, b"y") + field(4, b"Relu")
+    graph = field(1, node) + field(2, b"g") + field(11, field(1, b"x") + kind) + field(12, field(1, b"y") + kind)
+    return b"\x08\x07" + field(7, graph) + field(8, b"\x10\x0d")
+
+
+def arrays_file(compressed: bool = False) -> bytes:
+    """A .npz file of two arrays."""
+    out = io.BytesIO()
+    save = np.savez_compressed if compressed else np.savez
+    save(out, a=np.arange(40.0), b=np.ones((2, 3), np.float32))
+    return out.getvalue()
+
+
+def array_file(array: np.ndarray | None = None, **lies: Any) -> bytes:
+    """A .npy file; `lies` replace entries of its header."""
+    out, array = io.BytesIO(), np.arange(40.0) if array is None else array
+    header = np.lib.format.header_data_from_array_1_0(array) | lies
+    np.lib.format.write_array_header_1_0(out, header)
+    return out.getvalue() + array.tobytes()

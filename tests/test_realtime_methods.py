@@ -413,7 +413,7 @@ def test_without_weights_the_builder_says_what_to_pass(name: str) -> None:
 def test_missing_public_files_are_named_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MATTFACE_HOME", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(WeightsError, match=r"alphaface_demo\.pt.*Download"):
+    with pytest.raises(WeightsError, match=r"alphaface_demo\.pt.*download"):
         mattface.load("alphaface")
     with pytest.raises(UsageError, match="has the option injection"):
         mattface.load("alphaface", norm="in")

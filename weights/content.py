@@ -92,7 +92,7 @@ def _kind_of_zip(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as box:
             names = box.namelist()
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError) as error:
         raise WeightsError(f"expected a whole weight file; {path} is damaged ({error}). Get it again.") from error
     return "npz" if names and all(name.endswith(".npy") for name in names) else "torch"
 
@@ -143,16 +143,9 @@ def _undressed(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _numpy(path: Path, kind: str) -> Content:
-    import numpy as np
     import torch
 
-    try:
-        if kind == "npy":
-            arrays = {"": np.load(path, allow_pickle=False, mmap_mode="r")}
-        else:
-            with np.load(path, allow_pickle=False) as box:
-                arrays = {name: box[name] for name in box.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise WeightsError(f"expected NumPy arrays in {path}; it holds none ({error}). Get it again.") from error
-    shapes = {name: torch.empty(array.shape, device="meta") for name, array in arrays.items()}
+    from mattface.weights.arrays import read_arrays
+
+    shapes = {name: torch.empty(array.shape, device="meta") for name, array in read_arrays(path).items()}
     return Content(kind, {"": shapes})

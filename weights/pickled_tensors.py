@@ -51,12 +51,12 @@ def check_window(stored: int, offset: int, size: tuple[Any, ...], stride: tuple[
         stride: elements from one index to the next along each dimension.
 
     Raises:
-        Refused: it does not, or it has more elements than are stored.
+        Refused: it does not. It may hold an element more than once, and so more elements than are stored.
     """
     if any(type(n) is not int or n < 0 for n in (offset, *size, *stride)) or len(size) != len(stride) or len(size) > 8:
         raise Refused("a tensor in it has no valid shape")
     count = math.prod(size)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if count else offset - 1
-    if count > stored or last >= stored:
+    if last >= stored:
         shape = "x".join(str(n) if n < 1 << 40 else "huge" for n in size)
-        raise Refused(f"a tensor in it has more elements than its storage: shape {shape}, {stored} stored")
+        raise Refused(f"a tensor in it reaches beyond its storage: shape {shape}, {stored} elements stored")

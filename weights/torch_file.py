@@ -8,10 +8,12 @@ of elements, windows on storages, sizes and checksums of records.
 from __future__ import annotations
 
 import argparse
+import math
 import mmap
 import struct
 import zipfile
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -100,14 +102,14 @@ def _check_archive(path: Path, data: memoryview) -> None:
     if "data.pkl" not in records or "constants.pkl" in records:
         raise Refused("its archive is no checkpoint (TorchScript and other programs are not read)")
 
-    def stored_as(identifier: Any) -> int:
+    def stored_as(identifier: Any) -> _Stored:
         kind, key, count = _storage(identifier, 5)
         record = records.get(f"data/{key}")
         if record is None or len(record) < count * width(kind):
             raise Refused(f"a tensor in it states {count} elements; its record has {len(record or b'')} bytes")
-        return count
+        return _Stored(count, width(kind))
 
-    if Machine(records["data.pkl"], _resolve, stored_as).run() is None:
+    if Machine(records["data.pkl"], _Names().resolve, stored_as).run() is None:
         raise Refused("it holds nothing")
 
 
@@ -124,18 +126,18 @@ def _record(data: memoryview, info: zipfile.ZipInfo) -> memoryview:
 
 def _check_stream(data: memoryview) -> None:
     """The format before torch 1.6: five pickles, then count and elements of each storage."""
-    budget, at = Budget(), 0
+    budget, names, at = Budget(), _Names(), 0
     sizes: dict[str, int] = {}
 
-    def stored_as(identifier: Any) -> int:
+    def stored_as(identifier: Any) -> _Stored:
         kind, key, count = _storage(identifier, 6)
         if sizes.setdefault(key, count * width(kind)) != count * width(kind):
             raise Refused(f"its storage {key[:40]!r} has two sizes")
-        return _view(identifier[5], count)
+        return _Stored(_view(identifier[5], count), width(kind))
 
     parts = []
     for number in range(5):
-        rules = (_resolve, stored_as) if number == 3 else (_nothing, refuse_persistent)
+        rules = (names.resolve, stored_as) if number == 3 else (_nothing, refuse_persistent)
         machine = Machine(data, *rules, at, budget)
         parts.append(machine.run())
         at = machine.at
@@ -171,12 +173,40 @@ def _nothing(module: str, name: str) -> Known:
     raise Refused(f"it names {module!r} {name!r}, which no checkpoint needs")
 
 
-def _resolve(module: str, name: str) -> Known:
-    if module == "torch" and name in STORAGES:
-        return Known(name)
-    if (module, name) not in GLOBALS:
-        raise Refused(f"it names {module!r} {name!r}, which no checkpoint of tensors needs")
-    return GLOBALS[module, name]
+@dataclass(frozen=True)
+class _Stored:
+    """A storage, or a part of one: its elements and the bytes of each."""
+
+    count: int
+    width: int
+
+
+class _Names:
+    """What the names in a checkpoint stand for, and the bytes that its tensors may still have when they are copied."""
+
+    def __init__(self) -> None:
+        self.left = LARGEST
+        tensor = Known("tensor", call=self.tensor)
+        self.table = GLOBALS | {("torch._utils", f"_rebuild_tensor{v}"): tensor for v in ("", "_v2")}
+
+    def resolve(self, module: str, name: str) -> Known:
+        """A storage type, or an entry of the table."""
+        if module == "torch" and name in STORAGES:
+            return Known(name)
+        if (module, name) not in self.table:
+            raise Refused(f"it names {module!r} {name!r}, which no checkpoint of tensors needs")
+        return self.table[module, name]
+
+    def tensor(self, arguments: tuple[Any, ...]) -> Inert:
+        """Checks that a tensor lies inside its storage."""
+        if len(arguments) not in (4, 6):
+            _refused("a tensor")
+        stored, offset, size, stride = expect("a tensor", arguments[:4], _Stored, int, tuple, tuple)
+        check_window(stored.count, offset, size, stride)
+        self.left -= math.prod(size) * stored.width
+        if self.left < 0:
+            raise Refused(f"its tensors have more than {LARGEST} bytes")
+        return Inert()
 
 
 def _namespace(arguments: tuple[Any, ...]) -> Inert:
@@ -201,14 +231,6 @@ def _refused(what: str) -> NoReturn:
     raise Refused(f"{what} in it is not written as such files write it")
 
 
-def _window(arguments: tuple[Any, ...]) -> Inert:
-    if len(arguments) not in (4, 6):
-        _refused("a tensor")
-    stored, offset, size, stride = expect("a tensor", arguments[:4], int, int, tuple, tuple)
-    check_window(stored, offset, size, stride)
-    return Inert()
-
-
 def _ordered(arguments: tuple[Any, ...]) -> Inert:
     """OrderedDict(), or with a list of [key, value] as Python 2 wrote it."""
     pairs = expect("a dictionary", arguments, list)[0] if arguments else []
@@ -228,8 +250,6 @@ def _numbers_of(kinds: str) -> dict[tuple[str, str], Known]:
 
 GLOBALS = {
     ("collections", "OrderedDict"): Known("OrderedDict", call=_ordered),
-    ("torch._utils", "_rebuild_tensor"): Known("tensor", call=_window),
-    ("torch._utils", "_rebuild_tensor_v2"): Known("tensor", call=_window),
     ("torch._utils", "_rebuild_parameter"): Known("parameter", call=_parameter),
     ("torch", "Size"): Known("Size", call=_sizes),
     ("torch", "device"): Known("device", call=_device),
@@ -237,4 +257,4 @@ GLOBALS = {
     ("argparse", "Namespace"): Known("Namespace", new=_namespace),
     **_numbers_of("float32 float64 float16 bfloat16 int64 int32 int16 int8 uint8 bool"),
 }
-"""Every global that a checkpoint may name; torch's own list is longer."""
+"""What a checkpoint may name beside storages and tensors; torch's own list is longer."""

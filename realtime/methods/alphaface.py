@@ -176,11 +176,10 @@ def identity_map(device: torch.device) -> torch.Tensor:
     """(512, 512) matrix that the identity vector is multiplied by before it is normalised."""
     import numpy as np
 
+    from mattface.weights.arrays import read_arrays
+
     path = registry.find("alphaface-emap")
-    try:
-        matrix = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise WeightsError(f"expected a NumPy array in {path}; it holds none ({error}). Get it again.") from error
-    if not isinstance(matrix, np.ndarray) or matrix.shape != (512, 512) or matrix.dtype.kind != "f":
+    matrix = read_arrays(path).get("")
+    if matrix is None or matrix.shape != (512, 512) or matrix.dtype.kind != "f":
         raise WeightsError(f"expected a 512x512 float array in {path}; got something else. Get the file again.")
     return torch.from_numpy(matrix.astype(np.float32)).to(device)
