@@ -143,8 +143,8 @@ class FaceRegressor(nn.Module):
         Args:
             pixels: (B, 3, S, S) RGB in [-1, 1], five points on the 3D template by scale and shift.
         """
-        parts = self.forward((shrunk(pixels) + 1) / 2).split(list(HEADS.values()), 1)
-        return Coefficients(*parts[:5], torch.cat(parts[5:], 1))
+        sizes = [*list(HEADS.values())[:5], HEADS["shift"] + HEADS["depth"]]
+        return Coefficients(*self.forward((shrunk(pixels) + 1) / 2).split(sizes, 1))
 
 
 def shrunk(pixels: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 CPU = torch.device("cpu")
 
 
-def constant(name: str, value: np.ndarray) -> onnx.TensorProto:
+def constant(name: str, value: np.ndarray) -> Any:
     return onnx.numpy_helper.from_array(value.astype(np.float32), name)
 
 

@@ -147,7 +147,7 @@ def test_arrays(home: Path, tmp_path: Path) -> None:
     assert recognise(tmp_path / "m.npy").name == "alphaface-emap"
     arrays = {"neutral": np.zeros((26719, 3), np.float32), "identity_deltas": np.zeros((100, 26719, 3), np.float16)}
     arrays |= {name: np.zeros(3) for name in ("uv", "quads", "part")}
-    np.savez_compressed(tmp_path / "m.npz", **arrays)
+    np.savez_compressed(tmp_path / "m.npz", **arrays)  # type: ignore[arg-type]
     assert recognise(tmp_path / "m.npz").name == "ict-face-model"
     np.savez(tmp_path / "objects.npz", a=np.array([{}], dtype=object))
     with pytest.raises(WeightsError, match="it holds none"):

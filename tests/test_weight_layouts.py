@@ -318,7 +318,7 @@ def exported(module: torch.nn.Module) -> bytes:
     out = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(module.eval(), (torch.zeros(1, 3, 112, 112),), out, dynamo=False)
+        torch.onnx.export(module.eval(), (torch.zeros(1, 3, 112, 112),), out, dynamo=False)  # type: ignore[arg-type]
     return out.getvalue()
 
 
@@ -358,7 +358,7 @@ def test_arcface_graph_runs_the_same() -> None:
 def test_units_follow_from_the_keys() -> None:
     state = layouts.arcface_torch({k: torch.empty(s, device="meta") for k, s in arcface.arcface_shapes().items()})
     with torch.device("meta"):
-        assert [len(stage) for stage in iresnet_for(state).stages] == [3, 4, 14, 3]
+        assert [len(list(stage.children())) for stage in iresnet_for(state).stages] == [3, 4, 14, 3]
     with pytest.raises(WeightsError, match="four stages"):
         iresnet_for({"stages.0.0.conv1.weight": torch.zeros(1)})
 

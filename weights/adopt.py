@@ -91,16 +91,16 @@ def _by_layout(content: Content, path: Path) -> tuple[Card, str]:
             f"{path}: a checkpoint of the method {content.beside['method']} of this project; it needs no card. "
             f"Pass it as --weights {path.name}."
         )
-    layout, fit = convert.best_layouts(content)[0]
+    best, fit = convert.best_layouts(content)[0]
     if fit.faults:
-        nearest = next((item.name for item in cards().values() if item.layout == layout.name), layout.name)
+        nearest = next((item.name for item in cards().values() if item.layout == best.name), best.name)
         if fit.share < convert.NEAR:
             raise WeightsError(f"{path}: its keys belong to no card (nearest {nearest}, {fit.share:.0%}). {_known()}")
         raise WeightsError(
             f"{path}: nearly {nearest} ({fit.share:.0%} of the keys), but {'; '.join(fit.faults)}. "
             f"Nothing was registered. {convert.nearest_hint(fit)}"
         )
-    return _card_of(layout.name, path), layout.name
+    return _card_of(best.name, path), best.name
 
 
 def _card_of(layout: str, path: Path) -> Card:
@@ -114,7 +114,7 @@ def _known() -> str:
     return "Known files: mattface weights list."
 
 
-ARRAYS = {
+ARRAYS: dict[str, dict[str, tuple[int, ...] | None]] = {
     "ict-arrays": {"neutral": (26719, 3), "identity_deltas": (100, 26719, 3), "uv": None, "quads": None, "part": None},
     "emap-array": {"": (512, 512)},
 }

@@ -35,12 +35,13 @@ class Content:
     graph: Graph | None = None
 
 
-def open_any(path: Path, values: bool = True) -> Content:
+def open_any(path: Path, values: bool = True, only: tuple[str, ...] = ()) -> Content:
     """Opens a weight file.
 
     Args:
         path: the file.
         values: False to look at names and shapes only, where the kind allows that.
+        only: outer keys to read, where the kind allows that; empty for all.
 
     Raises:
         WeightsError: no such file, or damaged.
@@ -51,7 +52,7 @@ def open_any(path: Path, values: bool = True) -> Content:
     if kind == "nvidia":
         from mattface.weights.nvidia_pickle import read_nvidia_pickle
 
-        return Content(kind, {name: network.tensors for name, network in read_nvidia_pickle(path).items()})
+        return Content(kind, {name: network.tensors for name, network in read_nvidia_pickle(path, only).items()})
     if kind == "torch":
         return _torch(path)
     if kind == "onnx":

@@ -135,7 +135,10 @@ def official(name: str) -> dict[str, torch.Tensor]:
         UsageError: unknown name.
         WeightsError: not here, damaged, or of another kind than its card says.
     """
-    content = open_any(find(name))
+    from mattface.weights.layouts.known import LAYOUTS
+
+    known = LAYOUTS.get(card(name).layout)
+    content = open_any(find(name), only=(known.inside,) if known and known.inside else ())
     tensors, layout = to_ours(content, card(name).layout if content.kind != "safetensors" else "")
     if card(name).layout and layout != card(name).layout:
         wanted = card(name).layout

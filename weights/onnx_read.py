@@ -184,7 +184,8 @@ def _node(data: memoryview) -> Node:
 
 def _attribute(data: memoryview) -> tuple[str, Any]:
     """(name, number, list of integers, tensor or bytes) of an AttributeProto; graphs are left out."""
-    name, what = "", None
+    name = ""
+    what: Any = None
     several: list[int] = []
     for number, value, _ in read_fields(data):
         if number == 3 and isinstance(value, int):

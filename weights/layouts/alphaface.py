@@ -35,7 +35,7 @@ def alphaface_shapes() -> Shapes:
             place = f"E.fusion_module.fusion_layer_{block}.{unit}"
             out |= conv(f"{place}.Conv1", 1024, 1024, 3, bias=True) | linear(f"{place}.IFF.fc", 2048, 512)
     names = ("Conv1", "Conv2", "Conv3", "Conv4_new", "Conv5_new", "Conv6_new")
-    widths = (1024, 512, 256, 128, 128, 128, 3)
+    decoder = (1024, 512, 256, 128, 128, 128, 3)
     for k, name in enumerate(names):
-        out |= conv(f"G.{name}", widths[k + 1], widths[k], 5 if name == "Conv6_new" else 3, bias=True)
+        out |= conv(f"G.{name}", decoder[k + 1], decoder[k], 5 if name == "Conv6_new" else 3, bias=True)
     return out

@@ -115,42 +115,70 @@ def _kept(name: str, what: str, shapes: Callable[[], Shapes], optional: tuple[st
     return Layout(name, what, shapes, _same(shapes, what, optional), optional=optional)
 
 
+FILTERS = (r".*\.resample_filter",)
+
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout
     for layout in (
         Layout("psp", "a pSp file", psp.psp_shapes, _psp, "state_dict", ("latent_avg",), NOISE),
         Layout("ir-se-50", "an IR-SE-50", psp.ir_se50_shapes, _plain(psp.ir_se50)),
         Layout(
-            *("stylegan2-rosinality", "a generator of stylegan2-pytorch", stylegan2.rosinality_generator_shapes),
-            *(_rosinality, "g_ema", ("latent_avg",), NOISE),
+            name="stylegan2-rosinality",
+            what="a generator of stylegan2-pytorch",
+            shapes=stylegan2.rosinality_generator_shapes,
+            convert=_rosinality,
+            inside="g_ema",
+            beside=("latent_avg",),
+            optional=NOISE,
         ),
         Layout(
-            *("stylegan2-rosinality-discriminator", "a discriminator of stylegan2-pytorch"),
-            *(stylegan2.rosinality_discriminator_shapes, _plain(stylegan2.rosinality_discriminator), "d", (), NOISE),
+            name="stylegan2-rosinality-discriminator",
+            what="a discriminator of stylegan2-pytorch",
+            shapes=stylegan2.rosinality_discriminator_shapes,
+            convert=_plain(stylegan2.rosinality_discriminator),
+            inside="d",
+            optional=NOISE,
         ),
         Layout(
-            *("stylegan2-nvidia", "a generator of stylegan2-ada-pytorch", stylegan2.nvidia_generator_shapes),
-            *(_plain(stylegan2.nvidia_generator), "G_ema", (), (r".*\.resample_filter",)),
+            name="stylegan2-nvidia",
+            what="a generator of stylegan2-ada-pytorch",
+            shapes=stylegan2.nvidia_generator_shapes,
+            convert=_plain(stylegan2.nvidia_generator),
+            inside="G_ema",
+            optional=FILTERS,
         ),
         Layout(
-            *("stylegan2-nvidia-discriminator", "a discriminator of stylegan2-ada-pytorch"),
-            *(stylegan2.nvidia_discriminator_shapes, _plain(stylegan2.nvidia_discriminator), "D", ()),
-            (r".*\.resample_filter",),
+            name="stylegan2-nvidia-discriminator",
+            what="a discriminator of stylegan2-ada-pytorch",
+            shapes=stylegan2.nvidia_discriminator_shapes,
+            convert=_plain(stylegan2.nvidia_discriminator),
+            inside="D",
+            optional=FILTERS,
         ),
         Layout(
-            *("alphaface", "AlphaFace's swapper", alphaface.alphaface_shapes, _plain(alphaface.alphaface_swapper)),
+            name="alphaface",
+            what="AlphaFace's swapper",
+            shapes=alphaface.alphaface_shapes,
+            convert=_plain(alphaface.alphaface_swapper),
             inside="swapper",
         ),
         Layout(
-            *("arcface-folded", "an ArcFace ResNet-50 with folded norms", arcface.folded_arcface_shapes),
-            _plain(arcface.folded_arcface),
+            name="arcface-folded",
+            what="an ArcFace ResNet-50 with folded norms",
+            shapes=arcface.folded_arcface_shapes,
+            convert=_plain(arcface.folded_arcface),
         ),
         Layout(
-            *("arcface-r50", "an arcface_torch ResNet-50", arcface.arcface_shapes, _plain(arcface.arcface_torch)),
+            name="arcface-r50",
+            what="an arcface_torch ResNet-50",
+            shapes=arcface.arcface_shapes,
+            convert=_plain(arcface.arcface_torch),
         ),
         Layout(
-            *("arcface-r100", "an arcface_torch ResNet-100", lambda: arcface.arcface_shapes(arcface.UNITS_100)),
-            _plain(arcface.arcface_torch),
+            name="arcface-r100",
+            what="an arcface_torch ResNet-100",
+            shapes=lambda: arcface.arcface_shapes(arcface.UNITS_100),
+            convert=_plain(arcface.arcface_torch),
         ),
         Layout("bisenet", "a 19-class BiSeNet", estimators.bisenet_shapes, _plain(estimators.bisenet)),
         Layout("hopenet", "a Hopenet", estimators.hopenet_shapes, _plain(estimators.hopenet)),
