@@ -11,17 +11,9 @@ from weight_server import CONTENT, SHA256, at, source, write_card
 
 from mattface import weights
 from mattface.errors import UsageError, WeightsError
-from mattface.weights import fetch, folders
+from mattface.weights import folders
 
 EMBEDDED = {"centerface", "face-mesh", "identity-resnet"}
-
-
-def test_every_card_is_complete() -> None:
-    for name, card in weights.cards().items():
-        assert card.licence and card.origin and card.how.endswith((".", "help", name)), name
-        assert len(card.sha256) in (0, 64) and card.sha256 == card.sha256.lower(), name
-        assert all(each.kind in fetch.FETCHERS or each.kind == "folder" for each in card.sources), name
-        assert all(len(s.archive_sha256) == 64 for s in card.sources if s.kind == "pypi"), name
 
 
 def test_embedded_group() -> None:
@@ -50,8 +42,8 @@ def test_wrong_size_is_refused(cache: Path) -> None:
 
 
 def test_user_supplied_weights_are_not_fetched(cache: Path) -> None:
-    with pytest.raises(WeightsError, match=r"cannot be fetched.*79999_iter\.pth"):
-        weights.pull(["bisenet"])
+    with pytest.raises(WeightsError, match=r"cannot be fetched.*backbone\.pth"):
+        weights.pull(["arcface-r50"])
 
 
 def test_user_supplied_weights_are_found(cache: Path) -> None:

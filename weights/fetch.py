@@ -20,7 +20,7 @@ from mattface.weights import folders
 from mattface.weights.archives import extract_member
 from mattface.weights.folders import CannotWrite, home, need_space
 from mattface.weights.https import Wanted, WebPage, download, forget
-from mattface.weights.registry import Card, Source, card, expand, places, sha256_of
+from mattface.weights.registry import Card, Source, card, expand, expected_hash, places, sha256_of
 
 HUGGING_FACE = "https://huggingface.co"
 GOOGLE_DRIVE = "https://drive.google.com/uc"
@@ -88,7 +88,7 @@ def _good(item: Card, candidates: list[Path], can_fetch: bool) -> Path | None:
     """The first of these files that is as it should be; any file will do when it could not be fetched anyway."""
     for path in candidates:
         if path.is_file():
-            expected = item.sha256 or folders.pinned(path)
+            expected = expected_hash(item.name, path)
             if not can_fetch or not expected or sha256_of(path) == expected:
                 return path
     return None
@@ -169,7 +169,8 @@ def _fetch(item: Card, sources: list[Source], to: Path, progress: bool) -> None:
             if isinstance(error, CannotWrite) or (isinstance(error, OSError) and error.errno in DISK):
                 forget(job.part)
                 raise WeightsError(f"weights {item.name!r}: {error}. Nothing was kept.") from error
-            failures.append(f"{source}: {error}".rstrip("."))
+            where = "" if str(source) in str(error) else f"{source}: "
+            failures.append(f"{where}{error}".rstrip("."))
     raise WeightsError(
         f"weights {item.name!r} could not be fetched. {'; '.join(failures)}. "
         f"Check the network and try again, or put the file at {target}. {item.how}"

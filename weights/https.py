@@ -6,6 +6,7 @@ import http.client
 import os
 import random
 import re
+import socket
 import ssl
 import time
 import urllib.error
@@ -99,7 +100,8 @@ def download(wanted: Wanted) -> None:
         except _Again as error:
             if _size(wanted.part) - before < WORTH:
                 if not pauses:
-                    raise OSError(f"{error}; the same command continues the download") from error
+                    more = "; the same command continues the download" if _size(wanted.part) else ""
+                    raise OSError(f"{error}{more}") from error
                 time.sleep(max(min(error.pause, LONGEST_PAUSE), pauses.pop(0) * random.uniform(0.5, 1.0)))
 
 
@@ -140,12 +142,18 @@ def _attempt(wanted: Wanted) -> None:
         raise (_Again(text, _asked(error.headers)) if error.code in TEMPORARY else OSError(text)) from error
     except urllib.error.URLError as error:
         text = f"{wanted.url} cannot be reached ({error.reason})"
-        raise (OSError(text) if isinstance(error.reason, ssl.SSLCertVerificationError) else _Again(text)) from error
+        raise (OSError(text) if _lasting(error.reason) else _Again(text)) from error
     except ValueError as error:
         raise OSError(f"{wanted.url}: not an address that can be followed ({error})") from error
     except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
         raise _Again(f"{wanted.url}: the connection ended early ({error!r})") from error
     _note(wanted.part).unlink(missing_ok=True)
+
+
+def _lasting(reason: Any) -> bool:
+    """Whether trying again is no use: a wrong certificate, or a name that nobody knows."""
+    unknown = isinstance(reason, socket.gaierror) and reason.errno != socket.EAI_AGAIN
+    return unknown or isinstance(reason, ssl.SSLCertVerificationError)
 
 
 def _left_over(wanted: Wanted) -> tuple[int, str]:
