@@ -79,7 +79,7 @@ class Module:
 @contextmanager
 def foreign_names() -> Iterator[None]:
     """Lets pickle find the two stand-ins under the names that NVIDIA's files use."""
-    made = {"dnnlib": {}, "dnnlib.util": {"EasyDict": EasyDict}, "torch_utils": {}}
+    made: dict[str, dict[str, Any]] = {"dnnlib": {}, "dnnlib.util": {"EasyDict": EasyDict}, "torch_utils": {}}
     made["torch_utils.persistence"] = {"_reconstruct_persistent_obj": _reconstruct_persistent_obj}
     homes = {EasyDict: "dnnlib.util", _reconstruct_persistent_obj: "torch_utils.persistence"}
     for name, content in made.items():

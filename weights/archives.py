@@ -27,8 +27,10 @@ MEMBERS = 100_000
 PIECE = 16 << 20
 """Bytes that are unpacked into memory at once."""
 
-DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, struct.error, EOFError, OSError, ValueError, OverflowError)
-DAMAGE += (RuntimeError,)
+DAMAGE = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, struct.error),
+    *(EOFError, OSError, ValueError, OverflowError, RuntimeError),
+)
 """What Python's archive readers raise on damage; RuntimeError is an encrypted or unknown method."""
 
 

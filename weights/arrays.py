@@ -21,8 +21,10 @@ LARGEST = 4 << 30
 EXPANSION = 1000
 """How many times smaller than its arrays a compressed file may be."""
 
-DAMAGE = (OSError, ValueError, SyntaxError, EOFError, RuntimeError, OverflowError, MemoryError, RecursionError)
-DAMAGE += (tokenize.TokenError, zipfile.BadZipFile, zlib.error, struct.error)
+DAMAGE = (
+    *(OSError, ValueError, SyntaxError, EOFError, RuntimeError, OverflowError, MemoryError),
+    *(tokenize.TokenError, zipfile.BadZipFile, zlib.error, struct.error),
+)
 """What the zip reader and NumPy's reader of headers raise on damage."""
 
 

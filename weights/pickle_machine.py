@@ -199,14 +199,16 @@ class Machine:
         """Puts items into the list, set or dictionary on top of the stack."""
         target = self._pop()
         self._push(target)
-        if type(target) is not kind and not (kind is dict and isinstance(target, Inert)):
+        fits = type(target) is kind or (kind is dict and isinstance(target, Inert))
+        if not fits:
             raise Refused(f"it adds items to what takes none, before byte {self.at}")
-        keys = {list: [], set: items, dict: items[::2]}[kind]
-        if not all(type(key) in (str, int) for key in keys) or (kind is dict and len(items) % 2):
-            raise Refused(f"keys must be texts or integers, before byte {self.at}")
         if kind is list:
             target.extend(items)
-        elif not isinstance(target, Inert):
+            return
+        keys = items if kind is set else items[::2]
+        if not all(type(key) in (str, int) for key in keys) or (kind is dict and len(items) % 2):
+            raise Refused(f"keys must be texts or integers, before byte {self.at}")
+        if not isinstance(target, Inert):
             target.update(keys if kind is set else zip(keys, items[1::2], strict=True))
 
     def _pair(self) -> list[Any]:

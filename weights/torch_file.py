@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import math
 import mmap
+import pickle
 import struct
 import zipfile
 import zlib
@@ -46,20 +47,15 @@ def read_torch_file(path: str | Path) -> Any:
         archive = _check(Path(path))
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
-    except (Refused, OSError, zipfile.BadZipFile) as error:
-        raise _no_checkpoint(path, error) from error
-    except FAILURES as error:  # torch states no exceptions; these are what damaged files have raised
+    except FAILURES as error:
         raise _no_checkpoint(path, error) from error
 
 
-def _failures() -> tuple[type[Exception], ...]:
-    import pickle
-
-    kinds = (ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, RuntimeError, AssertionError)
-    return (*kinds, OverflowError, MemoryError, struct.error, pickle.UnpicklingError, zlib.error)
-
-
-FAILURES = _failures()
+FAILURES = (
+    *(OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, RuntimeError, AssertionError),
+    *(OverflowError, MemoryError, struct.error, zlib.error, zipfile.BadZipFile, pickle.UnpicklingError),
+)
+"""What our own check and the zip reader raise (Refused is a ValueError), and torch, which states no exceptions."""
 
 
 def _no_checkpoint(path: str | Path, error: Exception) -> WeightsError:
