@@ -67,10 +67,12 @@ def shards(root: Path, count: int = 32, size: int = 128) -> Path:
     def made(seed: int) -> Triplet:
         small = [rng.integers(0, 255, (size // 8, size // 8, 3), np.uint8) for _ in range(3)]
         pictures = [np.asarray(Image.fromarray(s).resize((size, size))) for s in small]
-        even = [np.full((size, size), value, np.float32) for value in (1, 1, 1, 0, 50)]
+        one, none = np.ones((size, size), np.float32), np.zeros((size, size), np.float32)
         axis = np.arange(size, dtype=np.float32) + 0.5
         flow = np.stack(np.meshgrid(axis, axis), -1)
-        return Triplet(*pictures, flow, *even, landmarks={}, coefficients={}, kind="exact", seed=seed)
+        source, target, swap = pictures
+        masks = {"visible": one, "matte": one, "mask": one, "occluder": none, "depth": 50 * one}
+        return Triplet(source, target, swap, flow, **masks, landmarks={}, coefficients={}, kind="head", seed=seed)
 
     write_shards(made, root, count)
     return root

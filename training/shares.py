@@ -145,7 +145,8 @@ class Shares:
 
 def gathered(share: DTensor) -> torch.Tensor:
     """The whole of a share, on the CPU."""
-    return share.detach().full_tensor().to(CPU)
+    whole: torch.Tensor = share.full_tensor()
+    return whole.detach().to(CPU)
 
 
 def shared(whole: torch.Tensor, like: DTensor) -> DTensor:
