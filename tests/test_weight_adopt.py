@@ -90,6 +90,8 @@ def test_changed_after_adoption(home: Path, tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(WeightsError, match="pull lpips-vgg"):
         weights.find("lpips-vgg")
+    home.joinpath("lpips_vgg.pth").write_bytes(b"x" * weights.card("lpips-vgg").size)
+    assert not weights.status("lpips-vgg")["adopted"], "what was adopted is gone, another file took its place"
 
 
 def test_adoptions_stay_beside_each_other_and_survive_a_damaged_record(home: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from mattface.invert import LatentHeads
 from mattface.parse import BiSeNet
 from mattface.realtime.methods import alphaface as alphaface_method
 from mattface.weights import layouts, load_strictly
-from mattface.weights.content import Content
+from mattface.weights.content import Content, open_any, sorted_out
 from mattface.weights.convert import best_layouts, fit_of, onnx_layout, to_ours
 from mattface.weights.layouts import arcface, estimators, known, stylegan2
 from mattface.weights.layouts.arcface_onnx import arcface_onnx, reads_bytes
@@ -136,8 +136,6 @@ def test_average_beside_the_generator_is_asked_for() -> None:
 
 def test_prefix_and_place_do_not_matter() -> None:
     """A bare state dict, one below another key, one that was trained on several devices."""
-    from mattface.weights.content import sorted_out
-
     state = {k: torch.zeros(s) for k, s in known.LAYOUTS["lpips-vgg"].shapes().items()}
     for outer in (state, {"net": state, "epoch": 3}, {f"module.{k}": v for k, v in state.items()}):
         ours, name = to_ours(sorted_out(outer))
@@ -353,6 +351,25 @@ def test_arcface_graph_runs_the_same() -> None:
         with torch.no_grad():
             got = F.normalize(OnnxIdentity(model)(image), dim=1)
             assert (got - net(image)).abs().max() < 1e-5
+
+
+@pytest.mark.slow
+def test_arcface_graph_golden(tmp_path: Path) -> None:
+    """The public size: exported, recognised, unfolded, compared with the original network's output."""
+    pytest.importorskip("onnx", reason="onnx is not installed")
+    net = iresnet50().eval()
+    load_strictly(net, layouts.arcface_torch(seeded_state(arcface.arcface_shapes(), False)), "a ResNet-50")
+    path = tmp_path / "any name"
+    path.write_bytes(exported(Plain(net)))
+    ours, layout = to_ours(open_any(path))
+    assert layout == "arcface-onnx"
+    again = iresnet_for(ours).eval()
+    load_strictly(again, ours, "the graph")
+    expected = F.normalize(torch.from_numpy(np.load(GOLDEN / "arcface_iresnet50.npz")["embedding"])).numpy()
+    with torch.no_grad():
+        error = largest_error(again(seeded_input("iresnet_img", (2, 3, 112, 112))), expected)
+    print(f"arcface_iresnet50 out of ONNX: {error:.1e}")
+    assert error < 1e-4
 
 
 def test_units_follow_from_the_keys() -> None:

@@ -223,10 +223,10 @@ def status(name: str) -> dict[str, Any]:
     item = card(name)
     out: dict[str, Any] = {"name": name, "purpose": item.purpose, "present": present(name), "path": None, "bytes": None}
     out |= {"licence": item.licence, "commercial_use": item.commercial_use, "groups": list(item.groups), "note": ""}
-    out |= {"card_bytes": item.size or None, "adopted": name in adopted()}
+    out |= {"card_bytes": item.size or None, "adopted": False}
     try:
         path = find(name)
-        out |= {"path": str(path), "bytes": path.stat().st_size}
+        out |= {"path": str(path), "bytes": path.stat().st_size, "adopted": bool(_adoption(name, path))}
     except WeightsError as error:
         out["note"] = str(error)
     return out
