@@ -167,7 +167,6 @@ def _fetch(item: Card, sources: list[Source], to: Path, progress: bool) -> None:
             return
         except (OSError, WeightsError) as error:
             if isinstance(error, CannotWrite) or (isinstance(error, OSError) and error.errno in DISK):
-                forget(job.part)
                 raise WeightsError(f"weights {item.name!r}: {error}. Nothing was kept.") from error
             where = "" if str(source) in str(error) else f"{source}: "
             failures.append(f"{where}{error}".rstrip("."))

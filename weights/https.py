@@ -227,8 +227,6 @@ def _open(wanted: Wanted, have: int, mark: str) -> IO[bytes]:
     """The part, opened so that a link in its place leads nowhere."""
     flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | (os.O_APPEND if have else os.O_TRUNC)
     try:
-        if wanted.part.is_symlink():
-            wanted.part.unlink()
         _note(wanted.part).unlink(missing_ok=True)
         _note(wanted.part).write_text(f"{wanted.origin}\n{mark}\n", encoding="utf-8")
         return os.fdopen(os.open(wanted.part, flags | getattr(os, "O_BINARY", 0), 0o666), "wb", buffering=0)
