@@ -8,19 +8,27 @@ With a `Correspondence` (option `detail`) the source's own features and pixels j
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mattface.layers import resize, start_at_zero, warp
+from mattface.layers import Window, resize, start_at_zero, warp
 from mattface.vocabulary import Correspondence, GeneratorFeatures, Swap
 
 FLOOR = 0.02
 """Matte values up to this become exactly 0, so that pixels outside the face are the target's own."""
 LIGHT_SIDE = 32
 """Side of the small copies whose mean colours give the overall change of light."""
+MARGIN = 8
+"""Room left around the matte, in 128ths of the side: the convolutions at all finer levels reach less far."""
 STEEPEST = 2.0
 """Largest overall change of light, natural logarithm."""
+
+
+View = Callable[[torch.Tensor], torch.Tensor]
+"""Whole maps to the part that is made."""
 
 
 class SideEncoder(nn.Module):
@@ -44,10 +52,16 @@ class SideEncoder(nn.Module):
             }
         )
 
-    def forward(self, image: torch.Tensor, start: int = 0, upto: int | None = None) -> dict[int, torch.Tensor]:
-        """(B, 3, S, S) in [-1, 1] -> resolution -> (B, C, R, R), for start <= R <= upto."""
-        wanted = [r for r in self.resolutions if r >= start and (upto is None or r <= upto)]
-        return {r: self.levels[str(r)](resize(image, r)) for r in wanted}
+    def forward(
+        self, image: torch.Tensor, upto: int | None = None, window: Window | None = None
+    ) -> dict[int, torch.Tensor]:
+        """(B, 3, S, S) in [-1, 1] -> resolution -> (B, C, R, R), for R <= upto; a window's part above its grid."""
+        found = {}
+        for r in (r for r in self.resolutions if upto is None or r <= upto):
+            part = window if r > Window.GRID else None
+            small = resize(image, r) if part is None else resize(part.cut(image), r * part.side // Window.GRID)
+            found[r] = self.levels[str(r)](small)
+        return found
 
 
 class MaskBlend(nn.Module):
@@ -132,6 +146,7 @@ class TwoStageBlend(nn.Module):
         mask: torch.Tensor,
         match: Correspondence | None,
         upto: int | None = None,
+        tight: bool = False,
     ) -> Swap:
         """Blends and decodes.
 
@@ -142,28 +157,35 @@ class TwoStageBlend(nn.Module):
             mask: (B, 1, S, S) inner face of the target in [0, 1].
             match: correspondence, None when detail is off.
             upto: highest resolution to compute; None for all.
+            tight: True computes levels above `Window.GRID` only around the matte of one crop (with detail), with equal
+                pixels there but for rounding; elsewhere the matte is 0 and pixels are the target's.
 
         Returns:
             Swap of the highest resolution computed, with "decoded" (the decoder's picture), "matte_logit" and, with
-            detail, "flow", "warped" and "confidence" among the extras.
+            detail, "flow", "warped" and "confidence" among the extras, all of them of the part that was made.
         """
-        state, extras = None, {}
-        target = self.encoder(target_image, upto=upto)
+        state, extras, whole = None, {}, lambda x: x
+        window = Window.around(self.matte(match.matte), MARGIN) if tight and match is not None else None
+        target = self.encoder(target_image, upto, window)
         for r, features in target.items():
-            moved = None if match is None else self._moved(source, match, r)
-            blended, logit = self.blends[str(r)](side.features[r], features, resize(mask, r), moved)
+            view = window.cut if window is not None and r > Window.GRID else whole
+            if window is not None and r == 2 * Window.GRID and state is not None:
+                state = window.cut(state[0]), window.cut(state[1])
+            moved = None if match is None else self._moved(source, match, r, view)
+            blended, logit = self.blends[str(r)](view(side.features[r]), features, view(resize(mask, r)), moved)
             extras[f"mask_logit_{r}"] = logit
             state = self.decoder[str(r)](state, blended)
         if state is None:
             raise ValueError(f"upto must be at least {min(map(int, self.blends))}; got {upto}.")
-        decoded = state[1].float()
-        extras["decoded"] = decoded
+        extras["decoded"] = decoded = state[1].float()
         extras["matte_logit"] = logit if match is None else match.matte
-        size = decoded.shape[-1]
         if match is None:
             return Swap(decoded, self.matte(logit), extras)
-        pixels, more = self._with_detail(decoded, match, source_image, target_image, mask)
-        return Swap(pixels, resize(self.matte(match.matte), size), extras | more)
+        pixels, more = self._with_detail(decoded, match, source_image, target_image, mask, r, view)
+        matte = resize(self.matte(match.matte), r)
+        if view is not whole and window is not None:
+            pixels = window.laid(pixels, resize(target_image, r))
+        return Swap(pixels, matte, extras | more)
 
     @staticmethod
     def matte(logit: torch.Tensor) -> torch.Tensor:
@@ -171,9 +193,9 @@ class TwoStageBlend(nn.Module):
         return ((torch.sigmoid(logit) - FLOOR) / (1 - 2 * FLOOR)).clamp(0, 1)
 
     @staticmethod
-    def _moved(source: dict[int, torch.Tensor], match: Correspondence, r: int) -> torch.Tensor:
-        confidence = resize(match.confidence, r).to(source[r].dtype)
-        return torch.cat([warp(source[r], resize(match.flow, r)) * confidence, confidence], 1)
+    def _moved(source: dict[int, torch.Tensor], match: Correspondence, r: int, view: View) -> torch.Tensor:
+        confidence = view(resize(match.confidence, r)).to(source[r].dtype)
+        return torch.cat([warp(source[r], view(resize(match.flow, r))) * confidence, confidence], 1)
 
     @staticmethod
     def _with_detail(
@@ -182,40 +204,53 @@ class TwoStageBlend(nn.Module):
         source_image: torch.Tensor,
         target_image: torch.Tensor,
         mask: torch.Tensor,
+        size: int,
+        view: View,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Mixes the decoder's picture with the source's pixels, colours corrected, by confidence."""
-        size = decoded.shape[-1]
-        flow = resize(match.flow, size)
+        flow = view(resize(match.flow, size))
         warped = warp(resize(source_image, size).float(), flow, "bicubic").clamp(-1, 1)
-        lit = relit(warped, target_image, mask, match.light)
-        confidence = resize(match.confidence, size)
+        small = match.flow.shape[-1]
+        seen = warp(resize(source_image, small).float(), match.flow)
+        light = change_of_light(seen, resize(target_image, small), mask) + match.light.float()
+        lit = relit(warped, view(F.interpolate(light, (size, size), mode="bicubic", align_corners=False)))
+        confidence = view(resize(match.confidence, size))
         pixels = confidence * lit + (1 - confidence) * decoded
         return pixels, {"flow": flow, "warped": lit, "confidence": confidence, "light": match.light}
 
 
-def relit(image: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, light: torch.Tensor) -> torch.Tensor:
-    """Gives a face the light of the target by tone curves that clip nothing.
-
-    The overall change is the logarithm k of the ratio of both faces' mean intensities under the mask, per channel; the
-    field `light` adds to it. A pixel x goes to e^k x where that darkens, to 1 - (1 - x)^(e^k) where it lightens (white
-    stays white, black stays black, and both have the slope e^k at black).
+def change_of_light(image: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Logarithm of the ratio of two faces' mean intensities under a mask.
 
     Args:
-        image, target: (B, 3, S, S) in [-1, 1].
+        image, target: (B, 3, s, s) in [-1, 1], the target divided by the image.
         mask: (B, 1, S, S) inner face in [0, 1].
-        light: (B, 3, h, w) natural logarithm.
 
     Returns:
-        (B, 3, S, S) in [-1, 1].
+        (B, 3, 1, 1), natural, at most `STEEPEST` either way.
     """
     weight = resize(mask.float(), LIGHT_SIDE) + 1e-3
     means = []
     for x in (image, target):
         small = resize((x.float() + 1) / 2, LIGHT_SIDE)
         means.append((small * weight).sum((2, 3), keepdim=True) / weight.sum((2, 3), keepdim=True))
-    overall = (means[1].clamp_min(0.01).log() - means[0].clamp_min(0.01).log()).clamp(-STEEPEST, STEEPEST)
-    field = F.interpolate(overall + light.float(), image.shape[-2:], mode="bicubic", align_corners=False)
+    return (means[1].clamp_min(0.01).log() - means[0].clamp_min(0.01).log()).clamp(-STEEPEST, STEEPEST)
+
+
+def relit(image: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
+    """Changes the light on a face by tone curves that clip nothing.
+
+    A pixel x goes to e^k x where k darkens, to 1 - (1 - x)^(e^k) where it lightens: white stays white, black stays
+    black, and both have the slope e^k at black.
+
+    Args:
+        image: (B, 3, H, W) in [-1, 1].
+        change: (B, 3, H, W) k, natural logarithm.
+
+    Returns:
+        (B, 3, H, W) in [-1, 1].
+    """
     x = ((image + 1) / 2).clamp(0, 1)
-    darker = x * field.clamp(max=0).exp()
-    lighter = 1 - (1 - x).clamp_min(1e-4).pow(field.clamp_min(0).exp())
-    return torch.where(field > 0, lighter, darker) * 2 - 1
+    darker = x * change.clamp(max=0).exp()
+    lighter = 1 - (1 - x).clamp_min(1e-4).pow(change.clamp_min(0).exp())
+    return torch.where(change > 0, lighter, darker) * 2 - 1

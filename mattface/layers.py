@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -219,3 +221,52 @@ def warp(x: torch.Tensor, flow: torch.Tensor, mode: str = "bilinear") -> torch.T
     """
     grid = flow.float().permute(0, 2, 3, 1)
     return F.grid_sample(x.float(), grid, mode=mode, padding_mode="border", align_corners=False).to(x.dtype)
+
+
+@dataclass(frozen=True)
+class Window:
+    """A square part of square maps of any resolution that `GRID` divides. All three are in pixels of a map of `GRID`.
+
+    Attributes:
+        left, top: first column and row.
+        side: number of them.
+    """
+
+    left: int
+    top: int
+    side: int
+
+    GRID: ClassVar[int] = 128
+
+    @classmethod
+    def around(cls, mask: torch.Tensor, margin: int) -> Window | None:
+        """The part that holds all of a mask that is above 0, and `margin` pixels of `GRID` around it.
+
+        Args:
+            mask: (1, 1, M, M).
+            margin: see above.
+
+        Returns:
+            None where the mask is empty or the part would be nearly everything.
+        """
+        shares = torch.nonzero(mask[0, 0] > 0).float() / mask.shape[-1] * cls.GRID
+        if not len(shares):
+            return None
+        low = (shares.amin(0).floor().int() - margin - 1).tolist()
+        high = (shares.amax(0).ceil().int() + margin + 2).tolist()
+        side = max(h - a for a, h in zip(low, high, strict=True))
+        if side > 0.9 * cls.GRID:
+            return None
+        top, left = (min(max((a + h - side) // 2, 0), cls.GRID - side) for a, h in zip(low, high, strict=True))
+        return cls(left, top, side)
+
+    def cut(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, S, S) to its part, a view; S is a multiple of `GRID`."""
+        k = x.shape[-1] // self.GRID
+        return x[..., self.top * k : (self.top + self.side) * k, self.left * k : (self.left + self.side) * k]
+
+    def laid(self, part: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
+        """`whole` with that part replaced, a new map of the part's type."""
+        made = whole.to(part.dtype, copy=True)
+        self.cut(made).copy_(part)
+        return made

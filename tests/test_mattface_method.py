@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mattface.blend import relit
+from mattface.blend import change_of_light, relit
 from mattface.errors import UsageError, WeightsError
+from mattface.layers import Window
 from mattface.methods import mattface as method
 from mattface.methods.mattface import Config, MattfaceMethod, build, build_network
 from mattface.methods.style_mix import StyleMixMethod
@@ -220,13 +221,15 @@ def test_light_is_matched_without_clipping():
     mask[..., 16:48, 16:48] = 1
     face = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 0.4 + 0.2  # intensities 0.2 to 0.6
     dark, tinted = face * 0.5, face * torch.tensor([1.2, 1.0, 0.7]).view(1, 3, 1, 1)
-    none = torch.zeros(1, 3, 8, 8)
     for target in (dark, tinted, face):
-        lit = (relit(face * 2 - 1, target * 2 - 1, mask, none) + 1) / 2
+        change = change_of_light(face * 2 - 1, target * 2 - 1, mask).expand_as(face)
+        lit = (relit(face * 2 - 1, change) + 1) / 2
         inside = mask.bool().expand_as(lit)
         assert lit.min() > 0 and lit.max() < 1
         assert (lit - target).abs()[inside].mean() < 0.25 * max((face - target).abs()[inside].mean(), 0.05)
-    extreme = relit(face * 2 - 1, torch.ones(1, 3, 64, 64), mask, none)
+    change = change_of_light(face * 2 - 1, torch.ones(1, 3, 64, 64), mask).expand_as(face)
+    extreme = relit(face * 2 - 1, change)
+    assert change.max() > 0.3
     assert torch.isfinite(extreme).all() and extreme.max() < 1
 
 
@@ -237,3 +240,27 @@ def test_weights_that_are_told_places_want_a_mesh():
         chain.encode(replace(crop(0), mesh=None))
     with pytest.raises(UsageError, match="places must be given"):
         network.encode_source(torch.zeros(1, 3, 64, 64))
+
+
+def test_what_is_made_around_the_matte_equals_the_whole():
+    config = replace(TINY, resolution=512, channels={**TINY.channels, 128: 4, 256: 4, 512: 4})
+    network = randomised(config)
+    with torch.no_grad():
+        image = torch.rand(2, 3, 512, 512) * 2 - 1
+        mask = Parser("mesh")(Crop(image[:1], np.eye(3), face_mesh(512) * 0.5 + [90, 60, 0], face_mesh(512)[:5, :2]))
+        source = network.encode_source(image[1:])
+        whole, part = (network(source, image[:1], mask, tight=tight) for tight in (False, True))
+    assert torch.equal(whole.matte, part.matte) and 0 < (part.matte > 0).float().mean() < 0.3
+    assert part.extras["decoded"].shape[-1] < 350, "less was made"
+    touched = (part.matte > 0).expand_as(part.pixels)
+    assert torch.allclose(whole.pixels[touched], part.pixels[touched], atol=1e-4)
+    assert torch.equal(part.pixels[..., :16, :16], image[:1, :, :16, :16])
+
+
+def test_an_empty_matte_is_made_whole():
+    assert Window.around(torch.zeros(1, 1, 32, 32), 4) is None
+    assert Window.around(torch.ones(1, 1, 32, 32), 4) is None
+    corner = torch.zeros(1, 1, 64, 64)
+    corner[..., :4, 60:] = 1
+    found = Window.around(corner, 4)
+    assert found is not None and found.top == 0 and found.left + found.side == Window.GRID

@@ -157,6 +157,7 @@ class MattfaceNetwork(nn.Module):
         mask: torch.Tensor,
         places: torch.Tensor | None = None,
         upto: int | None = None,
+        tight: bool = False,
     ) -> Swap:
         """Swaps aligned crops.
 
@@ -167,6 +168,7 @@ class MattfaceNetwork(nn.Module):
             places: (B, 3, s, s) of `mattface.mesh.shape.canonical` for the shape that the result shall have, for a
                 network that is told them.
             upto: highest resolution to compute; None for the network's own.
+            tight: True computes fine levels only around the matte, see `mattface.blend.TwoStageBlend`.
         """
         target = self.encode(image, places)
         both = None if source.places is None or places is None else (source.places, places)
@@ -177,7 +179,7 @@ class MattfaceNetwork(nn.Module):
         match = None
         if self.correspond is not None:
             match = self.correspond(source.pyramid, target, swapped, flows, source.image, image, mask, both)
-        swap = self.blend(side, source.features, source.image, image, mask, match, upto=upto)
+        swap = self.blend(side, source.features, source.image, image, mask, match, upto, tight)
         swap.extras.update({f"flow_{name}": flow for name, flow in flows.items()})
         if side.image is not None:
             swap.extras["side"] = side.image
@@ -229,7 +231,7 @@ class MattfaceMethod:
             mesh = mixed(encoded.mesh, mesh, self.network.config.shape)
         places = self._places(target, mesh)
         with self._precision():
-            return self.network(encoded, target.pixels.to(self.device), mask, places)
+            return self.network(encoded, target.pixels.to(self.device), mask, places, tight=True)
 
     def _places(self, crop: Crop, mesh: np.ndarray | None) -> torch.Tensor | None:
         """(1, 3, s, s) places of a mesh in this crop, for a network that is told them."""
