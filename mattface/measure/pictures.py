@@ -42,6 +42,8 @@ def background_change(result: np.ndarray, target: np.ndarray, matte: np.ndarray)
 def seam_score(result: np.ndarray, target: np.ndarray, matte: np.ndarray) -> float:
     """How much steeper the picture gets across the matte's edge than the target was there; 0 is no seam.
 
+    A blurred face scores below 0: 0 is the goal, not the least.
+
     The brightness gradient along the direction in which the matte falls, averaged where it falls; the excess over the
     target's own is given relative to the target's mean gradient within the face.
 
