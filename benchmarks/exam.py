@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from mattface import detect, landmarks, picture_io
@@ -19,8 +18,7 @@ from mattface.errors import InputError
 from mattface.training.pairs import held_out
 from mattface.training.studio import light, occluders
 from mattface.training.studio.camera import framed, rotation
-from mattface.training.studio.face_model import FaceModel
-from mattface.training.studio.people import HAIRS, Person, Studio, build
+from mattface.training.studio.people import HAIRS, Studio, build
 from mattface.training.studio.render import Drawing
 from mattface.training.studio.shots import Config, Shot
 from mattface.training.studio.stream import write_shards
@@ -33,7 +31,6 @@ OCCLUDERS = ("glasses", "hand", "microphone", "fringe", "", "", "", "", "", "")
 CONTRAST = 2.2
 """How many times as bright the lighter face of a pair of dark and light is, as far as skin and light say."""
 TRIES = 200
-STRANDS = 220
 
 
 @dataclass(frozen=True)
@@ -127,7 +124,8 @@ class Examiner(TripletMaker):
         none = (np.zeros((size, size, 3), np.float32), np.zeros((size, size), np.float32))
         layer = none
         if wanted.occluder == "fringe":
-            layer = fringe(size, drawn["target"], model, rng, target.person)
+            hair = target.person.hair if target.person.hair.max() > 0 else HAIRS[1]
+            layer = occluders.fringe(size, drawn["target"], model, rng, hair)
         elif wanted.occluder:
             layer = occluders.KINDS[wanted.occluder](size, drawn["target"], model, rng)
         return {"source": none, "target": layer}, wanted.notes
@@ -138,33 +136,6 @@ def brightness(shot: Shot) -> float:
     skin = float(shot.person.skin @ np.array([0.2126, 0.7152, 0.0722]))
     front = float((light.basis(np.array([[0.0, 0.2, 0.98]]))[0] @ shot.light).mean())
     return skin * max(front, light.DARKEST)
-
-
-def fringe(size: int, drawing: Drawing, model: FaceModel, rng: np.random.Generator, person: Person) -> occluders.Layer:
-    """Hair that falls over the forehead and the brows, in strands of the person's hair colour."""
-    marks, scale = model.neutral[model.landmarks], drawing.camera.scale
-    brow, front = float(marks[17:27, 1].mean()), float(marks[27, 2])
-    lean, length = rng.normal(0, 1.2), rng.uniform(-0.2, 0.9)
-    hair = person.hair if person.hair.max() > 0 else HAIRS[1]
-    fine = [occluders.canvas(size) for _ in range(4)]
-    way = np.linspace(0, 1, 13)
-    for strand in range(STRANDS):
-        start = rng.uniform(-6.2, 6.2)
-        x = start + lean * way**1.5 + rng.normal(0, 0.35) * way
-        y = brow + 6.0 - (6.0 + length + rng.normal(0, 0.35)) * way
-        z = front + 1.0 - 0.055 * x**2 - 0.09 * np.maximum(y - brow, 0) ** 2
-        seen = drawing.camera.project(np.column_stack([x, y, z]))
-        rows, columns = (np.clip(seen[:, k].astype(int), 0, size - 1) for k in (1, 0))
-        free = seen[:, 2] / scale < drawing.depth[rows, columns] + 1.0
-        thick = max(1, round(rng.uniform(0.08, 0.22) * scale * occluders.FINE))
-        for k in np.flatnonzero(free[:-1] & free[1:]):
-            piece = [occluders.fixed(seen[k : k + 2, :2])]
-            cv2.polylines(fine[strand % 4], piece, False, 255, thick, cv2.LINE_AA, occluders.SHIFT)
-    layer: occluders.Layer = (np.zeros((size, size, 3), np.float32), np.zeros((size, size), np.float32))
-    for shade, mask in zip((0.6, 1.0, 0.8, 1.5), fine, strict=True):
-        cover = occluders.shrunk(mask)
-        layer = occluders.over(layer, (cover[..., None] * (hair * shade).astype(np.float32), cover))
-    return layer
 
 
 def evaluation_portraits(folder: Path) -> list[Path]:

@@ -74,7 +74,7 @@ def test_occluders_lie_before_target_and_swap_alike(studio):
     covered = made.occluder > 0.999
     assert covered.mean() > 0.01
     assert np.array_equal(made.swap[covered], made.target[covered])
-    assert made.matte[covered].max() == 0 and made.visible[covered].max() == 0
+    assert made.matte[covered].max() < 2e-3 and made.visible[covered].max() < 2e-3
 
 
 @pytest.mark.parametrize("kind", list(occluders.KINDS))

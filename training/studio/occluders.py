@@ -1,4 +1,4 @@
-"""Things before a face: hands, glasses, microphones, playing cards, as simple textured shapes with their masks."""
+"""Things before a face: hands, glasses, microphones, playing cards, hair, as simple shapes with their masks."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import cv2
 import numpy as np
 
 from mattface.training.studio.face_model import FaceModel
+from mattface.training.studio.people import HAIRS
 from mattface.training.studio.render import Drawing
 
 FINE = 2
 """Shapes are drawn this many times as large, then shrunk."""
 SHIFT = 4
 """Binary places of OpenCV's fixed-point corners."""
+STRANDS = 220
+"""Of a fringe."""
 
 Layer = tuple[np.ndarray, np.ndarray]
 """(S, S, 3) float32 linear colour, multiplied by cover, and (S, S) float32 cover in [0, 1]."""
@@ -165,11 +168,41 @@ def card(size: int, drawing: Drawing, model: FaceModel, rng: np.random.Generator
     return colour.astype(np.float32), cover
 
 
+def fringe(
+    size: int, drawing: Drawing, model: FaceModel, rng: np.random.Generator, hair: np.ndarray | None = None
+) -> Layer:
+    """Hair that falls over the forehead and the brows, in strands of a linear colour; None draws one."""
+    hair = HAIRS[int(rng.integers(len(HAIRS)))] if hair is None else hair
+    marks, scale = model.neutral[model.landmarks], drawing.camera.scale
+    brow, front = float(marks[17:27, 1].mean()), float(marks[27, 2])
+    lean, length = rng.normal(0, 1.2), rng.uniform(-0.2, 0.9)
+    fine = [canvas(size) for _ in range(4)]
+    way = np.linspace(0, 1, 13)
+    for strand in range(STRANDS):
+        start = rng.uniform(-6.2, 6.2)
+        x = start + lean * way**1.5 + rng.normal(0, 0.35) * way
+        y = brow + 6.0 - (6.0 + length + rng.normal(0, 0.35)) * way
+        z = front + 1.0 - 0.055 * x**2 - 0.09 * np.maximum(y - brow, 0) ** 2
+        seen = drawing.camera.project(np.column_stack([x, y, z]))
+        rows, columns = (np.clip(seen[:, k].astype(int), 0, size - 1) for k in (1, 0))
+        free = seen[:, 2] / scale < drawing.depth[rows, columns] + 1.0
+        thick = max(1, round(rng.uniform(0.08, 0.22) * scale * FINE))
+        for k in np.flatnonzero(free[:-1] & free[1:]):
+            piece = [fixed(seen[k : k + 2, :2])]
+            cv2.polylines(fine[strand % 4], piece, False, 255, thick, cv2.LINE_AA, SHIFT)
+    layer: Layer = (np.zeros((size, size, 3), np.float32), np.zeros((size, size), np.float32))
+    for shade, mask in zip((0.6, 1.0, 0.8, 1.5), fine, strict=True):
+        cover = shrunk(mask)
+        layer = over(layer, (cover[..., None] * (hair * shade).astype(np.float32), cover))
+    return layer
+
+
 KINDS: dict[str, Callable[[int, Drawing, FaceModel, np.random.Generator], Layer]] = {
     "glasses": glasses,
     "hand": hand,
     "microphone": microphone,
     "card": card,
+    "fringe": fringe,
 }
 
 
@@ -182,7 +215,7 @@ def invented(
         The layer and the names of what is in it.
     """
     layer: Layer = (np.zeros((size, size, 3), np.float32), np.zeros((size, size), np.float32))
-    chances = {"glasses": 0.45, "hand": 0.25, "microphone": 0.15, "card": 0.15}
+    chances = {"glasses": 0.35, "hand": 0.2, "microphone": 0.15, "card": 0.1, "fringe": 0.2}
     names = tuple(name for name in KINDS if rng.random() < share * chances[name])
     for name in names:
         layer = over(layer, KINDS[name](size, drawing, model, rng))

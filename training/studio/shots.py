@@ -36,7 +36,7 @@ class Config:
     kinds: tuple[float, float, float] = (0.45, 0.45, 0.10)
     new_people: float = 0.5
     wide: float = 0.35
-    occluded: float = 0.3
+    occluded: float = 0.5
     tone: float = 0.8
     same: float = 0.15
 

@@ -124,7 +124,7 @@ class TripletMaker:
             target=shown["target"],
             swap=shown["swap"],
             flow=found,
-            visible=visible * free * self._unhidden(layers["source"][1], found),
+            visible=visible * free * sampled(self._bare(source, heads["source"][0], drawn["source"], layers), found),
             matte=matte,
             mask=ramp(drawn["target"].face, 0.3, 0.9).astype(np.float32) * free,
             occluder=layers["target"][1],
@@ -148,10 +148,15 @@ class TripletMaker:
         layer, names = occluders.invented(size, drawn["target"], model, rng, share)
         return {"source": before, "target": layer}, names
 
-    @staticmethod
-    def _unhidden(cover: np.ndarray, found: np.ndarray) -> np.ndarray:
-        """(S, S) float32: how far the source's occluder leaves what the flow points at in sight."""
-        return 1 - sampled(cover, found)
+    def _bare(self, source: Shot, head: Head, drawing: Drawing, layers: dict[str, occluders.Layer]) -> np.ndarray:
+        """(S, S) float32: how far the source's picture shows the face itself, not hair, cloth or what lies before."""
+        free = ramp(drawing.face, 0.3, 0.9) * (1 - layers["source"][1])
+        if not isinstance(source.background, Photo) or not source.person.cover.any():
+            return free.astype(np.float32)
+        texture = np.zeros_like(head.texture)
+        texture[FACE_LAYER] = source.person.cover[..., None].astype(np.float32) / 255
+        hidden = self.renderer(Head(head.vertices, texture, head.face), source.camera, light.GREY, self.config.size)
+        return (free * (1 - ramp(hidden.colour.mean(-1), 0.1, 0.4))).astype(np.float32)
 
     @staticmethod
     def _matte(drawn: dict[str, Drawing]) -> np.ndarray:
