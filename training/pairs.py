@@ -20,8 +20,8 @@ from mattface.parse import inner_face, load_parser
 from mattface.training.augment import PlacedPairs
 from mattface.vocabulary import Crop
 
-TAUGHT = mesh.Config(hair=1.4, local_light=0.4)
-"""The teacher: surer than the method by default that what it sees is skin."""
+TAUGHT = mesh.Config(local_light=0.4)
+"""The teacher: light follows the target less closely than by default, lest features of its face be taken for light."""
 POSITIONS = ("flow", "source_places", "places")
 """Fields that hold positions."""
 
@@ -59,8 +59,8 @@ def crops_of(paths: Sequence[Path], size: int) -> list[Crop]:
 class Teacher:
     """Answers of the `mesh` method for pairs of crops.
 
-    The answer has part of the source's shape, all of its local colour and, where the method would guess that something
-    covers the face, less doubt than by default: what the pupil learns of light and covers comes from the studio.
+    The answer has part of the source's shape, and less of the target's local light than by default: what the pupil
+    learns of light comes from the studio.
 
     Args:
         crops: aligned crops of one size.

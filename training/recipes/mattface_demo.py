@@ -30,11 +30,11 @@ class Recipe:
     name: str
     config: Config
     size: int = 128
-    pairs: int = 2500
+    pairs: int = 1500
     same: float = 0.1
     draw_steps: int = 450
     draw_fine_steps: int = 50
-    steps: int = 2400
+    steps: int = 3000
     fine_steps: int = 50
     batch: int = 8
     rate: float = 1e-3
