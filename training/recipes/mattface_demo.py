@@ -30,12 +30,12 @@ class Recipe:
     name: str
     config: Config
     size: int = 128
-    pairs: int = 1500
+    pairs: int = 1000
     same: float = 0.1
     draw_steps: int = 450
     draw_fine_steps: int = 50
-    steps: int = 3000
-    fine_steps: int = 50
+    steps: int = 2800
+    fine_steps: int = 30
     batch: int = 8
     rate: float = 1e-3
     fine_rate: float = 1e-3
