@@ -485,7 +485,7 @@ def test_missing_public_files_are_named_one_by_one(tmp_path: Path, monkeypatch: 
     folder = tmp_path / "weights"
     folder.mkdir()
     torch.save({"generator": {}}, folder / "alphaface_demo.pt")
-    with pytest.raises(WeightsError, match="alphaface.* in .*expected AlphaFace's swapper"):
+    with pytest.raises(WeightsError, match=r"alphaface.* in .*expected AlphaFace's swapper"):
         mattface.load("alphaface")
     np.save(folder / "emp.npy", np.eye(3))
     with pytest.raises(WeightsError, match="expected a 512x512 float array"):
