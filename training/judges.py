@@ -25,9 +25,8 @@ from mattface.layers import resize
 from mattface.training.stand_ins import stand_in
 from mattface.weights.content import open_any
 from mattface.weights.convert import official
+from mattface.weights.layouts.judges import VGG_WIDTHS
 
-VGG_WIDTHS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)
-"""VGG16's convolutions (Simonyan and Zisserman 2015, configuration D); 0 is a pooling."""
 IMAGENET_MEAN, IMAGENET_SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIP_MEAN, CLIP_SPREAD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 VGG_TAPS = (3, 8, 15, 22)
