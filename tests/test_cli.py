@@ -312,7 +312,39 @@ def test_doctor_json(capsys: pytest.CaptureFixture) -> None:
     assert found["packages"]["torch"]
     assert {"chosen", "missing"} <= set(found["ops"]["bias_act"])
     assert {state["name"] for state in found["weights"]} >= {"centerface", "face-mesh"}
-    assert set(found["parts"]) >= {"detection", "landmarks", "identity"}
+    assert set(found["parts"]) >= {"detection", "landmarks", "identity", "estimation"}
+    assert {part["part"] for part in found["parts"]["estimation"]} == {"hopenet", "deep3d"}
+
+
+def test_pull_of_a_group_goes_on_past_what_cannot_be_had(
+    capsys: pytest.CaptureFixture, monkeypatch: Any, tmp_path: Path
+) -> None:
+    """byhand has no source, broken fails, good comes: only what could be fetched and was not is an error."""
+    chosen, broken = ["byhand", "broken", "good"], ["broken"]
+
+    def pull(names: list[str], *_: Any) -> dict[str, Path]:
+        if names[0] in ("byhand", *broken):
+            raise WeightsError(f"weights {names[0]!r}: no.")
+        return {names[0]: tmp_path / names[0]}
+
+    monkeypatch.setattr(weights, "expand", lambda names: chosen if names == ["all"] else list(names))
+    monkeypatch.setattr(weights, "pull", pull)
+    monkeypatch.setattr(weights, "fetchable", lambda name: name != "byhand")
+    assert cli.main(["weights", "pull", "all"]) == 5
+    said = capsys.readouterr()
+    assert f"good: {tmp_path / 'good'}" in said.out and "To be supplied by you: byhand." in said.out
+    assert "weights 'broken': no." in said.err and "expected 3 weights; 1 could not be had: broken." in said.err
+    broken.clear()
+    assert cli.main(["weights", "pull", "all"]) == 0
+    assert "byhand" in capsys.readouterr().out
+    assert cli.main(["weights", "pull", "byhand"]) == 5, "named by itself it is wanted"
+    assert capsys.readouterr().err == "mattface: error: weights 'byhand': no.\n"
+
+
+def test_an_unknown_weight_is_answered_with_near_names(capsys: pytest.CaptureFixture) -> None:
+    assert cli.main(["weights", "show", "hoppenet"]) == 2
+    assert "got 'hoppenet'. Near: hopenet" in capsys.readouterr().err
+    assert not weights.fetchable("arcface-r50") and weights.fetchable("hopenet")
 
 
 def test_weights_commands(capsys: pytest.CaptureFixture, monkeypatch: Any, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from seeded import repeated_state, summary
 
 from mattface.blend import change_of_light, relit
 from mattface.errors import UsageError, WeightsError
@@ -17,6 +18,8 @@ from mattface.methods.mattface import Config, MattfaceMethod, build, build_netwo
 from mattface.methods.style_mix import StyleMixMethod
 from mattface.parse import Parser
 from mattface.vocabulary import Crop
+from mattface.weights.adopt import adopt
+from mattface.weights.convert import convert
 
 CPU = torch.device("cpu")
 TINY = Config(
@@ -175,7 +178,7 @@ def official_file(folder: Path) -> Path:
     keys = {}
     for half, name in (("encoder", "psp_encoder"), ("decoder", "stylegan2_rosinality_1024")):
         shapes = json.loads((Path(__file__).parent / f"golden/{name}_keys.json").read_text())
-        keys |= {f"{half}.{k}": torch.full((1,) * len(s), 0.01).expand(s) for k, s in shapes.items()}
+        keys |= repeated_state({f"{half}.{k}": shape for k, shape in shapes.items()})
     whole = {"state_dict": keys, "latent_avg": torch.full((18, 512), 0.5), "opts": {"start_from_latent_avg": True}}
     path = folder / "weights" / "psp_ffhq_encode.pt"
     path.parent.mkdir(parents=True)
@@ -185,13 +188,36 @@ def official_file(folder: Path) -> Path:
 
 @pytest.mark.slow
 def test_official_file_opens_for_style_mixing(tmp_path, monkeypatch):
-    official_file(tmp_path)
+    path = official_file(tmp_path)
     monkeypatch.setenv("MATTFACE_HOME", str(tmp_path))
     built = build("psp-ffhq", CPU, torch.float32, transfer="style-mix")
     assert built.weights == "psp-ffhq, style-mix"
     assert torch.equal(built.invert.w_avg, torch.full((18, 512), 0.5))
-    assert (built.generate.get_submodule("b1024").conv1.weight == 0.01).all()
-    assert (built.encoder.trunk.stages[3][2].conv2.weight == 0.01).all()
+    theirs = torch.load(path, weights_only=True)["state_dict"]
+    for ours, key in (
+        (built.generate.get_submodule("b1024").conv1.weight, "decoder.convs.15.conv.weight"),
+        (built.encoder.trunk.stages[3][2].conv2.weight, "encoder.body.23.res_layer.3.weight"),
+    ):
+        assert float(ours.min()) == float(ours.max()) == float(theirs[key].max()), key
+
+
+@pytest.mark.slow
+def test_converted_official_file_works_as_the_original_does(tmp_path, monkeypatch):
+    path, out = official_file(tmp_path), tmp_path / "converted.safetensors"
+    monkeypatch.setenv("MATTFACE_HOME", str(tmp_path))
+    before = [summary(part.state_dict()) for part in method.official_parts()]
+    assert convert(path, out) == "psp"
+    path.unlink()
+    assert adopt(out).name == "psp-ffhq"
+    assert [summary(part.state_dict()) for part in method.official_parts()] == before
+
+
+def test_another_file_in_place_of_the_official_one_is_refused(tmp_path, monkeypatch):
+    path = official_file(tmp_path)
+    monkeypatch.setenv("MATTFACE_HOME", str(tmp_path))
+    torch.save({"state_dict": {"encoder.first": torch.zeros(1)}}, path)
+    with pytest.raises(WeightsError, match=r"psp-ffhq.* in .*expected a pSp file.*no latent_avg"):
+        method.official_parts()
 
 
 def test_style_mixing_takes_the_middle_styles_of_the_source():

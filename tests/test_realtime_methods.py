@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from seeded import seeded_input, seeded_state
+from seeded import repeated_state, seeded_input, seeded_state, summary
 from torch import nn
 
 import mattface
@@ -30,6 +30,9 @@ from mattface.realtime.methods.blocks import instance_affine
 from mattface.realtime.methods.geometry import depth_map, geometry_maps, landmark_map
 from mattface.vocabulary import Crop, Face
 from mattface.weights import layouts
+from mattface.weights.adopt import adopt
+from mattface.weights.convert import convert
+from mattface.weights.layouts.arcface import folded_arcface_shapes
 
 GOLDEN = Path(__file__).parent / "golden"
 CPU = torch.device("cpu")
@@ -482,7 +485,7 @@ def test_missing_public_files_are_named_one_by_one(tmp_path: Path, monkeypatch: 
     folder = tmp_path / "weights"
     folder.mkdir()
     torch.save({"generator": {}}, folder / "alphaface_demo.pt")
-    with pytest.raises(WeightsError, match="must hold a state dict called swapper"):
+    with pytest.raises(WeightsError, match=r"alphaface.* in .*expected AlphaFace's swapper"):
         mattface.load("alphaface")
     np.save(folder / "emp.npy", np.eye(3))
     with pytest.raises(WeightsError, match="expected a 512x512 float array"):
@@ -498,7 +501,7 @@ def test_the_public_files_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     folder = tmp_path / "weights"
     folder.mkdir()
     shapes = json.loads((GOLDEN / "alphaface_swapper_keys.json").read_text())
-    state = {k: torch.full((1,) * len(s), 0.01).expand(s) for k, s in shapes.items()}
+    state = repeated_state(shapes)
     torch.save({"swapper": state, "epoch": 3, "global_step": 5}, folder / "alphaface_demo.pt")
     arcface = json.loads((GOLDEN / "arcface_iresnet50_keys.json").read_text())
     torch.save(fold(seeded_state(arcface, False)), folder / "arcface_w600k_r50_pytorch.pt")
@@ -506,6 +509,27 @@ def test_the_public_files_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     built = alphaface.build(None, CPU, torch.float32, injection="one-directional")
     assert built.weights == "alphaface" and built.crop == CropSpec("arcface", 256)
     assert not built.network.inject[0].first.crossed
-    assert (built.network.decoder.to_rgb.weight == 0.01).all()
+    assert layouts.alphaface_swapper(state).keys() == built.network.state_dict().keys()
     code = built.encode(crop(256))
     assert code.shape == (1, 512) and float(code.norm()) == pytest.approx(1, abs=1e-5)
+    before = summary(built.network.state_dict())
+    assert all(before[key][1:] == 2 * (float(value.max()),) for key, value in layouts.alphaface_swapper(state).items())
+    for name, file in (("alphaface", "alphaface_demo.pt"), ("alphaface-identity", "arcface_w600k_r50_pytorch.pt")):
+        convert(folder / file, tmp_path / f"{name}.safetensors")
+        (folder / file).unlink()
+        assert adopt(tmp_path / f"{name}.safetensors").name == name
+    again = alphaface.build(None, CPU, torch.float32, injection="one-directional")
+    assert summary(again.network.state_dict()) == before
+    assert torch.equal(again.encode(crop(256)), code)
+
+
+def test_a_converted_identity_file_works_as_the_original_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MATTFACE_HOME", str(tmp_path))
+    file = tmp_path / "official.pt"
+    torch.save(repeated_state(folded_arcface_shapes()), file)
+    assert adopt(file).name == "alphaface-identity"
+    before = summary(alphaface.public_identity(CPU).network.state_dict())
+    convert(file, tmp_path / "converted.safetensors")
+    assert adopt(tmp_path / "converted.safetensors").name == "alphaface-identity"
+    file.unlink()
+    assert summary(alphaface.public_identity(CPU).network.state_dict()) == before

@@ -2,41 +2,98 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from seeded import repeated_state, seeded_input, seeded_state
 
+from mattface import weights
 from mattface.errors import InputError, UsageError, WeightsError
 from mattface.training import judges as judging
 from mattface.training.judges import VGG16, Judges, ResNetMaps, load_judges, load_perceptual
+from mattface.training.losses import shape_loss
 from mattface.training.scoring import HeldOut, load_scorer
+from mattface.weights.adopt import adopt
+from mattface.weights.layouts.estimators import deep3d_shapes
+from mattface.weights.layouts.judges import LPIPS_VGG, clip_shapes, lpips_shapes, vgg16_shapes
 
 CPU = torch.device("cpu")
 
 
+@pytest.fixture
+def empty(tmp_path, monkeypatch) -> Path:
+    """A machine without weights; returns the folder they belong in."""
+    monkeypatch.setenv("MATTFACE_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    (tmp_path / "weights").mkdir()
+    return tmp_path / "weights"
+
+
 @pytest.mark.parametrize(
-    ("names", "needed", "message"),
+    ("kind", "message"),
     [
-        (Judges(perceptual="vgg16"), "perceptual", r"VGG16 .*no file.*judges.perceptual=vgg16:FILE.*resnet-maps"),
-        (Judges(perceptual="lpips:/absent.pth"), "perceptual", r"VGG16 .*absent.pth"),
-        (Judges(), "clip", r"CLIP ViT-B/32; got no file.*judges.clip=clip:FILE"),
-        (Judges(), "shape", r"3D face regressor d3dfr.*loss.shape=0"),
+        ("perceptual", r"judge vgg16 .*judges.perceptual=resnet-maps.*mattface weights pull vgg16"),
+        ("clip", r"judge clip .*loss.clip_text=0.*mattface weights pull clip-vit-b32"),
+        ("shape", r"judge d3dfr .*loss.shape=0.*mattface weights pull deep3d.*mattface weights adopt"),
+        ("identity", r"judge arcface .*judges.identity=resnet.*mattface weights adopt"),
     ],
 )
-def test_networks_that_are_not_here_are_refused_by_name(names, needed, message):
-    with pytest.raises(WeightsError, match=message):
+def test_networks_that_are_not_here_are_refused_by_name(empty, kind, message):
+    with pytest.raises(WeightsError, match=message) as caught:
+        load_judges(Judges(), {kind}, CPU)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "names, needed",
+    [
+        (Judges(perceptual="alexnet"), "perceptual"),
+        (Judges(clip="clip:/a.pt"), "clip"),
+        (Judges(shape="deca"), "shape"),
+        (Judges(identity="facenet"), "identity"),
+    ],
+)
+def test_judges_that_do_not_exist_are_refused(empty, names, needed):
+    with pytest.raises(UsageError, match=getattr(names, needed)):
         load_judges(names, {needed}, CPU)
 
 
-def test_a_missing_identity_network_is_refused_by_name(monkeypatch, tmp_path):
-    monkeypatch.setenv("MATTFACE_HOME", str(tmp_path))
-    with pytest.raises(WeightsError, match="arcface"):
-        load_judges(Judges(), {"identity"}, CPU)
-    with pytest.raises(UsageError, match="vgg16:FILE, lpips:FILE or resnet-maps"):
-        load_judges(Judges(perceptual="alexnet"), {"perceptual"}, CPU)
+def test_a_file_that_is_not_there_is_refused(empty):
+    with pytest.raises(WeightsError, match=r"judge lpips:.*/absent\.pth cannot be read"):
+        load_judges(Judges(perceptual="lpips:/absent.pth"), {"perceptual"}, CPU)
+
+
+def test_clip_needs_open_clip(empty, monkeypatch):
+    monkeypatch.setattr(judging, "official", lambda name: {})
+    monkeypatch.setattr(judging, "find_spec", lambda name: None)
+    with pytest.raises(WeightsError, match="pip install open_clip_torch"):
+        load_judges(Judges(), {"clip"}, CPU)
+
+
+@pytest.mark.slow
+def test_clip_is_open_clips_network_with_the_cards_tensors(empty):
+    """Built without its weights; names and shapes must be those that the card states."""
+    open_clip = pytest.importorskip("open_clip")
+    model = open_clip.create_model("ViT-B-32-quickgelu")
+    own = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    assert own == clip_shapes()
+
+
+def test_the_shape_judge_is_the_regressors_identity(empty):
+    torch.save({"net_recon": seeded_state(deep3d_shapes(), False)}, empty / "copy.pth")
+    assert adopt(empty / "copy.pth").name == "deep3d"
+    judge = load_judges(Judges(), {"shape"}, CPU).shape
+    picture = seeded_input("d3dfr_img", (1, 3, 224, 224)).mul(2).sub(1).requires_grad_()
+    found = judge(picture)
+    golden = np.load(Path(__file__).parent / "golden/face3d_resnet50.npz")["coefficients"][:, :80]
+    assert found.shape == (1, 80) and float((found.detach() - torch.from_numpy(golden)).abs().max()) < 1e-3
+    shape_loss(found, torch.ones(1, 80)).backward()
+    assert float(picture.grad.abs().sum()) > 0
+    assert judge(torch.zeros(2, 3, 96, 96)).shape == (2, 80)
+    assert not judge.training and not any(p.requires_grad for p in judge.parameters())
 
 
 def test_vgg16_reads_torchvisions_keys_and_taps_its_layers(tmp_path):
@@ -61,13 +118,19 @@ def whole_first(whole: VGG16) -> VGG16:
     return small
 
 
-def test_lpips_takes_its_heads_from_the_package(tmp_path):
-    if find_spec("lpips") is None:
-        pytest.skip("lpips is not installed")
-    torch.save(VGG16((29,)).state_dict(), tmp_path / "vgg16.pth")
-    features, heads = load_perceptual(f"lpips:{tmp_path / 'vgg16.pth'}", CPU)
-    assert [len(h) for h in heads] == [m.shape[1] for m in features(torch.zeros(1, 3, 32, 32))]
-    assert all((h >= 0).all() for h in heads)
+def test_vgg16_and_the_heads_of_lpips_are_found_by_their_cards(empty):
+    state, heads = repeated_state(vgg16_shapes()), repeated_state(lpips_shapes(LPIPS_VGG))
+    for name, tensors in (("vgg16", state), ("lpips-vgg", heads)):
+        torch.save(tensors, empty / f"{name}.download")
+        assert adopt(empty / f"{name}.download").name == name
+    frozen = load_judges(Judges(perceptual="lpips"), {"perceptual"}, CPU)
+    assert torch.equal(frozen.features.features[28].weight, state["features.28.weight"])
+    assert [len(h) for h in frozen.heads] == [m.shape[1] for m in frozen.features(torch.zeros(1, 3, 32, 32))]
+    assert all(torch.equal(h, heads[f"lin{k}.model.1.weight"].flatten()) for k, h in enumerate(frozen.heads))
+    assert not any(p.requires_grad for p in frozen.features.parameters())
+    weights.find("lpips-vgg").unlink()
+    with pytest.raises(WeightsError, match="mattface weights pull lpips-vgg"):
+        load_judges(Judges(perceptual="lpips"), {"perceptual"}, CPU)
 
 
 def test_resnet_maps_pass_gradients_to_the_picture(need):

@@ -195,13 +195,19 @@ def test_the_plan_tells_what_a_training_needs_and_trains_nothing(tmp_path, toy, 
 
 def test_the_plan_measures_stand_ins_for_missing_judges_and_names_them(tmp_path, monkeypatch):
     monkeypatch.setenv("MATTFACE_HOME", str(tmp_path / "empty"))
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
     changes = ["judges.identity=arcface", "judges.perceptual=vgg16", "loop.accumulate=6"]
     recipe = dataclasses.replace(find_recipe("mattface", True, changes), loss=PLANNED)
     data = Data(triplet_folder(tmp_path / "data", 6, size=64), held_out=0)
     text = planned(dataclasses.replace(recipe, start="psp-ffhq"), data, CPU)
-    for note in ("psp-ffhq is not here", "judge arcface: its weights", "judge vgg16: its weights", "d3dfr: it is not"):
+    for note in (
+        "psp-ffhq is not here",
+        "judge arcface: its weights",
+        "judge vgg16: its weights",
+        "d3dfr: its weights",
+    ):
         assert note in text
-    assert "swap/judge features" in text
+    assert "swap/judge features" in text and "swap/judge shape" in text
     with pytest.raises(WeightsError):  # only the plan takes them
         next(swap.stages(recipe, data, CPU))
 

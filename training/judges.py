@@ -1,7 +1,8 @@
 """Networks that losses ask and that never train: identity, perceptual features, CLIP, 3D shape.
 
-A recipe names them. "NAME:FILE" gives a file. One that is not here is refused by name; it is replaced only if the
-recipe says by what (`mattface train RECIPE --set judges.perceptual=resnet-maps`).
+A recipe names them, and their weights are found by their cards (`mattface weights pull` or `adopt`). One that is not
+here is refused by name; it is replaced only if the recipe says by what (`mattface train RECIPE --set
+judges.perceptual=resnet-maps`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,11 +20,13 @@ from torch import nn
 from mattface import weights
 from mattface.embed import Embedder, load_embedder
 from mattface.errors import UsageError, WeightsError
+from mattface.estimate import FaceRegressor, load_estimator
 from mattface.layers import resize
 from mattface.training.stand_ins import stand_in
+from mattface.weights.content import open_any
+from mattface.weights.convert import official
+from mattface.weights.layouts.judges import VGG_WIDTHS
 
-VGG_WIDTHS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)
-"""VGG16's convolutions (Simonyan and Zisserman 2015, configuration D); 0 is a pooling."""
 IMAGENET_MEAN, IMAGENET_SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIP_MEAN, CLIP_SPREAD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 VGG_TAPS = (3, 8, 15, 22)
@@ -38,10 +41,10 @@ class Judges:
     Attributes:
         identity: embedder ("arcface", "resnet"), gives codes and the identity loss.
         framing: "whole" gives it the whole crop, resized; "own" its own framing by landmarks.
-        perceptual: "vgg16:FILE", "lpips:FILE" (FILE is torchvision's VGG16), or "resnet-maps" (features of the
-            identity ResNet: a replacement).
-        clip: "clip:FILE", a checkpoint of ViT-B/32 that open_clip reads.
-        shape: "d3dfr": the 3D face regressor.
+        perceptual: "vgg16" or "lpips" (over VGG16), or "resnet-maps" (features of the identity ResNet: a
+            replacement). "vgg16:FILE" and "lpips:FILE" take another VGG16 of torchvision's names.
+        clip: "clip": ViT-B/32 by open_clip.
+        shape: "d3dfr": the 3D face regressor, see `FaceShape`.
     """
 
     identity: str = "arcface"
@@ -161,6 +164,36 @@ class ResNetMaps(nn.Module):
         return [m / m.detach().square().mean().sqrt().clamp_min(1e-6) for m in maps]
 
 
+class FaceShape(nn.Module):
+    """Shape coefficients of a face for MAttFace eq. 17 ("D3DFR": Deep3DFaceRecon).
+
+    The regressor was trained with crops of 224 px, five points on a 3D template by scale and shift, without rotation.
+    Here it is given the training's own crops (RGB, eyes level, FFHQ or ArcFace framing), whole and resized: a loss
+    compares two of one framing, so that what the framing adds is the same on both sides. As measurements of a face
+    the coefficients are therefore biased.
+
+    Args:
+        regressor: of `mattface.estimate`.
+    """
+
+    def __init__(self, regressor: FaceRegressor) -> None:
+        super().__init__()
+        self.regressor = regressor
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        """(B, 3, S, S) crops in [-1, 1] to (B, 80); gradients reach the pictures."""
+        return self.regressor.coefficients(pictures.float()).identity
+
+
+OTHERWISE = {
+    "identity": "--set judges.identity=resnet takes another",
+    "perceptual": "--set judges.perceptual=resnet-maps replaces it",
+    "clip": "--set loss.clip_text=0 --set loss.clip_identity=0 leaves its losses out",
+    "shape": "--set loss.shape=0 leaves its loss out",
+}
+"""Kind of judge -> what to do without it."""
+
+
 def load_judges(names: Judges, needed: set[str], device: torch.device) -> Frozen:
     """Loads the networks that are needed.
 
@@ -177,10 +210,10 @@ def load_judges(names: Judges, needed: set[str], device: torch.device) -> Frozen
         name = getattr(names, kind)
         try:
             made |= LOADERS[kind](name, device)
-        except WeightsError:
+        except WeightsError as error:
             replaced = stand_in(kind, name, device)
             if replaced is None:
-                raise
+                raise WeightsError(f"the losses need the judge {name} ({OTHERWISE[kind]}): {error}") from error
             made |= replaced
     return Frozen(**made)
 
@@ -200,60 +233,54 @@ def still(embedder: Embedder) -> Embedder:
     return embedder
 
 
-def given_file(name: str, what: str, replacement: str) -> Path:
-    """FILE of "NAME:FILE".
+def load_perceptual(name: str, device: torch.device) -> tuple[nn.Module, list[torch.Tensor] | None]:
+    """Feature network and, for LPIPS, its heads.
 
     Raises:
-        WeightsError: none is given, or it is not there.
+        UsageError: no such judge.
+        WeightsError: weights that are not here, damaged, or others.
     """
-    _, _, file = name.partition(":")
-    if not file or not Path(file).is_file():
-        raise WeightsError(
-            f"this recipe's losses need {what}; got {file or 'no file'}. "
-            f"Give one{replacement}, or leave its losses out."
-        )
-    return Path(file)
-
-
-def load_perceptual(name: str, device: torch.device) -> tuple[nn.Module, list[torch.Tensor] | None]:
-    """Feature network and, for LPIPS, its heads."""
-    kind = name.partition(":")[0]
+    kind, _, file = name.partition(":")
     if kind == "resnet-maps":
         return ResNetMaps(still(load_embedder("resnet", device)).network), None
     if kind not in ("vgg16", "lpips"):
-        raise UsageError(f"judges.perceptual must be vgg16:FILE, lpips:FILE or resnet-maps; got {name!r}.")
-    how = f": --set judges.perceptual={kind}:FILE, or replace it: --set judges.perceptual=resnet-maps"
-    path = given_file(name, "VGG16 (torchvision's state dict)", how)
+        raise UsageError(f"judges.perceptual must be vgg16, lpips or resnet-maps; got {name!r}.")
     network = VGG16(LPIPS_TAPS if kind == "lpips" else VGG_TAPS, 224 if kind == "vgg16" else None)
-    state = weights.load_tensors(path)[0] if path.suffix == ".safetensors" else weights.load_checkpoint(path)
+    state = open_any(Path(file)).parts.get("", {}) if file else official("vgg16")
     wanted = network.state_dict()
     weights.load_strictly(network, {k: v for k, v in state.items() if k in wanted}, "VGG16")
     return network.eval().requires_grad_(False).to(device), lpips_heads(device) if kind == "lpips" else None
 
 
 def lpips_heads(device: torch.device) -> list[torch.Tensor]:
-    """Weights of LPIPS' linear layers for VGG16, out of the lpips package.
+    """Weights of LPIPS' linear layers for VGG16, one (C,) per map.
 
     Raises:
-        WeightsError: the package is not installed.
+        WeightsError: they are not here.
     """
-    found = find_spec("lpips")
-    if found is None or not found.submodule_search_locations:
-        raise WeightsError("LPIPS needs the heads in the lpips package; it is not installed. Type: pip install lpips")
-    state = weights.load_checkpoint(Path(found.submodule_search_locations[0]) / "weights" / "v0.1" / "vgg.pth")
-    return [state[f"lin{k}.model.1.weight"].flatten().to(device) for k in range(5)]
+    state = official("lpips-vgg")
+    return [state[f"lin{k}.model.1.weight"].flatten().to(device) for k in range(len(LPIPS_TAPS))]
 
 
 def load_clip(
     name: str, device: torch.device
 ) -> tuple[Callable[[torch.Tensor], torch.Tensor], Callable[[Sequence[str]], torch.Tensor]]:
-    """CLIP's encoders from a checkpoint that open_clip reads."""
-    path = given_file(name, "CLIP ViT-B/32", ": --set judges.clip=clip:FILE")
+    """CLIP's encoders, pictures and texts to (B, 512), by open_clip's network.
+
+    Raises:
+        UsageError: no such judge.
+        WeightsError: its weights are not here, or open_clip is not installed.
+    """
+    if name != "clip":
+        raise UsageError(f"judges.clip must be clip; got {name!r}. Another file: mattface weights adopt FILE.")
+    state = official("clip-vit-b32")
     if find_spec("open_clip") is None:
         raise WeightsError("CLIP needs open_clip; it is not installed. Type: pip install open_clip_torch")
     import open_clip
 
-    model = open_clip.create_model("ViT-B-32-quickgelu", pretrained=str(path)).to(device).eval().requires_grad_(False)
+    model = open_clip.create_model("ViT-B-32-quickgelu")
+    weights.load_strictly(model, state, "CLIP ViT-B/32")
+    model = model.to(device).eval().requires_grad_(False)
     tokenize = open_clip.get_tokenizer("ViT-B-32-quickgelu")
     mean = torch.tensor(CLIP_MEAN, device=device)[:, None, None]
     spread = torch.tensor(CLIP_SPREAD, device=device)[:, None, None]
@@ -269,12 +296,16 @@ def load_clip(
     return image, text
 
 
-def load_shape(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The 3D face regressor of MAttFace eq. 17."""
-    raise WeightsError(
-        f"this recipe's losses need the 3D face regressor {name}; this version has no such network. "
-        "Leave the loss out: --set loss.shape=0"
-    )
+def load_shape(name: str, device: torch.device) -> FaceShape:
+    """The 3D face regressor of MAttFace eq. 17; it never trains.
+
+    Raises:
+        UsageError: no such judge.
+        WeightsError: its weights are not here, damaged, or others.
+    """
+    if name != "d3dfr":
+        raise UsageError(f"judges.shape must be d3dfr; got {name!r}.")
+    return FaceShape(cast(FaceRegressor, load_estimator("deep3d", device))).eval()
 
 
 def _perceptual(name: str, device: torch.device) -> dict[str, Any]:
@@ -286,6 +317,6 @@ LOADERS: dict[str, Callable[[str, torch.device], dict[str, Any]]] = {
     "identity": lambda name, device: {"identity": still(load_embedder(name, device))},
     "perceptual": _perceptual,
     "clip": lambda name, device: {"clip": load_clip(name, device)},
-    "shape": lambda name, device: {"shape": load_shape(name)},
+    "shape": lambda name, device: {"shape": load_shape(name, device)},
 }
 """Kind of judge -> what `Frozen` takes of it."""

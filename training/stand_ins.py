@@ -15,6 +15,7 @@ import torch
 
 from mattface.embed import Embedder
 from mattface.embed.arcface import SIZE, iresnet50
+from mattface.estimate import FaceRegressor
 
 _notes: ContextVar[list[str] | None] = ContextVar("stand_ins", default=None)
 
@@ -38,7 +39,7 @@ def stand_in(kind: str, name: str, device: torch.device) -> dict[str, Any] | Non
         name: the recipe's.
         device: where it runs.
     """
-    from mattface.training.judges import LPIPS_TAPS, VGG16, VGG_TAPS
+    from mattface.training.judges import LPIPS_TAPS, VGG16, VGG_TAPS, FaceShape
 
     notes = _notes.get()
     if notes is None:
@@ -55,5 +56,8 @@ def stand_in(kind: str, name: str, device: torch.device) -> dict[str, Any] | Non
         features = VGG16(LPIPS_TAPS if lpips else VGG_TAPS, None if lpips else 224).eval().requires_grad_(False)
         heads = [torch.full((width,), 1 / width, device=device) for width in (64, 128, 256, 512, 512)]
         return {"features": features.to(device), "heads": heads if lpips else None}
+    if kind == "shape":
+        notes.append(f"shape judge {name}: its weights are not here, the same network with seeded ones was measured")
+        return {"shape": FaceShape(FaceRegressor()).eval().requires_grad_(False).to(device)}
     notes.append(f"{kind} judge {name}: it is not here and was left out of the measurement")
     return {kind: None}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from mattface.weights.fetch import pull
 from mattface.weights.folders import home
-from mattface.weights.registry import Card, Source, card, cards, expand, find, present, status, verify
+from mattface.weights.registry import Card, Source, card, cards, expand, fetchable, find, present, status, verify
 from mattface.weights.tensors import load_checkpoint, load_strictly, load_tensors
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "card",
     "cards",
     "expand",
+    "fetchable",
     "find",
     "home",
     "load_checkpoint",

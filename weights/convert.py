@@ -28,7 +28,7 @@ def fit_of(content: Content, layout: Layout) -> Fit:
     """How well a file's tensors agree with a layout, wherever in the file they lie."""
     from mattface.weights.layouts.known import Fit, compare
 
-    best = Fit(0.0, ("holds no tensors",))
+    best: Fit | None = None
     for name in dict.fromkeys((layout.inside, "", *content.parts)):
         if name not in content.parts:
             continue
@@ -36,9 +36,9 @@ def fit_of(content: Content, layout: Layout) -> Fit:
         lacking = [key for key in layout.beside if key not in content.beside]
         if lacking:
             fit = Fit(fit.share, (*fit.faults, f"no {' or '.join(lacking)} beside the tensors"))
-        if fit.share > best.share:
+        if best is None or fit.share > best.share:
             best = fit
-    return best
+    return best or Fit(0.0, ("holds no tensors",))
 
 
 def best_layouts(content: Content) -> list[tuple[Layout, Fit]]:
@@ -137,13 +137,16 @@ def official(name: str) -> dict[str, torch.Tensor]:
     """
     from mattface.weights.layouts.known import LAYOUTS
 
-    known = LAYOUTS.get(card(name).layout)
-    content = open_any(find(name), only=(known.inside,) if known and known.inside else ())
-    tensors, layout = to_ours(content, card(name).layout if content.kind != "safetensors" else "")
-    if card(name).layout and layout != card(name).layout:
-        wanted = card(name).layout
+    wanted, path = card(name).layout, find(name)
+    known = LAYOUTS.get(wanted)
+    content = open_any(path, only=(known.inside,) if known and known.inside else ())
+    try:
+        tensors, layout = to_ours(content, wanted if content.kind != "safetensors" else "")
+    except WeightsError as error:
+        raise WeightsError(f"weights {name!r} in {path}: {error}") from error
+    if wanted and layout != wanted:
         raise WeightsError(
-            f"weights {name!r}: expected the layout {wanted}; the file is {layout}. Adopt the right one."
+            f"weights {name!r} in {path}: expected the layout {wanted}; the file is {layout}. Adopt the right one."
         )
     return tensors
 

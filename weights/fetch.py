@@ -73,7 +73,7 @@ def _one(item: Card, to: Path, anywhere: bool, source: str, offline: bool, progr
     if not sources and offline:
         raise WeightsError(
             f"weights {item.name!r} ({item.purpose}): expected {to / item.file}; it is not there (or damaged), and "
-            f"MATTFACE_OFFLINE forbids to fetch it. Put the file there, or allow the network: {item.how}"
+            f"offline mode (--offline, MATTFACE_OFFLINE) forbids to fetch it. Put it there or go online. {item.how}"
         )
     if not sources:
         raise WeightsError(f"weights {item.name!r} ({item.purpose}) cannot be fetched for you. {item.how}")

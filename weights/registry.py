@@ -5,6 +5,7 @@ A card is data (cards/*.toml); this module reads cards and looks for files. Fetc
 
 from __future__ import annotations
 
+import difflib
 import functools
 import hashlib
 import json
@@ -145,7 +146,9 @@ def card(name: str) -> Card:
         UsageError: there is no such card.
     """
     if name not in cards():
-        raise UsageError(f"expected a weight name, one of {', '.join(cards())}; got {name!r}.")
+        near = difflib.get_close_matches(name, cards(), cutoff=0.4)
+        hint = f"Near: {', '.join(near)}. " if near else ""
+        raise UsageError(f"expected a weight name; got {name!r}. {hint}All names: mattface weights list")
     return cards()[name]
 
 
@@ -207,6 +210,11 @@ def _adoption(name: str, path: Path) -> dict[str, Any]:
     """The adoption of a weight if it lies at `path`, else an empty one."""
     entry = adopted().get(name, {})
     return entry if entry.get("path") == str(path) else {}
+
+
+def fetchable(name: str) -> bool:
+    """Whether a weight has a source that `pull` can fetch from; others are supplied by the user."""
+    return any(source.kind != "folder" for source in card(name).sources)
 
 
 def present(name: str) -> bool:

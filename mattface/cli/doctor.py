@@ -28,6 +28,7 @@ STAGES = {
     "landmarks": "mattface.landmarks",
     "identity": "mattface.embed",
     "parsing": "mattface.parse",
+    "estimation": "mattface.estimate",
 }
 
 

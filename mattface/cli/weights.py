@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -112,13 +113,33 @@ def show_one(args: argparse.Namespace) -> None:
 
 
 def pull_named(args: argparse.Namespace) -> None:
-    """Fetches what is missing and says where it lies."""
+    """Fetches what is missing and says where it lies; goes on past weights that cannot be had.
+
+    Raises:
+        WeightsError: a weight named by itself, or one of a group that has somewhere to be fetched from, is not here.
+    """
     from mattface import weights
 
-    found = weights.pull(args.names, not args.quiet, args.source, args.dir, args.offline)
-    for name, path in found.items():
+    names, failed, supplied = weights.expand(args.names), dict[str, WeightsError](), []
+    for name in names:
+        try:
+            path = weights.pull([name], not args.quiet, args.source, args.dir, args.offline)[name]
+        except WeightsError as error:
+            if name in args.names or args.source or weights.fetchable(name):
+                failed[name] = error
+            else:
+                supplied.append(name)
+            continue
         if not args.quiet:
             print(f"{name}: {path}")
+    if supplied and not args.quiet:
+        print(f"To be supplied by you: {', '.join(supplied)}. How: mattface weights show {supplied[0]}")
+    if len(names) == 1 and failed:
+        raise failed[names[0]]
+    for error in failed.values():
+        print(error, file=sys.stderr)
+    if failed:
+        raise WeightsError(f"expected {len(names)} weights; {len(failed)} could not be had: {', '.join(failed)}.")
 
 
 def verify_named(args: argparse.Namespace) -> None:
@@ -148,7 +169,7 @@ def adopt_files(args: argparse.Namespace) -> None:
             except WeightsError as error:
                 if not given.is_dir():
                     raise
-                print(f"{path}: left out. {error}")
+                print(f"left out: {error}")
                 continue
             count += 1
             print(f"{path}: {found.name} ({found.why})" + (f"; {found.note}" if found.note else ""))

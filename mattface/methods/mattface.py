@@ -28,7 +28,7 @@ from mattface.parse import Parser, load_parser
 from mattface.transfer.correspond import Correspond
 from mattface.transfer.idatt import LEVELS, PyramidIDATT
 from mattface.vocabulary import Crop, FeaturePyramid, Swap
-from mattface.weights import layouts
+from mattface.weights.convert import official
 
 OFFICIAL = "psp-ffhq"
 
@@ -303,14 +303,15 @@ def checkpoint_in(name: str) -> str | Path:
 
 
 def official_parts() -> tuple[Encoder, LatentHeads, SynthesisNetwork]:
-    """Encoder, latent heads and generator of the official pSp FFHQ file."""
-    state = registry.load_checkpoint(registry.find(OFFICIAL))
-    if not {"state_dict", "latent_avg"} <= state.keys():
-        raise WeightsError(f"{OFFICIAL} must hold state_dict and latent_avg; got {sorted(state)}. Get the file again.")
-    starts = bool(state.get("opts", {}).get("start_from_latent_avg", True))
-    parts = layouts.psp_file(state["state_dict"], state["latent_avg"], starts)
+    """Encoder, latent heads and generator of the official pSp FFHQ file, or of one converted from it.
+
+    Raises:
+        WeightsError: the file is not here, damaged, or another one.
+    """
+    tensors = official(OFFICIAL)
     encoder, heads, generate = Encoder(), LatentHeads(), SynthesisNetwork()
-    synthesis = {k.removeprefix("synthesis."): v for k, v in parts.generator.items() if k.startswith("synthesis.")}
-    for network, tensors in ((encoder, parts.encoder), (heads, parts.heads), (generate, synthesis)):
-        registry.load_strictly(network, tensors, OFFICIAL)
+    networks = {"encoder.": encoder, "heads.": heads, "generator.synthesis.": generate}
+    for start, network in networks.items():
+        state = {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
+        registry.load_strictly(network, state, OFFICIAL)
     return encoder, heads, generate

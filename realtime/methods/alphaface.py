@@ -29,7 +29,7 @@ from mattface.realtime.methods.blocks import (
     reflect_conv,
 )
 from mattface.realtime.methods.folded import FoldedDecoder, FoldedEncoder, FoldedNetwork
-from mattface.weights import layouts
+from mattface.weights.convert import official
 
 NAME = "alphaface"
 EPSILON = 1e-8
@@ -162,14 +162,9 @@ def build(weights: str | None, device: torch.device, dtype: torch.dtype, **optio
 
 
 def public_network(config: Config) -> SwapNetwork:
-    """The network with the tensors of the public checkpoint."""
-    state = registry.load_checkpoint(registry.find(NAME))
-    if not isinstance(state.get("swapper"), dict):
-        raise WeightsError(
-            f"{NAME} must hold a state dict called swapper; got {sorted(state)[:5]}. Get the file again."
-        )
+    """The network with the tensors of the public checkpoint, or of a file converted from it."""
     network = build_network(config)
-    registry.load_strictly(network, layouts.alphaface_swapper(state["swapper"]), "AlphaFace's swapper")
+    registry.load_strictly(network, official(NAME), "AlphaFace's swapper")
     return network
 
 
@@ -177,8 +172,7 @@ def public_identity(device: torch.device) -> Embedder:
     """The identity network the public checkpoint was trained with: ArcFace w600k, from either of its two files."""
     if registry.present("alphaface-identity") or not registry.present("insightface-recognition"):
         network = iresnet50()
-        state = layouts.folded_arcface(registry.load_checkpoint(registry.find("alphaface-identity")))
-        registry.load_strictly(network, state, "the ArcFace w600k ResNet-50")
+        registry.load_strictly(network, official("alphaface-identity"), "the ArcFace w600k ResNet-50")
         network = network.eval().requires_grad_(False).to(device)
         return Embedder("arcface-w600k", network, 512, 112, lambda mesh, points: _unused())
     return load_embedder("insightface", device)
