@@ -263,7 +263,7 @@ def test_command(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     (folder / "notes.txt").write_text("x" * 2000)
     assert main(["weights", "adopt", str(folder)]) == 0
     out = capsys.readouterr().out
-    assert "a.pt: lpips-vgg (keys and shapes of lpips-vgg)" in out and "notes.txt: left out" in out
+    assert "a.pt: lpips-vgg (keys and shapes of lpips-vgg)" in out and "notes.txt: no kind of file" in out
     assert "of use only with vgg16" in out
     assert main(["weights", "list"]) == 0
     listed = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mattface.methods.mattface import Config
+from mattface.training.task import Loop
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,19 @@ class Recipe:
     )
     seed: int = 20261121
     task: str = "pairs"
+
+    @property
+    def loop(self) -> Loop:
+        """Settings of the stage that learns to swap; the other stages change length and batch."""
+        return Loop(
+            self.steps * self.batch,
+            self.batch,
+            precision="bf16",
+            average=self.average,
+            log_every=self.log_every * self.batch,
+            save_every=self.save_every * self.batch,
+            seed=self.seed,
+        )
 
 
 def recipe() -> Recipe:

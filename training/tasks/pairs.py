@@ -8,6 +8,7 @@ swap up to that size (`swap`); last come its own blocks above (`swap-fine`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,7 +24,7 @@ from mattface.training.checkpoint import load_state, save_state, save_weights
 from mattface.training.pairs import PairStore, Teacher, crops_of, make_pairs, pictures, training_portraits
 from mattface.training.recipes.mattface_demo import Recipe
 from mattface.training.studio_pairs import studio_pairs
-from mattface.training.task import Batch, Clock, Feed, Loop, Optimiser, Phase, Terms
+from mattface.training.task import Batch, Clock, Feed, Optimiser, Phase, Terms
 from mattface.training.tasks import Data, Stage
 from mattface.vocabulary import Swap
 
@@ -200,15 +201,9 @@ def stage(recipe: Recipe, name: str, network: MattfaceNetwork, feed: Feed) -> St
         network.generate.requires_grad_(drawing)
     optimiser = Optimiser("adamw", rate, decay=recipe.decay, clip=1.0, schedule="cosine", warmup=warmup)
     kind = DrawTask if drawing else PairTask
-    loop = Loop(
-        steps * batch,
-        batch,
-        precision="bf16",
-        average=recipe.average if steps > 1 / (1 - recipe.average) else 0.0,
-        log_every=recipe.log_every * batch,
-        save_every=recipe.save_every * batch,
-        seed=recipe.seed,
-    )
+    average = recipe.average if steps > 1 / (1 - recipe.average) else 0.0  # a shorter run would keep its random start
+    every = {"log_every": recipe.log_every * batch, "save_every": recipe.save_every * batch}
+    loop = replace(recipe.loop, images=steps * batch, batch=batch, average=average, **every)
     return Stage(name, kind(recipe, network, optimiser, size, name), feed, loop)
 
 
