@@ -12,7 +12,7 @@ from mattface.training.task import Loop, Optimiser
 
 NETWORK = "mattface.realtime.methods.alphaface"
 OWN = {"fold": 4, "template": "ffhq", "code": 128, "identity": "resnet", "identity_crop": "own"}
-LOSS = {"supervised": 4.0, "matte": 0.5, "identity": 1.0, "same": 0.5}
+LOSS = {"supervised": 4.0, "matte": 0.25, "identity": 6.0, "same": 0.5}
 BATCH = 8
 
 
@@ -24,14 +24,14 @@ def recipe() -> SwapRecipe:
             6_000 * BATCH,
             BATCH,
             precision="bf16",
-            average=0.998,
+            average=0.995,
             log_every=25 * BATCH,
             save_every=250 * BATCH,
             grid_every=500 * BATCH,
         ),
-        {"swapper": Optimiser("adamw", 1e-3, (0.9, 0.99), decay=1e-3, clip=1.0, schedule="cosine", warmup=100 * BATCH)},
+        {"swapper": Optimiser("adamw", 1.5e-3, (0.9, 0.99), decay=1e-3, clip=1.0, schedule="cosine", warmup=100 * BATCH)},
         network=NETWORK,
-        sizes=OWN | {"widths": (64, 160), "blocks": 4, "decoder": (64,)},
+        sizes=OWN | {"widths": (64, 160), "blocks": 4, "decoder": (96,)},
         size=256,
         same=0.1,
         answers=3_000,
