@@ -28,7 +28,7 @@ from mattface.realtime.methods.blocks import (
     instance_affine,
     reflect_conv,
 )
-from mattface.realtime.methods.folded import FoldedDecoder, FoldedEncoder, FoldedNetwork
+from mattface.realtime.methods.folded import FoldedDecoder, FoldedEncoder, FoldedNetwork, Portrait
 from mattface.weights import layouts
 
 NAME = "alphaface"
@@ -45,11 +45,13 @@ class Config(Sizes):
         injection: "caii" (cross-adaptive: eq. 2 of the paper) or "one-directional" (its ablation: without eq. 2).
         fold: 1 for the public network; more for the small one of `folded`, which works on squares of so many pixels,
             has two widths, and predicts its matte.
+        portrait: channels of a coarse map that the small network draws from the code before its blocks; 0 draws none.
     """
 
     decoder: tuple[int, ...] = (512, 256, 128, 128, 128)
     injection: str = "caii"
     fold: int = 1
+    portrait: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -117,7 +119,8 @@ def build_network(config: Config) -> SwapNetwork:
     if config.fold > 1:
         encoder = FoldedEncoder(config.fold, config.widths)
         unfold = FoldedDecoder(config.fold, channels, config.decoder)
-        return FoldedNetwork(encoder, blocks, unfold, config.code)
+        portrait = Portrait(config.code, config.portrait, channels) if config.portrait else None
+        return FoldedNetwork(encoder, blocks, unfold, config.code, portrait)
     decoder = BilinearDecoder(channels, config.decoder)
     return SwapNetwork(ImageEncoder(config.widths), blocks, decoder, config.code, half_range=True)
 

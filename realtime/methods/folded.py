@@ -15,6 +15,8 @@ from mattface.realtime.methods.blocks import SLOPE, SwapNetwork
 
 CHANNELS = 4
 """Of the result: red, green, blue, matte."""
+PORTRAIT = 16
+"""Side of the coarse map drawn from a code."""
 
 
 class FoldedEncoder(nn.Module):
@@ -66,9 +68,47 @@ class FoldedDecoder(nn.Module):
         return torch.tanh(x.float())  # half precision would round a confident matte to certainty, and stop learning
 
 
+class Portrait(nn.Module):
+    """Identity code -> a coarse map of its face, as a linear function: what a short training learns first.
+
+    Args:
+        code: D.
+        channels: channels of the coarse map.
+        outputs: C, channels of the features it is added to.
+    """
+
+    def __init__(self, code: int, channels: int, outputs: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.draw = nn.Linear(code, channels * PORTRAIT**2)
+        self.spread = nn.Conv2d(channels, outputs, 1)
+
+    def forward(self, code: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+        """(B, D) to (B, C, *size)."""
+        drawn = self.draw(code).unflatten(1, (self.channels, PORTRAIT, PORTRAIT))
+        return self.spread(F.interpolate(drawn, tuple(size), mode="bilinear", align_corners=False))
+
+
 class FoldedNetwork(SwapNetwork):
-    """A `SwapNetwork` whose result has a fourth channel: the matte, from -1 where the target stays to 1."""
+    """A `SwapNetwork` whose result has a fourth channel: the matte, from -1 where the target stays to 1.
+
+    Args:
+        encoder, inject, decoder, code: see `SwapNetwork`.
+        portrait: added to the encoder's features; None adds nothing.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, inject: Sequence[nn.Module], decoder: nn.Module, code: int, portrait: Portrait | None
+    ) -> None:
+        super().__init__(encoder, inject, decoder, code)
+        self.portrait = portrait
 
     def fuse(self, target: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
         """Features of the target with the identity in them."""
-        return super().fuse(target, code * self.code**0.5)  # components of order one are sooner learnt to be used
+        code = code * self.code**0.5  # components of order one are sooner learnt to be used
+        features = self.encoder(target)
+        if self.portrait is not None:
+            features = features + self.portrait(code, features.shape[-2:])
+        for block in self.inject:
+            features = block(features, code)
+        return features
