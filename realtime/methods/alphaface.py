@@ -118,7 +118,7 @@ def build_network(config: Config) -> SwapNetwork:
     blocks = [InjectionBlock(channels, config.code, crossed) for _ in range(config.blocks)]
     if config.fold > 1:
         encoder = FoldedEncoder(config.fold, config.widths)
-        unfold = FoldedDecoder(config.fold, channels, config.decoder)
+        unfold = FoldedDecoder(config.fold, channels, config.widths[0], config.decoder)
         portrait = Portrait(config.code, config.portrait, channels) if config.portrait else None
         return FoldedNetwork(encoder, blocks, unfold, config.code, portrait)
     decoder = BilinearDecoder(channels, config.decoder)

@@ -20,11 +20,11 @@ PORTRAIT = 16
 
 
 class FoldedEncoder(nn.Module):
-    """Picture -> features.
+    """Picture -> fine features at 1 / fold of its side, and coarse ones at half of that.
 
     Args:
         fold: side of the squares of pixels that become channels.
-        widths: channels at 1 / fold of the side and at half of that.
+        widths: channels of the fine and of the coarse features.
     """
 
     def __init__(self, fold: int, widths: Sequence[int]) -> None:
@@ -34,34 +34,34 @@ class FoldedEncoder(nn.Module):
         self.stem = nn.Conv2d(3 * fold**2, fine, 3, padding=1)
         self.down = nn.Conv2d(fine, coarse, 3, stride=2, padding=1)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, 3, S, S) to (B, widths[1], S / 2 fold, S / 2 fold)."""
-        x = F.leaky_relu(self.stem(F.pixel_unshuffle(x, self.fold)), SLOPE)
-        return F.leaky_relu(self.down(x), SLOPE)
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, 3, S, S) to (B, widths[0], S / fold, S / fold) and (B, widths[1], S / 2 fold, S / 2 fold)."""
+        fine = F.leaky_relu(self.stem(F.pixel_unshuffle(x, self.fold)), SLOPE)
+        return fine, F.leaky_relu(self.down(fine), SLOPE)
 
 
 class FoldedDecoder(nn.Module):
-    """Features -> picture and matte.
+    """Coarse features with the identity in them, and the target's fine ones -> picture and matte.
 
-    There is no way around the injection: with the encoder's finer features added here, a short training learnt to copy
-    the target and never to look at the identity.
+    The fine ones join before a nonlinear layer, which can close the way for them: joined at the end, they were copied,
+    and the identity was never looked at.
 
     Args:
         fold: see `FoldedEncoder`.
-        inputs: channels of the features.
-        widths: channels of the convolutions after the map is doubled bilinearly.
+        inputs, fine: channels of the coarse and of the fine features.
+        widths: channels of the convolutions after the coarse map is doubled bilinearly.
     """
 
-    def __init__(self, fold: int, inputs: int, widths: Sequence[int]) -> None:
+    def __init__(self, fold: int, inputs: int, fine: int, widths: Sequence[int]) -> None:
         super().__init__()
-        sizes = zip((inputs, *widths[:-1]), widths, strict=True)
+        sizes = zip((inputs + fine, *widths[:-1]), widths, strict=True)
         self.fold = fold
         self.convs = nn.ModuleList([nn.Conv2d(a, b, 3, padding=1) for a, b in sizes])
         self.unfold = nn.Conv2d(widths[-1], CHANNELS * fold**2, 3, padding=1)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, inputs, H, W) to (B, 4, 2 fold H, 2 fold W) float32 in [-1, 1]."""
-        x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+    def forward(self, x: torch.Tensor, fine: torch.Tensor) -> torch.Tensor:
+        """(B, inputs, H, W) and (B, fine, 2 H, 2 W) to (B, 4, 2 fold H, 2 fold W) float32 in [-1, 1]."""
+        x = torch.cat([F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False), fine], 1)
         for conv in self.convs:
             x = F.leaky_relu(conv(x), SLOPE)
         x = F.pixel_shuffle(self.unfold(x), self.fold)
@@ -103,12 +103,21 @@ class FoldedNetwork(SwapNetwork):
         super().__init__(encoder, inject, decoder, code)
         self.portrait = portrait
 
-    def fuse(self, target: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
-        """Features of the target with the identity in them."""
+    def forward(self, target: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
+        """Swaps aligned crops.
+
+        Args:
+            target: (B, 3, S, S) RGB in [-1, 1].
+            code: (B, D) identity, unit length.
+
+        Returns:
+            (B, 4, S, S) in [-1, 1]: RGB, and the matte.
+        """
         code = code * self.code**0.5  # components of order one are sooner learnt to be used
-        features = self.encoder(target)
+        fine, features = self.encoder(target)
         if self.portrait is not None:
             features = features + self.portrait(code, features.shape[-2:])
         for block in self.inject:
             features = block(features, code)
-        return features
+        out: torch.Tensor = self.decoder(features, fine)
+        return out

@@ -16,7 +16,7 @@ from mattface.training.task import Loop, Optimiser
 
 NETWORK = "mattface.realtime.methods.alphaface"
 OWN = {"fold": 4, "template": "ffhq", "code": 128, "identity": "resnet", "identity_crop": "own", "portrait": 24}
-LOSS = {"supervised": 6.0, "matte": 0.5, "identity": 1.0, "same": 0.5}
+LOSS = {"supervised": 6.0, "matte": 0.5, "identity": 0.5, "same": 0.5}
 BATCH = 4
 
 
@@ -26,7 +26,7 @@ def recipe() -> SwapRecipe:
     return SwapRecipe(
         "alphaface-demo",
         Loop(
-            13_000,
+            14_400,
             BATCH,
             precision="bf16",
             average=0.998,
