@@ -71,8 +71,7 @@ def shards(root: Path, count: int = 32, size: int = 128) -> Path:
         axis = np.arange(size, dtype=np.float32) + 0.5
         flow = np.stack(np.meshgrid(axis, axis), -1)
         source, target, swap = pictures
-        masks = {"visible": one, "matte": one, "mask": one, "occluder": none, "depth": 50 * one}
-        return Triplet(source, target, swap, flow, **masks, landmarks={}, coefficients={}, kind="head", seed=seed)
+        return Triplet(source, target, swap, flow, one, one, one, none, 50 * one, {}, {}, "head", seed)
 
     write_shards(made, root, count)
     return root

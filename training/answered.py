@@ -30,6 +30,8 @@ MIRROR = np.array(
 )
 """The 68 landmarks (iBUG order) of a mirrored face."""
 PER_SHARD = 500
+COVERED, SHARE = 0.4, 0.7
+"""Share of samples that may be covered, and of those whose target is; half as many sources are."""
 
 
 class Answered:
@@ -77,7 +79,9 @@ class Answered:
             made["flow"] = made["flow"] * torch.tensor([-1.0, 1.0]).view(2, 1, 1)
             marks = {k: mirrored(v, self.size) for k, v in marks.items()}
         pair = PairBatch(**{k: made[k][None] for k in PairBatch.__dataclass_fields__})
-        pair = occlude(relight(pair, rng), rng)
+        pair = relight(pair, rng)
+        if torch.rand((), generator=rng) < COVERED:
+            pair = occlude(pair, rng, SHARE)
         source, target = triplet.notes[:2]
         return {
             "source_image": pair.source[0],

@@ -109,6 +109,14 @@ class Made:
     matte: torch.Tensor | None = None
     flow: torch.Tensor | None = None
 
+    def laid(self, target: torch.Tensor, matte: torch.Tensor | None) -> torch.Tensor:
+        """The result with another matte, where the network predicts one; with the answer's, losses on the picture
+        cannot be lowered by hiding it.
+        """
+        if self.matte is None or matte is None:
+            return self.picture
+        return target + matte * (self.drawn - target)
+
 
 def module_of(recipe: SwapRecipe) -> ModuleType:
     """The module of the recipe's network, named there and looked up here.

@@ -136,8 +136,8 @@ def pull_named(args: argparse.Namespace) -> None:
         print(f"To be supplied by you: {', '.join(supplied)}. How: mattface weights show {supplied[0]}")
     if len(names) == 1 and failed:
         raise failed[names[0]]
-    for error in failed.values():
-        print(error, file=sys.stderr)
+    for reason in failed.values():
+        print(reason, file=sys.stderr)
     if failed:
         raise WeightsError(f"expected {len(names)} weights; {len(failed)} could not be had: {', '.join(failed)}.")
 

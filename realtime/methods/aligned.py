@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from mattface.parse import Parser, load_parser
 from mattface.realtime.methods.blocks import SwapNetwork, moved
 from mattface.vocabulary import Crop, Swap
 
+FRAMINGS = ("whole", "own")
 DOUBT = 0.05
 """Predicted mattes nearer than this to 0 or 1 mean just that."""
 Run = Callable[..., torch.Tensor]
@@ -36,7 +37,7 @@ class IdentityCoder:
     """
 
     def __init__(self, embedder: Embedder, framing: str, matrix: torch.Tensor | None = None) -> None:
-        check_choice("identity_crop", framing, ("whole", "own"))
+        check_choice("identity_crop", framing, FRAMINGS)
         self.embedder, self.framing, self.matrix = embedder, framing, matrix
         self.name = embedder.name
 
@@ -143,27 +144,41 @@ def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
         raise UsageError(f"{name} must be one of {', '.join(map(str, choices))}; got {value!r}.")
 
 
-class ConfigLike(Protocol):
-    """A frozen dataclass of sizes and choices; every method's has at least these."""
+@dataclass(frozen=True)
+class Sizes:
+    """What the configurations of all these networks begin with. The defaults are those of the public AlphaFace code.
 
-    __dataclass_fields__: ClassVar[dict[str, Any]]
+    Attributes:
+        size: side of crop and result.
+        widths: channels of the encoder; the last is that of what injects the identity.
+        blocks: how many of these there are.
+        decoder: channels of the decoder.
+        code: D, length of the identity code.
+        identity: identity part of `mattface.embed` whose vector is the code.
+        identity_crop: "whole" (the crop itself, resized) or "own" (the identity part's own framing).
+        template: framing of the crops, see `CropSpec`.
+    """
 
-    @property
-    def size(self) -> int: ...
-    @property
-    def identity(self) -> str: ...
-    @property
-    def identity_crop(self) -> str: ...
-    @property
-    def template(self) -> str: ...
+    size: int = 256
+    widths: tuple[int, ...] = (128, 256, 512, 1024)
+    blocks: int = 6
+    decoder: tuple[int, ...] = (512, 256, 128)
+    code: int = 512
+    identity: str = "arcface"
+    identity_crop: str = "whole"
+    template: str = "arcface"
+
+    def __post_init__(self) -> None:
+        check_choice("template", self.template, ("arcface", "ffhq"))
+        check_choice("identity_crop", self.identity_crop, FRAMINGS)
 
 
-C = TypeVar("C", bound=ConfigLike)
+C = TypeVar("C", bound=Sizes)
 
 
-def config_json(config: ConfigLike) -> str:
+def config_json(config: Sizes) -> str:
     """A configuration as JSON, as kept in a checkpoint's metadata."""
-    return json.dumps(asdict(config))  # type: ignore[call-overload]
+    return json.dumps(asdict(config))
 
 
 def read_config(kind: type[C], text: str, what: str) -> C:
@@ -217,7 +232,7 @@ def open_checkpoint(
         )
     config = read_config(kind, metadata["config"], weights)
     try:
-        wanted = replace(config, **options)  # type: ignore[type-var]
+        wanted = replace(config, **options)
     except TypeError as error:
         raise UsageError(f"{name}: an option has the wrong type ({error}).") from error
     if wanted != config:
@@ -232,7 +247,7 @@ def open_checkpoint(
     return config, network
 
 
-def save_checkpoint(path: str | Path, name: str, config: ConfigLike, network: torch.nn.Module) -> None:
+def save_checkpoint(path: str | Path, name: str, config: Sizes, network: torch.nn.Module) -> None:
     """Writes a network with its method's name and configuration as a safetensors file.
 
     Args:
@@ -264,3 +279,23 @@ def build_trained(
     coder = IdentityCoder(load_embedder(config.identity, device), config.identity_crop)
     crop = CropSpec(config.template, config.size)
     return AlignedMethod(name, crop, network, coder, load_parser(device=device), str(weights), device, dtype)
+
+
+def builder_of(name: str, kind: type[C], build_network: Callable[[C], SwapNetwork]) -> Callable[..., AlignedMethod]:
+    """`build` of a method without published weights; arguments as in `open_checkpoint`."""
+
+    def build(weights: str | None, device: torch.device, dtype: torch.dtype, **options: Any) -> AlignedMethod:
+        """Builds the method from a trained checkpoint.
+
+        Args:
+            weights: a safetensors file; there are no published weights.
+            device, dtype: where and in which number format the network runs.
+            options: fields of the method's `Config`; they must be those of the checkpoint.
+
+        Raises:
+            UsageError: an unknown option.
+            WeightsError: no weights, or of another method or variant, or the identity part is not here.
+        """
+        return build_trained(name, kind, build_network, weights, device, dtype, options)
+
+    return build

@@ -19,7 +19,7 @@ from mattface.embed.arcface import iresnet50
 from mattface.errors import UsageError, WeightsError
 from mattface.methods.contract import CropSpec
 from mattface.parse import load_parser
-from mattface.realtime.methods.aligned import AlignedMethod, IdentityCoder, build_trained, check_choice
+from mattface.realtime.methods.aligned import AlignedMethod, IdentityCoder, Sizes, build_trained, check_choice
 from mattface.realtime.methods.blocks import (
     BilinearDecoder,
     ImageEncoder,
@@ -28,7 +28,7 @@ from mattface.realtime.methods.blocks import (
     instance_affine,
     reflect_conv,
 )
-from mattface.realtime.methods.folded import FoldedDecoder, FoldedEncoder, FoldedNetwork
+from mattface.realtime.methods.folded import FoldedDecoder, FoldedEncoder, FoldedNetwork, Portrait
 from mattface.weights.convert import official
 
 NAME = "alphaface"
@@ -38,37 +38,24 @@ INJECTIONS = ("caii", "one-directional")
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Sizes):
     """Every size of the network. The defaults are the public ones.
 
     Attributes:
-        size: side of crop and result.
-        widths: channels of the encoder; the last is that of the injection blocks.
-        blocks: residual injection blocks.
-        decoder: channels of the decoder's convolutions.
-        code: D, length of the identity code.
         injection: "caii" (cross-adaptive: eq. 2 of the paper) or "one-directional" (its ablation: without eq. 2).
-        identity: identity part of `mattface.embed` whose vector is the code.
-        identity_crop: "whole" (the crop itself, resized) or "own" (the identity part's own framing).
-        template: framing of the crops, see `CropSpec`.
         fold: 1 for the public network; more for the small one of `folded`, which works on squares of so many pixels,
             has two widths, and predicts its matte.
+        portrait: channels of a coarse map that the small network draws from the code before its blocks; 0 draws none.
     """
 
-    size: int = 256
-    widths: tuple[int, ...] = (128, 256, 512, 1024)
-    blocks: int = 6
     decoder: tuple[int, ...] = (512, 256, 128, 128, 128)
-    code: int = 512
     injection: str = "caii"
-    identity: str = "arcface"
-    identity_crop: str = "whole"
-    template: str = "arcface"
     fold: int = 1
+    portrait: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("injection", self.injection, INJECTIONS)
-        check_choice("template", self.template, ("arcface", "ffhq"))
         if self.fold < 1 or self.size % (2 * self.fold) or (self.fold > 1 and len(self.widths) != 2):
             raise UsageError(
                 f"size must be divisible by 2 fold, and a network with fold > 1 has two widths; got size {self.size}, "
@@ -132,7 +119,8 @@ def build_network(config: Config) -> SwapNetwork:
     if config.fold > 1:
         encoder = FoldedEncoder(config.fold, config.widths)
         unfold = FoldedDecoder(config.fold, channels, config.widths[0], config.decoder)
-        return FoldedNetwork(encoder, blocks, unfold, config.code)
+        portrait = Portrait(config.code, config.portrait, channels) if config.portrait else None
+        return FoldedNetwork(encoder, blocks, unfold, config.code, portrait)
     decoder = BilinearDecoder(channels, config.decoder)
     return SwapNetwork(ImageEncoder(config.widths), blocks, decoder, config.code, half_range=True)
 

@@ -8,13 +8,12 @@ sizes: encoder and channel counts are those of the public code. Its decoder is o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mattface.realtime.methods.aligned import AlignedMethod, build_trained, check_choice
+from mattface.realtime.methods.aligned import Sizes, builder_of, check_choice
 from mattface.realtime.methods.blocks import (
     DeconvDecoder,
     ImageEncoder,
@@ -30,32 +29,19 @@ INJECTIONS = ("caii", "one-directional")
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Sizes):
     """Every size of the network.
 
     Attributes:
-        size: side of crop and result.
-        widths: channels of the encoder; the last is that of the blocks.
-        blocks: CAII blocks.
-        decoder: channels of the decoder.
-        code: D, length of the identity code.
         injection: "caii", or "one-directional" (table 2: without eq. 2).
         batch_norm: whether every block begins with batch normalisation.
-        identity, identity_crop, template: see `alphaface.Config`.
     """
 
-    size: int = 256
-    widths: tuple[int, ...] = (128, 256, 512, 1024)
-    blocks: int = 6
-    decoder: tuple[int, ...] = (512, 256, 128)
-    code: int = 512
     injection: str = "caii"
     batch_norm: bool = True
-    identity: str = "arcface"
-    identity_crop: str = "whole"
-    template: str = "arcface"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("injection", self.injection, INJECTIONS)
 
 
@@ -99,16 +85,4 @@ def build_network(config: Config) -> SwapNetwork:
     return SwapNetwork(ImageEncoder(config.widths), blocks, DeconvDecoder(channels, config.decoder), config.code)
 
 
-def build(weights: str | None, device: torch.device, dtype: torch.dtype, **options: Any) -> AlignedMethod:
-    """Builds the method from a trained checkpoint.
-
-    Args:
-        weights: a safetensors file; there are no published weights.
-        device, dtype: where and in which number format the network runs.
-        options: fields of `Config`; they must be those of the checkpoint.
-
-    Raises:
-        UsageError: an unknown option.
-        WeightsError: no weights, or of another method or variant, or the identity part is not here.
-    """
-    return build_trained(NAME, Config, build_network, weights, device, dtype, options)
+build = builder_of(NAME, Config, build_network)

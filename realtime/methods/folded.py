@@ -15,10 +15,12 @@ from mattface.realtime.methods.blocks import SLOPE, SwapNetwork
 
 CHANNELS = 4
 """Of the result: red, green, blue, matte."""
+PORTRAIT = 16
+"""Side of the coarse map drawn from a code."""
 
 
 class FoldedEncoder(nn.Module):
-    """Picture -> fine features at 1 / fold of its side and coarse ones at half of that.
+    """Picture -> fine features at 1 / fold of its side, and coarse ones at half of that.
 
     Args:
         fold: side of the squares of pixels that become channels.
@@ -39,36 +41,67 @@ class FoldedEncoder(nn.Module):
 
 
 class FoldedDecoder(nn.Module):
-    """Coarse features, and the target's fine ones -> picture and matte.
+    """Coarse features with the identity in them, and the target's fine ones -> picture and matte.
+
+    The fine ones join before a nonlinear layer, which can close the way for them: joined at the end, they were copied,
+    and the identity was never looked at.
 
     Args:
         fold: see `FoldedEncoder`.
-        inputs: channels of the coarse features.
-        fine: channels of the fine ones.
-        widths: channels of the convolutions after the map is doubled bilinearly.
+        inputs, fine: channels of the coarse and of the fine features.
+        widths: channels of the convolutions after the coarse map is doubled bilinearly.
     """
 
     def __init__(self, fold: int, inputs: int, fine: int, widths: Sequence[int]) -> None:
         super().__init__()
-        sizes = zip((inputs, *widths[:-1]), widths, strict=True)
+        sizes = zip((inputs + fine, *widths[:-1]), widths, strict=True)
         self.fold = fold
         self.convs = nn.ModuleList([nn.Conv2d(a, b, 3, padding=1) for a, b in sizes])
-        self.unfold = nn.Conv2d(widths[-1] + fine, CHANNELS * fold**2, 3, padding=1)
+        self.unfold = nn.Conv2d(widths[-1], CHANNELS * fold**2, 3, padding=1)
 
     def forward(self, x: torch.Tensor, fine: torch.Tensor) -> torch.Tensor:
         """(B, inputs, H, W) and (B, fine, 2 H, 2 W) to (B, 4, 2 fold H, 2 fold W) float32 in [-1, 1]."""
-        x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+        x = torch.cat([F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False), fine], 1)
         for conv in self.convs:
             x = F.leaky_relu(conv(x), SLOPE)
-        x = F.pixel_shuffle(self.unfold(torch.cat([x, fine], 1)), self.fold)
+        x = F.pixel_shuffle(self.unfold(x), self.fold)
         return torch.tanh(x.float())  # half precision would round a confident matte to certainty, and stop learning
 
 
-class FoldedNetwork(SwapNetwork):
-    """A `SwapNetwork` whose decoder sees the target's fine features, and whose fourth channel is a matte in [-1, 1]."""
+class Portrait(nn.Module):
+    """Identity code -> a coarse map of its face, as a linear function: what a short training learns first.
 
-    encoder: FoldedEncoder
-    decoder: FoldedDecoder
+    Args:
+        code: D.
+        channels: channels of the coarse map.
+        outputs: C, channels of the features it is added to.
+    """
+
+    def __init__(self, code: int, channels: int, outputs: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.draw = nn.Linear(code, channels * PORTRAIT**2)
+        self.spread = nn.Conv2d(channels, outputs, 1)
+
+    def forward(self, code: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+        """(B, D) to (B, C, *size)."""
+        drawn = self.draw(code).unflatten(1, (self.channels, PORTRAIT, PORTRAIT))
+        return self.spread(F.interpolate(drawn, tuple(size), mode="bilinear", align_corners=False))
+
+
+class FoldedNetwork(SwapNetwork):
+    """A `SwapNetwork` whose result has a fourth channel: the matte, from -1 where the target stays to 1.
+
+    Args:
+        encoder, inject, decoder, code: see `SwapNetwork`.
+        portrait: added to the encoder's features; None adds nothing.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, inject: Sequence[nn.Module], decoder: nn.Module, code: int, portrait: Portrait | None
+    ) -> None:
+        super().__init__(encoder, inject, decoder, code)
+        self.portrait = portrait
 
     def forward(self, target: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
         """Swaps aligned crops.
@@ -78,10 +111,13 @@ class FoldedNetwork(SwapNetwork):
             code: (B, D) identity, unit length.
 
         Returns:
-            (B, 4, S, S) in [-1, 1]: RGB, and the matte, -1 where the target stays.
+            (B, 4, S, S) in [-1, 1]: RGB, and the matte.
         """
+        code = code * self.code**0.5  # components of order one are sooner learnt to be used
         fine, features = self.encoder(target)
-        code = code * self.code**0.5  # components of order one, which a short training learns to use sooner
+        if self.portrait is not None:
+            features = features + self.portrait(code, features.shape[-2:])
         for block in self.inject:
             features = block(features, code)
-        return self.decoder(features, fine)
+        out: torch.Tensor = self.decoder(features, fine)
+        return out

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from mattface.errors import UsageError
-from mattface.realtime.methods.aligned import AlignedMethod, build_trained
+from mattface.realtime.methods.aligned import Sizes, builder_of
 from mattface.realtime.methods.blocks import ImageEncoder, SwapNetwork, reflect_conv
 from mattface.vocabulary import Crop
 
@@ -27,35 +26,23 @@ SLOPE = 0.2
 
 
 @dataclass(frozen=True)
-class Config:
-    """Every size of the network.
+class Config(Sizes):
+    """Every size of the network; `size` must be divisible by 16.
 
     Attributes:
-        size: side of crop and result, divisible by 16.
-        widths: channels of the encoder; the last is that of the ARIE blocks.
-        blocks: ARIE blocks.
-        decoder: channels of the decoder's convolutions.
-        code: D, length of the identity code.
         geometry: whether there is a geometry branch (table 1: f_V alone, or f_V and f_G).
         stem: channels of the geometry branch's convolutions, each of which halves the map.
         layers, heads: of its transformer, whose width is the stem's last.
-        identity, identity_crop, template: see `alphaface.Config`.
     """
 
     size: int = 224
-    widths: tuple[int, ...] = (128, 256, 512, 1024)
-    blocks: int = 6
-    decoder: tuple[int, ...] = (512, 256, 128)
-    code: int = 512
     geometry: bool = True
     stem: tuple[int, int, int, int] = (32, 64, 128, 256)
     layers: int = 4
     heads: int = 8
-    identity: str = "arcface"
-    identity_crop: str = "whole"
-    template: str = "arcface"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.size % 16 or self.stem[-1] % self.heads:
             raise UsageError(
                 f"size must be divisible by 16 and stem[-1] by heads; got size {self.size}, stem {self.stem}, "
@@ -261,16 +248,4 @@ def build_network(config: Config) -> MagicMaskNetwork:
     return MagicMaskNetwork(ImageEncoder(config.widths), blocks, decoder, config.code, geometry)
 
 
-def build(weights: str | None, device: torch.device, dtype: torch.dtype, **options: Any) -> AlignedMethod:
-    """Builds the method from a trained checkpoint.
-
-    Args:
-        weights: a safetensors file; there are no published weights.
-        device, dtype: where and in which number format the network runs.
-        options: fields of `Config`; they must be those of the checkpoint.
-
-    Raises:
-        UsageError: an unknown option.
-        WeightsError: no weights, or of another method or variant, or the identity part is not here.
-    """
-    return build_trained(NAME, Config, build_network, weights, device, dtype, options)
+build = builder_of(NAME, Config, build_network)

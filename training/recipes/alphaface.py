@@ -7,6 +7,8 @@ script feeds CLIP values 255 times too large. Its length (100 000 epochs of a sm
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mattface.training.judges import Judges
 from mattface.training.swapping import Critic, SwapRecipe
 from mattface.training.task import Loop, Optimiser
@@ -46,17 +48,26 @@ def recipe() -> SwapRecipe:
 
 def tiny() -> SwapRecipe:
     """32 px; the identity ResNet stands in for ArcFace and VGG16; CLIP's losses are left out."""
-    adamw = Optimiser("adamw", 1e-3, (0.0, 0.99), decay=5e-4, clip=1.0)
-    return SwapRecipe(
-        "alphaface",
-        Loop(160, 4, log_every=4, save_every=80, grid_every=80),
-        {"swapper": adamw, "critic": adamw},
-        network="mattface.realtime.methods.alphaface",
-        sizes=SIZES | {"decoder": (16, 12, 8, 8, 8)},
+    critic = Critic("patch", "least-squares", width=8, begins=80)
+    return shrunk(recipe(), (16, 12, 8, 8, 8), Optimiser("adamw", 1e-3, (0.0, 0.99), decay=5e-4, clip=1.0), critic)
+
+
+def shrunk(whole: SwapRecipe, decoder: tuple[int, ...], optimiser: Optimiser, critic: Critic) -> SwapRecipe:
+    """A recipe of this family at 32 px, without CLIP, judged by the identity ResNet; the rest as it is.
+
+    Args:
+        whole: the recipe.
+        decoder: channels of the tiny decoder.
+        optimiser: of both networks.
+        critic: the tiny critic.
+    """
+    return replace(
+        whole,
+        loop=Loop(160, 4, log_every=4, save_every=80, grid_every=80),
+        optimisers={"swapper": optimiser, "critic": optimiser},
+        sizes=SIZES | {"decoder": decoder},
         size=32,
-        both_ways=True,
-        loss={k: v for k, v in LOSS.items() if not k.startswith("clip")},
-        critic=Critic("patch", "least-squares", width=8, begins=80),
+        loss={k: v for k, v in whole.loss.items() if not k.startswith("clip")},
+        critic=critic,
         judges=Judges("resnet", "whole", "resnet-maps"),
-        power=1,
     )

@@ -7,7 +7,7 @@ loop.images` fits another set. Perceptual loss: the paper prints no formula, squ
 from __future__ import annotations
 
 from mattface.training.judges import Judges
-from mattface.training.recipes.alphaface import SIZES
+from mattface.training.recipes.alphaface import shrunk
 from mattface.training.swapping import Critic, SwapRecipe
 from mattface.training.task import Loop, Optimiser
 
@@ -41,15 +41,4 @@ def recipe() -> SwapRecipe:
 
 def tiny() -> SwapRecipe:
     """32 px and a tenth of the rate; the identity ResNet stands in for ArcFace and VGG16; no CLIP."""
-    adam = Optimiser("adam", 1e-3)
-    return SwapRecipe(
-        "alphaface-paper",
-        Loop(160, 4, log_every=4, save_every=80, grid_every=80),
-        {"swapper": adam, "critic": adam},
-        network="mattface.realtime.methods.alphaface_paper",
-        sizes=SIZES | {"decoder": (16, 12, 8)},
-        size=32,
-        loss={k: v for k, v in LOSS.items() if not k.startswith("clip")},
-        critic=Critic("patch", "log", width=8),
-        judges=Judges("resnet", "whole", "resnet-maps"),
-    )
+    return shrunk(recipe(), (16, 12, 8), Optimiser("adam", 1e-3), Critic("patch", "log", width=8))

@@ -7,7 +7,7 @@ taken, with a batch of 8. One epoch is 200 000 pictures.
 from __future__ import annotations
 
 from mattface.training.judges import Judges
-from mattface.training.recipes.alphaface import SIZES
+from mattface.training.recipes.alphaface import shrunk
 from mattface.training.swapping import Critic, SwapRecipe
 from mattface.training.task import Loop, Optimiser
 
@@ -44,16 +44,4 @@ def recipe() -> SwapRecipe:
 def tiny() -> SwapRecipe:
     """32 px; the identity ResNet stands in for ArcFace and VGG16; CLIP's losses are left out."""
     adamw = Optimiser("adamw", 1e-3, (0.0, 0.99), decay=5e-4, clip=1.0)
-    return SwapRecipe(
-        "facechanger",
-        Loop(160, 4, log_every=4, save_every=80, grid_every=80),
-        {"swapper": adamw, "critic": adamw},
-        network="mattface.realtime.methods.facechanger",
-        sizes=SIZES | {"decoder": (16, 12, 8)},
-        size=32,
-        both_ways=True,
-        loss={k: v for k, v in LOSS.items() if not k.startswith("clip")},
-        critic=Critic("patch", "log", width=8),
-        judges=Judges("resnet", "whole", "resnet-maps"),
-        text="always",
-    )
+    return shrunk(recipe(), (16, 12, 8), adamw, Critic("patch", "log", width=8))

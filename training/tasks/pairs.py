@@ -202,8 +202,8 @@ def stage(recipe: Recipe, name: str, network: MattfaceNetwork, feed: Feed) -> St
     optimiser = Optimiser("adamw", rate, decay=recipe.decay, clip=1.0, schedule="cosine", warmup=warmup)
     kind = DrawTask if drawing else PairTask
     average = recipe.average if steps > 1 / (1 - recipe.average) else 0.0  # a shorter run would keep its random start
-    every = {"log_every": recipe.log_every * batch, "save_every": recipe.save_every * batch}
-    loop = replace(recipe.loop, images=steps * batch, batch=batch, average=average, **every)
+    log, save = recipe.log_every * batch, recipe.save_every * batch
+    loop = replace(recipe.loop, images=steps * batch, batch=batch, average=average, log_every=log, save_every=save)
     return Stage(name, kind(recipe, network, optimiser, size, name), feed, loop)
 
 

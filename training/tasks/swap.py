@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +113,8 @@ class SwapTask:
         found = network(target["image"], code, *maps).float()
         if found.shape[1] == 3:
             return Made(found, found)
-        drawn, matte = found[:, :3], (found[:, 3:] + 1) / 2
-        return Made(target["image"] + matte * (drawn - target["image"]), drawn, matte)
+        made = Made(found[:, :3], found[:, :3], (found[:, 3:] + 1) / 2)
+        return replace(made, picture=made.laid(target["image"], made.matte))
 
     def swap(self, network: nn.Module, source: Side, target: Side) -> torch.Tensor:
         """(B, 3, S, S) result, float32."""
@@ -125,7 +125,7 @@ class SwapTask:
         source, target = self.sides(batch)
         network, wanted = self.networks["swapper"], self.weights
         made, maps = self._with_maps(network, source, target)
-        found = made.picture
+        found = made.laid(target["image"], batch.get("answer_matte"))
         batch["swap"] = found.detach()  # for the critic's phase
         terms = self._answered(made, side(batch, "answer"))
         if "same" in wanted:
