@@ -189,7 +189,8 @@ def read_config(kind: type[C], text: str, what: str) -> C:
     """
     try:
         values = json.loads(text)
-        return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return kind(**fields)
     except (TypeError, ValueError, AttributeError) as error:
         raise WeightsError(
             f"{what}: its configuration does not fit ({error}). Take weights of this version."
