@@ -353,3 +353,13 @@ def test_unknown_and_doubled_keys_are_refused() -> None:
         layouts.rosinality_generator({"convs.0.conv.extra": torch.zeros(1)}, torch.zeros(512))
     with pytest.raises(WeightsError, match=r'must start with "encoder\."'):
         layouts.psp_file({"latent": torch.zeros(1)}, torch.zeros(512))
+
+
+def test_the_gradient_of_a_halving_unit_keeps_to_its_memory():
+    """A strided 1x1 convolution of torch 2.13 does not, with few channels and two threads: the process would die."""
+    from mattface.layers import IRSEUnit
+
+    unit, x = IRSEUnit(8, 16, 2), torch.randn(3, 8, 32, 32, requires_grad=True)
+    for _ in range(20):
+        unit(x.contiguous(memory_format=torch.channels_last)).square().sum().backward()
+    assert x.grad is not None and torch.isfinite(x.grad).all()
