@@ -138,7 +138,7 @@ class IRSEUnit(nn.Module):
         self.norm2 = nn.BatchNorm2d(outputs)
         self.gate = SqueezeExcite(outputs, reduction)
         self.stride = stride
-        # Strided by hand: the gradient of torch 2.13's 1x1 convolutions of stride 2 writes beyond its memory (few channels).
+        # Strided by hand: in torch 2.13 the gradient of a strided 1x1 convolution may write beyond its memory.
         self.shortcut_conv = None if inputs == outputs else nn.Conv2d(inputs, outputs, 1, bias=False)
         self.shortcut_norm = None if inputs == outputs else nn.BatchNorm2d(outputs)
 
