@@ -5,7 +5,7 @@
 Three questions on one tiny mattface network with its critic, so that what is around the networks weighs most: steps of
 the loop against a bare loop over the same networks and losses; steps with data read from disk against steps on one
 cached batch; images per second of two processes against one. The second question is also asked of the recipe
-mattface-demo as it is bundled, on shards of triplets.
+mattface-demo as it is bundled, on pairs in memory.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import fields as dataclass_fields
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,15 +30,17 @@ from PIL import Image
 from torch import nn
 
 from mattface.benchmarks.common import save
+from mattface.errors import UsageError
 from mattface.mesh import topology
+from mattface.methods.mattface import build_network
+from mattface.training.augment import PlacedPairs
 from mattface.training.journal import Journal
 from mattface.training.judges import Judges
 from mattface.training.launch import find_recipe
 from mattface.training.loop import Run
 from mattface.training.modes import update_average
+from mattface.training.pairs import PairStore, pack
 from mattface.training.parallel import World, world
-from mattface.training.studio.stream import write_shards
-from mattface.training.studio.triplet import Triplet
 from mattface.training.task import Batch, Clock, Loop
 from mattface.training.tasks import Data, Stage, pairs, swap
 
@@ -60,23 +63,6 @@ def faces(root: Path, count: int = 24, size: int = 256) -> Path:
     return root
 
 
-def shards(root: Path, count: int = 32, size: int = 128) -> Path:
-    """Triplets of noise in a shard, as the studio would write them."""
-    rng = np.random.default_rng(1)
-
-    def made(seed: int) -> Triplet:
-        small = [rng.integers(0, 255, (size // 8, size // 8, 3), np.uint8) for _ in range(3)]
-        pictures = [np.asarray(Image.fromarray(s).resize((size, size))) for s in small]
-        one, none = np.ones((size, size), np.float32), np.zeros((size, size), np.float32)
-        axis = np.arange(size, dtype=np.float32) + 0.5
-        flow = np.stack(np.meshgrid(axis, axis), -1)
-        source, target, swap = pictures
-        return Triplet(source, target, swap, flow, one, one, one, none, 50 * one, {}, {}, "head", seed)
-
-    write_shards(made, root, count)
-    return root
-
-
 def recipe() -> swap.SwapRecipe:
     """The tiny mattface recipe without judges: its networks are all that is trained and all that is asked."""
     tiny = find_recipe("mattface", True, [])
@@ -92,9 +78,17 @@ def stage(root: Path, workers: int) -> Stage:
     return next(swap.stages(recipe(), Data(root, held_out=0, workers=workers), CPU))
 
 
-def bundled(root: Path, workers: int) -> Stage:
-    """The same of the recipe mattface-demo."""
-    return next(pairs.stages(find_recipe("mattface-demo", False, []), Data(root, workers=workers), CPU))
+def bundled(_: Path, workers: int, count: int = 32) -> Stage:
+    """The swapping stage of the recipe mattface-demo on pairs of noise, kept in memory as its own pairs are."""
+    if workers:
+        raise UsageError(f"expected no workers for pairs kept in memory; got {workers}.")
+    chosen, rng = find_recipe("mattface-demo", False, []), torch.Generator().manual_seed(1)
+    channels = {"source": 3, "target": 3, "swap": 3, "flow": 2, "source_places": 3, "places": 3}
+    fields = [f.name for f in dataclass_fields(PlacedPairs)]
+    shape = (chosen.size, chosen.size)
+    maps = {k: torch.rand((count, channels.get(k, 1), *shape), generator=rng) for k in fields}
+    store = PairStore({k: torch.stack([pack(k, x) for x in v]) for k, v in maps.items()})
+    return pairs.stage(chosen, "swap", build_network(chosen.config), pairs.PairFeed(store, chosen.seed))
 
 
 class Bare:
@@ -252,8 +246,7 @@ def main() -> None:
         found: dict[str, Any] = {"parameters": parts(stage(root, 0).task), "batch": BATCH}
         found["overhead"] = overhead(root, args.steps)
         found["loading, tiny"] = loading(stage, root, args.steps, args.workers)
-        triplets = shards(Path(folder) / "shards")
-        found["loading, bundled"] = loading(bundled, triplets, max(args.steps // 3, 3), args.workers)
+        found["loading, bundled"] = loading(bundled, Path(folder), max(args.steps // 3, 3), 0)
         found["scaling"] = scaling(root, args.steps)
     for name, row in found.items():
         print(name, row)
