@@ -77,6 +77,16 @@ def test_occluders_lie_before_target_and_swap_alike(studio):
     assert made.matte[covered].max() < 2e-3 and made.visible[covered].max() < 2e-3
 
 
+def test_hair_over_a_photographed_face_stays_the_targets(studio):
+    """All of a face but what may bear a beard is said to be covered: there matte and face are 0, the swap the target."""
+    hidden = [replace(p, cover=np.full_like(p.cover, 255)) for p in studio.people]
+    config = Config(size=SIZE, occluded=0.0, same=0.0, new_people=0.0)
+    free, made = (TripletMaker(s, config)(5, "photo") for s in (studio, replace(studio, people=hidden)))
+    gone = (free.mask > 0.9) & (made.mask == 0)
+    assert gone.mean() > 0.5 * (free.mask > 0.9).mean()
+    assert made.matte[gone].max() == 0 and np.array_equal(made.swap[gone], made.target[gone])
+
+
 @pytest.mark.parametrize("kind", list(occluders.KINDS))
 def test_every_occluder_covers_something_within_bounds(make, studio, kind):
     shot = make.photographer.shot(studio.people[0], np.random.default_rng(0), "head")

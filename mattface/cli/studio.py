@@ -63,6 +63,8 @@ def _add_triplets(actions: Any, name: str, purpose: str, out: str, count: int, r
     parser.add_argument("--size", type=int, default=256, metavar="PX", help="side of the pictures (default: 256)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the first triplet (default: 0)")
     parser.add_argument("--kind", choices=["head", "photo", "inexact"], help="default: a mixture")
+    parser.add_argument("--occluded", type=float, default=0.5, metavar="0..1", help="how often things lie before faces")
+    parser.add_argument("--wide", type=float, default=0.35, metavar="0..1", help="share of drawn heads turned anywhere")
     parser.add_argument("--renderer", choices=["cpu", "torch"], default="cpu", help="default: cpu")
     parser.set_defaults(run=run)
     return parser
@@ -123,9 +125,12 @@ def maker(args: argparse.Namespace) -> TripletMaker:
 
     if args.count < 1:
         raise InputError(f"expected at least one triplet; got --count {args.count}.")
+    for name in ("occluded", "wide"):
+        if not 0 <= getattr(args, name) <= 1:
+            raise InputError(f"expected --{name} between 0 and 1; got {getattr(args, name)}.")
     studio = load_studio(args.people) if args.people else fitted(args.portraits)
     shares = Config.kinds if args.kind is None else tuple(float(args.kind == kind) for kind in KINDS)
-    config = Config(size=args.size, kinds=shares)  # type: ignore[arg-type]
+    config = Config(args.size, shares, wide=args.wide, occluded=args.occluded)  # type: ignore[arg-type]
     return TripletMaker(studio, config, Renderer(studio.model, args.renderer))
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from mattface.mesh.shape import RIGID
+
 OUTER_EYES = (33, 263)
-STABLE = (10, 151, 9, 8, 168, 6, 197, 195, 5, 4, 1, 33, 133, 362, 263, 127, 356, 234, 454, 93, 323, 109, 338, 67, 297)
-"""Mesh points that expressions move little: forehead, bridge and tip of the nose, eye corners, temples."""
 
 
 def identity_cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -41,7 +41,7 @@ def pose(mesh: np.ndarray, mean: np.ndarray) -> np.ndarray:
         (3,) yaw, pitch, roll in degrees. Yaw is positive when the face turns to the right of the picture, pitch when it
         looks down, roll when it leans clockwise as seen on the screen.
     """
-    index = list(STABLE)
+    index = list(RIGID)
     reference, points = mean[index] - mean[index].mean(0), mesh[index] - mesh[index].mean(0)
     u, _, vt = np.linalg.svd(reference.T @ points)
     turn = (u @ np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))]) @ vt).T  # points = turn @ reference

@@ -46,13 +46,18 @@ def mixed(source: np.ndarray, target: np.ndarray, amount: float) -> np.ndarray:
 
 
 def laid_over(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """(468, 3) source moved by the similarity that takes its `RIGID` points to the target's best (Umeyama 1991)."""
+    """(468, 3) source moved by the similarity that takes its `RIGID` points to the target's best."""
     index = list(RIGID)
-    middle, aim = source[index].mean(0), target[index].mean(0)
-    a, b = source[index] - middle, target[index] - aim
+    return similar(source[index], target[index], source)
+
+
+def similar(source: np.ndarray, target: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """`points` (N, 3) moved by the similarity that takes (K, 3) source to target best (Umeyama 1991)."""
+    a, b = source - source.mean(0), target - target.mean(0)
     u, s, vt = np.linalg.svd(b.T @ a)
     flip = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
-    return (source - middle) @ (u * flip @ vt).T * ((s * flip).sum() / max((a * a).sum(), 1e-12)) + aim
+    scale = float((s * flip).sum() / max((a * a).sum(), 1e-12))
+    return (points - source.mean(0)) @ (u * flip @ vt).T * scale + target.mean(0)
 
 
 def as_a_whole(laid: np.ndarray, own: np.ndarray, points: np.ndarray) -> np.ndarray:

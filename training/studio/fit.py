@@ -9,10 +9,11 @@ import numpy as np
 from mattface.data.topology import SIXTY_EIGHT
 from mattface.errors import InputError
 from mattface.mesh import topology
+from mattface.mesh.shape import similar
 from mattface.training.studio import light
 from mattface.training.studio.camera import Camera, from_vector
 from mattface.training.studio.face_model import FACE, FaceModel
-from mattface.training.studio.least_squares import bounded, similar
+from mattface.training.studio.least_squares import bounded
 
 ROUNDS = 8
 DISTANCE = 80.0

@@ -1,4 +1,4 @@
-"""Least squares of the fit: the best similarity between points, and coefficients that stay in [0, 1]."""
+"""Least squares of the fit: coefficients that stay in [0, 1]."""
 
 from __future__ import annotations
 
@@ -6,15 +6,6 @@ import numpy as np
 
 SWEEPS = 12
 """Rounds of coordinate descent."""
-
-
-def similar(source: np.ndarray, target: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """`points` moved by the similarity that takes (K, 3) source to target best (Umeyama 1991)."""
-    a, b = source - source.mean(0), target - target.mean(0)
-    u, s, vt = np.linalg.svd(b.T @ a)
-    flip = np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
-    scale = float((s * np.diag(flip)).sum() / (a * a).sum())
-    return (points - source.mean(0)) @ (u @ flip @ vt).T * scale + target.mean(0)
 
 
 def bounded(normal: np.ndarray, right: np.ndarray, free: int) -> np.ndarray:

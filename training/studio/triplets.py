@@ -93,7 +93,7 @@ class TripletMaker:
         """Lays the source's skin over the target's face layer (U, U, 3), in place."""
         share = ramp(self.studio.anatomy.face_map[FACE_LAYER], 0.1, 0.9)
         if keep_cover:
-            share = share * (1 - target.cover.astype(np.float32) / 255)
+            share = share * (1 - self._over_face(target))
         wanted = source.skin * (target.skin / source.skin) ** self.config.tone
         skin = toned(unpacked(source.bare[FACE_LAYER]), source.skin, wanted)
         texture += share[..., None].astype(np.float32) * (skin - texture)
@@ -115,16 +115,20 @@ class TripletMaker:
         }
         layers, names = self._before(drawn, target, kind, seed, rng)
         layers["swap"] = layers["target"]
+        covers = {"source": source.person.cover.astype(np.float32) / 255, "target": self._over_face(target.person)}
+        covered = {k: self._covered(heads[k][1], heads[k][0], drawn[k], cover) for k, cover in covers.items()}
+        images["swap"] += covered["target"][..., None] * (images["target"] - images["swap"])
         shown = {k: self._shown(image, layers[k]) for k, image in images.items()}
         found, visible = flow(model, drawn["source"], drawn["swap"])
-        free = 1 - layers["target"][1]
+        free, before = ((1 - layers[k][1]) * (1 - covered[k]) for k in ("target", "source"))
+        bare = ramp(drawn["source"].face, 0.3, 0.9) * before
         matte = self._matte(drawn) * free
         return Triplet(
             source=shown["source"],
             target=shown["target"],
             swap=shown["swap"],
             flow=found,
-            visible=visible * free * sampled(self._bare(source, heads["source"][0], drawn["source"], layers), found),
+            visible=visible * free * sampled(bare.astype(np.float32), found),
             matte=matte,
             mask=ramp(drawn["target"].face, 0.3, 0.9).astype(np.float32) * free,
             occluder=layers["target"][1],
@@ -148,15 +152,18 @@ class TripletMaker:
         layer, names = occluders.invented(size, drawn["target"], model, rng, share)
         return {"source": before, "target": layer}, names
 
-    def _bare(self, source: Shot, head: Head, drawing: Drawing, layers: dict[str, occluders.Layer]) -> np.ndarray:
-        """(S, S) float32: how far the source's picture shows the face itself, not hair, cloth or what lies before."""
-        free = ramp(drawing.face, 0.3, 0.9) * (1 - layers["source"][1])
-        if not isinstance(source.background, Photo) or not source.person.cover.any():
-            return free.astype(np.float32)
+    def _over_face(self, person: Person) -> np.ndarray:
+        """(U, U) float32: hair and cloth over the face in a person's photograph; a beard is part of the face."""
+        return person.cover.astype(np.float32) / 255 * (1 - self.studio.anatomy.beard[FACE_LAYER])
+
+    def _covered(self, shot: Shot, head: Head, drawing: Drawing, cover: np.ndarray) -> np.ndarray:
+        """(S, S) float32: how far the face lies hidden in a photograph, of (U, U) texels that do not show it."""
+        if not isinstance(shot.background, Photo) or not cover.any():
+            return np.zeros(drawing.coverage.shape, np.float32)
         texture = np.zeros_like(head.texture)
-        texture[FACE_LAYER] = source.person.cover[..., None].astype(np.float32) / 255
-        hidden = self.renderer(Head(head.vertices, texture, head.face), source.camera, light.GREY, self.config.size)
-        return (free * (1 - ramp(hidden.colour.mean(-1), 0.1, 0.4))).astype(np.float32)
+        texture[FACE_LAYER] = cover[..., None]
+        seen = self.renderer(Head(head.vertices, texture, head.face), shot.camera, light.GREY, self.config.size)
+        return ramp(seen.colour.mean(-1), 0.1, 0.4).astype(np.float32)
 
     @staticmethod
     def _matte(drawn: dict[str, Drawing]) -> np.ndarray:
