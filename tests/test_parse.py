@@ -11,7 +11,8 @@ from seeded import seeded_input, seeded_state
 
 from mattface import parse
 from mattface.errors import UsageError, WeightsError
-from mattface.parse import BiSeNet, Parser, inner_face, load_parser, read_bisenet
+from mattface.parse import Parser, inner_face, load_parser
+from mattface.parse.bisenet import CLASSES, INNER, BiSeNet, inner_of, read_bisenet
 from mattface.vocabulary import Crop
 from mattface.weights import layouts
 from mattface.weights.adopt import adopt
@@ -105,22 +106,22 @@ def test_network_narrows_the_mask() -> None:
 
     class Halves(BiSeNet):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            scores = torch.zeros(1, len(parse.CLASSES), *x.shape[2:])
-            scores[:, parse.CLASSES.index("skin"), :, : x.shape[3] // 2] = 50
-            scores[:, parse.CLASSES.index("hair"), :, x.shape[3] // 2 :] = 50
+            scores = torch.zeros(1, len(CLASSES), *x.shape[2:])
+            scores[:, CLASSES.index("skin"), :, : x.shape[3] // 2] = 50
+            scores[:, CLASSES.index("hair"), :, x.shape[3] // 2 :] = 50
             return scores
 
     mesh = disc(256)
     crop = Crop(torch.zeros(1, 3, 256, 256), np.eye(3), mesh, np.zeros((5, 2)))
-    mask = Parser("bisenet", Halves())(crop)
+    mask = Parser("bisenet", lambda crop: inner_of(Halves(), crop.pixels))(crop)
     plain = inner_face(mesh, 256)
     assert (mask[..., :120] - plain[..., :120]).abs().max() < 1e-4
     assert mask[..., 136:].max() < 1e-4
 
 
 def test_glasses_and_hair_are_not_inner_face() -> None:
-    assert {"glasses", "hair", "hat", "left ear", "neck", "background"}.isdisjoint(parse.INNER)
-    assert set(parse.INNER) <= set(parse.CLASSES) and len(parse.CLASSES) == 19
+    assert {"glasses", "hair", "hat", "left ear", "neck", "background"}.isdisjoint(INNER)
+    assert set(INNER) <= set(CLASSES) and len(CLASSES) == 19
 
 
 def test_crop_without_mesh() -> None:
@@ -134,7 +135,7 @@ def test_missing_or_unknown_parser(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert load_parser().name == "mesh"
     with pytest.raises(WeightsError, match="79999_iter"):
         load_parser("bisenet")
-    with pytest.raises(UsageError, match="bisenet, mesh"):
+    with pytest.raises(UsageError, match="bisenet, visible, mesh"):
         load_parser("u-net")
     torch.save(bisenet_file(), tmp_path / "x.pth")
     assert adopt(tmp_path / "x.pth").name == "bisenet"

@@ -78,7 +78,7 @@ def test_occluders_lie_before_target_and_swap_alike(studio):
 
 
 def test_hair_over_a_photographed_face_stays_the_targets(studio):
-    """All of a face but what may bear a beard is said to be covered: there matte and face are 0, the swap the target."""
+    """All but what may bear a beard is said to be covered: matte and face are 0 there, and the swap is the target."""
     hidden = [replace(p, cover=np.full_like(p.cover, 255)) for p in studio.people]
     config = Config(size=SIZE, occluded=0.0, same=0.0, new_people=0.0)
     free, made = (TripletMaker(s, config)(5, "photo") for s in (studio, replace(studio, people=hidden)))

@@ -21,7 +21,7 @@ from mattface.estimate import FaceRegressor, Hopenet
 from mattface.generate.discriminator import Discriminator
 from mattface.generate.generator import build_generator
 from mattface.invert import LatentHeads
-from mattface.parse import BiSeNet
+from mattface.parse.bisenet import BiSeNet
 from mattface.realtime.methods import alphaface as alphaface_method
 from mattface.weights import layouts, load_strictly
 from mattface.weights.content import Content, open_any, sorted_out

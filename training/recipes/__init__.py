@@ -14,5 +14,6 @@ RECIPES = {
     "magicmask": "mattface.training.recipes.magicmask",
     "generator": "mattface.training.recipes.generator",
     "encoder-generator": "mattface.training.recipes.encoder_generator",
+    "visible-face": "mattface.training.recipes.visible_face",
 }
 """Recipe name -> module, imported only when it is asked for."""

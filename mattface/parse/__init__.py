@@ -1,0 +1,142 @@
+"""Crop -> inner face: a soft mask of skin, brows, eyes, nose and lips; hair, ears, neck and background stay out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from mattface import weights
+from mattface.errors import UsageError
+from mattface.parse.bisenet import inner_of, read_bisenet
+from mattface.parse.visible import VisibleFace, seen
+from mattface.vocabulary import Crop
+from mattface.weights.convert import official
+
+FEATHER = 0.06
+"""Width of the soft edge, as a fraction of the face's own size."""
+WORK = 512
+"""Largest side at which a mask is computed; it is smooth, so larger ones are scaled up."""
+PARTS = {"bisenet": "bisenet", "visible": "visible-face", "mesh": "face-mesh"}
+"""Parser name -> weight name, strongest first."""
+
+
+def inner_face(mesh: np.ndarray, size: int, feather: float = FEATHER) -> torch.Tensor:
+    """Soft mask of the region that dense landmarks cover.
+
+    The edge lies wholly inside the outline of the points: 0 on it and outside, 1 from `feather` inwards.
+
+    Args:
+        mesh: (468, 3) landmarks in pixels of the crop.
+        size: side S of the crop.
+        feather: width of the soft edge as a fraction of the face's size (square root of the outline's area).
+
+    Returns:
+        (1, 1, S, S) float32 in [0, 1].
+    """
+    import cv2
+
+    work = min(size, WORK)
+    outline = cv2.convexHull(np.ascontiguousarray(mesh[:, :2] * (work / size) - 0.5, dtype=np.float32))
+    filled = np.zeros((work + 2, work + 2), np.uint8)  # the rim repeats the border: no edge at the frame
+    cv2.fillConvexPoly(filled, np.round((outline + 1) * 16).astype(np.int32), 1, shift=4)
+    filled[[0, -1]], filled[:, [0, -1]] = filled[[1, -2]], filled[:, [1, -2]]
+    distance = cv2.distanceTransform(filled, cv2.DIST_L2, cv2.DIST_MASK_5)[1:-1, 1:-1]
+    width = max(feather * float(np.sqrt(max(cv2.contourArea(outline), 1.0))), 1.0)
+    ramp = np.clip((distance - 1.5) / width, 0, 1)  # filling and scaling up reach at most so far beyond the outline
+    mask = torch.from_numpy(ramp * ramp * (3 - 2 * ramp))[None, None].float()
+    if work == size:
+        return mask
+    return functional.interpolate(mask, (size, size), mode="bilinear", align_corners=False)
+
+
+Inner = Callable[[Crop], torch.Tensor]
+"""What of a crop is the inner face: (1, 1, H, W) float32 in [0, 1] on the CPU, of any resolution."""
+
+
+class Parser:
+    """Finds the inner face of a crop. Build one with `load_parser`.
+
+    Attributes:
+        name: which part runs ("bisenet", "visible", "mesh").
+        inner: what it finds within the outline of the mesh; None for everything.
+    """
+
+    def __init__(self, name: str, inner: Inner | None = None) -> None:
+        self.name = name
+        self.inner = inner
+
+    @torch.no_grad()
+    def __call__(self, crop: Crop, feather: float = FEATHER) -> torch.Tensor:
+        """Mask of a crop.
+
+        Args:
+            crop: with a mesh.
+            feather: see `inner_face`.
+
+        Returns:
+            (1, 1, S, S) float32 in [0, 1] on the CPU; never outside the outline of the mesh.
+
+        Raises:
+            UsageError: a crop without a mesh.
+        """
+        if crop.mesh is None:
+            raise UsageError("expected a crop with a mesh; got one without. Run the landmark stage first.")
+        mask = inner_face(crop.mesh, crop.size, feather)
+        if self.inner is None:
+            return mask
+        found = self.inner(crop)
+        return mask * functional.interpolate(found, (crop.size, crop.size), mode="bilinear", align_corners=False)
+
+
+def seen_in(network: VisibleFace, crop: Crop) -> torch.Tensor:
+    """(1, 1, s, s) how far the face is seen, s at most `WORK`."""
+    pixels = crop.pixels[0].permute(1, 2, 0).cpu().float().numpy()
+    return torch.from_numpy(seen(network, pixels, np.asarray(crop.mesh), min(crop.size, WORK)))[None, None]
+
+
+def _bisenet(device: torch.device) -> Parser:
+    network = read_bisenet(official(PARTS["bisenet"])).to(device)
+    return Parser("bisenet", lambda crop: inner_of(network, crop.pixels))
+
+
+def _visible(device: torch.device) -> Parser:
+    tensors, metadata = weights.load_tensors(PARTS["visible"])
+    network = VisibleFace(tuple(json.loads(metadata["config"])["widths"]))
+    weights.load_strictly(network, {k: v.float() for k, v in tensors.items()}, PARTS["visible"])
+    return Parser("visible", partial(seen_in, network.to(device).eval().requires_grad_(False)))
+
+
+LOADERS: dict[str, Callable[[torch.device], Parser]] = {
+    "bisenet": _bisenet,
+    "visible": _visible,
+    "mesh": lambda device: Parser("mesh"),
+}
+
+
+def available() -> list[tuple[str, bool, str]]:
+    """(part, usable, what to do if not) for every parser, strongest first."""
+    states = [(name, weights.status(weight)) for name, weight in PARTS.items()]
+    return [(name, state["note"] == "", state["note"]) for name, state in states]
+
+
+def load_parser(name: str = "auto", device: str | torch.device = "cpu") -> Parser:
+    """The inner-face part.
+
+    Args:
+        name: "auto" for the strongest whose weights are here, or one of `PARTS`.
+        device: where the network runs.
+
+    Raises:
+        UsageError: unknown name.
+        WeightsError: its weights are not here.
+    """
+    if name != "auto" and name not in LOADERS:
+        raise UsageError(f"expected a parser auto, {', '.join(LOADERS)}; got {name!r}.")
+    if name == "auto":
+        name = next((part for part, weight in PARTS.items() if weights.present(weight)), "mesh")
+    return LOADERS[name](torch.device(device))

@@ -1,0 +1,136 @@
+"""Which part of a face is seen: a small network that finds hair, glasses, hands and the like before it.
+
+The network looks at an upright square around the dense landmarks, so it sees every face at one size and turn, and is
+told by two maps where face and features are expected. Ours, a U-Net (Ronneberger et al. 2015, arXiv 1505.04597).
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mattface.data.topology import LEFT_EYE, LIPS_OUTER, RIGHT_EYE
+from mattface.layers import resize
+from mattface.parse.bisenet import ConvNorm
+
+SIDE = 160
+"""Side of the square in pixels."""
+ROOM = 1.25
+"""Side of the square over the larger extent of the landmarks."""
+TOP, CHIN = 10, 152
+"""Landmarks whose direction is upright in the square."""
+
+
+class VisibleFace(nn.Module):
+    """The network.
+
+    Args:
+        widths: channels at a half, a quarter, an eighth and a sixteenth of the square.
+    """
+
+    def __init__(self, widths: tuple[int, int, int, int] = (24, 48, 64, 96)) -> None:
+        super().__init__()
+        before = (4 * 5, *widths[:-1])
+        self.down = nn.ModuleList([twice(a, b) for a, b in zip(before, widths, strict=True)])
+        levels = list(zip(widths[1:], widths[:-1], strict=True))[::-1]
+        self.up = nn.ModuleList([twice(deep + flat, flat) for deep, flat in levels])
+        self.decide = nn.Conv2d(widths[0], 4, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logit of how far the face itself is seen.
+
+        Args:
+            x: (B, 5, S, S): RGB in [-1, 1], then the maps of `expected`; S a multiple of 16.
+
+        Returns:
+            (B, 1, S, S).
+        """
+        x = F.pixel_unshuffle(x, 2)
+        kept = []
+        for k, block in enumerate(self.down):
+            x = block(x if k == 0 else F.avg_pool2d(x, 2))
+            kept.append(x)
+        for block, flat in zip(self.up, kept[-2::-1], strict=True):
+            x = block(torch.cat([resize(x, flat.shape[-1]), flat], 1))
+        return F.pixel_shuffle(self.decide(x), 2)
+
+
+def twice(before: int, channels: int) -> nn.Sequential:
+    """Two normalised 3x3 convolutions."""
+    return nn.Sequential(ConvNorm(before, channels, 3), ConvNorm(channels, channels, 3))
+
+
+def square(mesh: np.ndarray, side: int = SIDE, room: float = ROOM) -> np.ndarray:
+    """(2, 3) matrix from the pixels in which the mesh is given to an upright square around it.
+
+    Args:
+        mesh: (468, 2 or 3).
+        side: of the square in pixels.
+        room: its side over the larger extent of the mesh.
+    """
+    points = np.asarray(mesh[:, :2], np.float64)
+    down = points[CHIN] - points[TOP]
+    length = float(np.linalg.norm(down))
+    sine, cosine = (-down[0] / length, down[1] / length) if length > 1e-6 else (0.0, 1.0)
+    turn = np.array([[cosine, sine], [-sine, cosine]])
+    turned = points @ turn.T
+    low, high = turned.min(0), turned.max(0)
+    scale = side / max(room * float((high - low).max()), 1e-6)
+    return np.column_stack([turn * scale, side / 2 - scale * (low + high) / 2])
+
+
+def expected(mesh: np.ndarray, matrix: np.ndarray, side: int = SIDE) -> np.ndarray:
+    """(2, side, side) uint8, 0 or 255: where a mesh covers the square of `square`, and where eyes and lips are."""
+    points = mesh[:, :2] @ matrix[:, :2].T + matrix[:, 2] - 0.5
+    maps = np.zeros((2, side, side), np.uint8)
+    cv2.fillConvexPoly(maps[0], np.rint(cv2.convexHull(points.astype(np.float32))).astype(np.int32), 255)
+    for ring in (LEFT_EYE, RIGHT_EYE, LIPS_OUTER):
+        cv2.fillConvexPoly(
+            maps[1], np.rint(cv2.convexHull(points[list(ring)].astype(np.float32))).astype(np.int32), 255
+        )
+    return maps
+
+
+def looked_at(pixels: np.ndarray, matrix: np.ndarray, side: int = SIDE) -> np.ndarray:
+    """(side, side, C) of (H, W, C) pixels in the square of a matrix, shrunk without aliasing, borders repeated."""
+    scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+    if scale < 1:
+        height, width = (max(1, round(n * scale)) for n in pixels.shape[:2])
+        pixels, (before, high) = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), pixels.shape[1::-1]
+        matrix = matrix @ np.diag([before / width, high / height, 1.0])
+    return cv2.warpAffine(
+        pixels, centred(matrix), (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+
+
+def centred(matrix: np.ndarray) -> np.ndarray:
+    """(2, 3) for OpenCV, whose pixels have their centres at whole numbers, of one for centres at +0.5."""
+    moved = matrix.copy()
+    moved[:, 2] += matrix[:, :2] @ np.array([0.5, 0.5]) - 0.5
+    return moved
+
+
+def seen(network: VisibleFace, pixels: np.ndarray, mesh: np.ndarray, size: int) -> np.ndarray:
+    """How far the face is seen, where the square shows it; 1 elsewhere.
+
+    Args:
+        network: trained.
+        pixels: (S, S, 3) float32 in [-1, 1].
+        mesh: (468, 3) in pixels of that picture.
+        size: side of the result.
+
+    Returns:
+        (size, size) float32 in [0, 1].
+    """
+    matrix = square(mesh)
+    maps = expected(mesh, matrix).astype(np.float32) / 255
+    x = np.concatenate([looked_at(pixels, matrix).transpose(2, 0, 1), maps])[None]
+    device = next(network.parameters()).device
+    with torch.no_grad():
+        shown = torch.sigmoid(network(torch.from_numpy(np.ascontiguousarray(x)).to(device)))[0, 0].cpu().numpy()
+    back = centred(matrix @ np.diag([pixels.shape[0] / size] * 2 + [1.0]))
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(shown, back, (size, size), flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=1.0)

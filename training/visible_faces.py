@@ -1,0 +1,114 @@
+"""Faces of the studio's triplets as `mattface.parse.visible` looks at them, with what of them is seen; augmented."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from mattface import landmarks
+from mattface.errors import InputError
+from mattface.parse import visible
+from mattface.training.augment import affine_matrices, blob, colour_curve, recolour, resample, uniform
+from mattface.training.data.shards import index_shards, read_bytes
+from mattface.training.studio.stream import decoded
+from mattface.training.studio.triplet import Triplet
+from mattface.training.studio_pairs import mesh_in
+
+KEPT = 192
+"""Side of the kept squares: they show a little more than the network sees, for the augmentation to move in."""
+LIPS = slice(60, 68)
+"""Inner lips among the 68 landmarks."""
+BLOBS, BLURRED, NOISE = 0.25, 0.3, 0.04
+"""Share of faces that get a further cover, and that are blurred; largest noise."""
+
+
+def square_of(triplet: Triplet, picture: str, measure: landmarks.Landmarker) -> np.ndarray | None:
+    """A picture of a triplet: RGB, the maps of `visible.expected` and what of the face is seen.
+
+    An open mouth is part of the face.
+
+    Args:
+        triplet: any.
+        picture: "target" or "swap".
+        measure: finds the landmarks, as for a user's picture.
+
+    Returns:
+        (6, KEPT, KEPT) uint8; None where no face is found.
+    """
+    pixels, marks = getattr(triplet, picture), triplet.landmarks[picture]
+    mesh = mesh_in(pixels, marks, measure)
+    if mesh is None:
+        return None
+    mouth = np.zeros(triplet.matte.shape, np.uint8)
+    cv2.fillPoly(mouth, [np.rint(marks[LIPS, :2] - 0.5).astype(np.int32)], 1)
+    label = np.maximum(triplet.matte, mouth * (1 - triplet.occluder)).astype(np.float32)
+    matrix = visible.square(mesh, KEPT, visible.ROOM * KEPT / visible.SIDE)
+    seen = [visible.looked_at(m, matrix, KEPT) for m in (pixels, np.rint(label * 255).astype(np.uint8))]
+    return np.concatenate([seen[0].transpose(2, 0, 1), visible.expected(mesh, matrix, KEPT), seen[1][None]])
+
+
+def squares(shards: Sequence[Path]) -> tuple[torch.Tensor, tuple[str, ...]]:
+    """(N, 6, KEPT, KEPT) uint8 of `square_of`, target and swap of every triplet; and what was left out.
+
+    Raises:
+        InputError: no triplet shows a face.
+    """
+    samples, notes = index_shards(shards)
+    measure, found, missed = landmarks.load_landmarker(), [], 0
+    for _, members in tqdm(sorted(samples.items()), desc="faces", disable=None):
+        triplet = decoded({name: read_bytes(member) for name, member in members.items()})
+        for picture in ("target", "swap"):
+            made = square_of(triplet, picture, measure)
+            missed += made is None
+            found += [] if made is None else [torch.from_numpy(made)]
+    if not found:
+        raise InputError(f"expected triplets that show faces in {len(shards)} shards; found none.")
+    return torch.stack(found), (*notes, f"{len(found)} faces; {missed} more were not found")
+
+
+class SquareFeed:
+    """Augmented squares; the same position always gives the same batch.
+
+    Args:
+        maps: from `squares`.
+        seed: of choice and augmentation.
+    """
+
+    def __init__(self, maps: torch.Tensor, seed: int) -> None:
+        self.maps, self.seed = maps, seed
+
+    def batches(self, positions: Iterator[list[int]]) -> Iterator[dict[str, torch.Tensor]]:
+        """ "input" (B, 5, S, S) of `visible.VisibleFace` and "seen" (B, 1, S, S) in [0, 1]."""
+        for chosen in positions:
+            rng = torch.Generator().manual_seed(self.seed * 1_000_003 + chosen[0])
+            index = torch.randint(len(self.maps), (len(chosen),), generator=rng)
+            yield augmented(self.maps[index].float() / 255, rng)
+
+    def describe(self) -> dict[str, int]:
+        """Number of faces."""
+        return {"faces": len(self.maps)}
+
+
+def augmented(maps: torch.Tensor, rng: torch.Generator) -> dict[str, torch.Tensor]:
+    """Moves, mirrors, recolours, blurs and covers (B, 6, KEPT, KEPT) in [0, 1] and cuts what the network sees."""
+    count, side = len(maps), visible.SIDE
+    maps = torch.where((torch.rand(count, generator=rng) < 0.5)[:, None, None, None], maps.flip(-1), maps)
+    matrix = affine_matrices(count, 15, 1.12, 0.06, rng) * (side / KEPT)
+    grid = F.affine_grid(matrix, [count, 6, side, side], align_corners=False)
+    maps = F.grid_sample(maps, grid, padding_mode="border", align_corners=False)
+    image, told, seen = maps[:, :3] * 2 - 1, maps[:, 3:5], maps[:, 5:]
+    cover = blob(count, side, rng) * (torch.rand((count, 1, 1, 1), generator=rng) < BLOBS)
+    texture = resample(image.roll(1, 0).flip(-2), affine_matrices(count, 180, 2.0, 0.6, rng))
+    texture = recolour(texture, *colour_curve(count, 0.4, rng))
+    image, seen = image * (1 - cover) + texture * cover, seen * (1 - cover)
+    image = recolour(image, *colour_curve(count, 0.35, rng))
+    soft = F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    image = torch.where((torch.rand(count, generator=rng) < BLURRED)[:, None, None, None], soft, image)
+    image = image + torch.randn(image.shape, generator=rng) * uniform(0, NOISE, (count, 1, 1, 1), rng)
+    return {"input": torch.cat([image.clamp(-1, 1), told], 1), "seen": seen}
