@@ -23,7 +23,8 @@ from mattface.training.studio.render import Drawing
 from mattface.training.studio.shots import Config, Shot
 from mattface.training.studio.stream import write_shards
 from mattface.training.studio.studio_file import load_studio, save_studio
-from mattface.training.studio.triplets import Triplet, TripletMaker
+from mattface.training.studio.triplet import Triplet
+from mattface.training.studio.triplets import TripletMaker
 
 YAWS = (0, 30, 60)
 LIGHTS = ("any", "any", "dark to light", "light to dark")

@@ -185,7 +185,7 @@ def judged(
 def main() -> None:
     """Command line."""
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("python -m mattface.benchmarks.quality", description=__doc__, formatter_class=raw)
+    parser = argparse.ArgumentParser("mattface bench quality", description=__doc__, formatter_class=raw)
     add_arguments(parser)
     run(parser.parse_args())
 

@@ -19,7 +19,7 @@ from mattface.errors import InputError, NoFaceError
 from mattface.pipeline import Swapper
 from mattface.training.data.shards import Member, index_shards, read_bytes
 from mattface.training.studio.stream import decoded
-from mattface.training.studio.triplets import Triplet
+from mattface.training.studio.triplet import Triplet
 
 MARGIN = 16
 """Pixels around the true matte that the perceptual distance sees."""
@@ -194,7 +194,7 @@ def before_face(triplet: Triplet) -> np.ndarray:
 
 
 def lpips_judge(path: Path) -> Callable[[np.ndarray, np.ndarray], float]:
-    """LPIPS of two (H, W, 3) uint8 pictures, by torchvision's VGG16 and the heads of the lpips package."""
+    """LPIPS of two (H, W, 3) uint8 pictures, by torchvision's VGG16 and the heads of LPIPS."""
     import torch
 
     from mattface.pixels import to_tensor
@@ -203,7 +203,7 @@ def lpips_judge(path: Path) -> Callable[[np.ndarray, np.ndarray], float]:
 
     network, heads = load_perceptual(f"lpips:{path}", torch.device("cpu"))
     if heads is None:
-        raise InputError(f"{path}: expected the heads of LPIPS; got none. Type: pip install lpips")
+        raise InputError(f"{path}: expected the heads of LPIPS; got none. Type: mattface weights pull lpips-vgg")
 
     @torch.inference_mode()
     def judge(image: np.ndarray, truth: np.ndarray) -> float:

@@ -240,16 +240,16 @@ class Window:
 
     @classmethod
     def around(cls, mask: torch.Tensor, margin: int) -> Window | None:
-        """The part that holds all of a mask that is above 0, and `margin` pixels of `GRID` around it.
+        """The part that holds all of a batch of masks that is above 0, and `margin` pixels of `GRID` around it.
 
         Args:
-            mask: (1, 1, M, M).
+            mask: (B, 1, M, M).
             margin: see above.
 
         Returns:
             None where the mask is empty or the part would be nearly everything.
         """
-        shares = torch.nonzero(mask[0, 0] > 0).float() / mask.shape[-1] * cls.GRID
+        shares = torch.nonzero((mask > 0).any(0)[0]).float() / mask.shape[-1] * cls.GRID
         if not len(shares):
             return None
         low = (shares.amin(0).floor().int() - margin - 1).tolist()

@@ -9,9 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-pytest.importorskip("numba", reason="numba is not installed: pip install mattface[train]")
-
 from test_data import shard
 from test_train_swaps import CPU, judged, rows
 
@@ -21,13 +18,13 @@ from mattface.embed import load_embedder
 from mattface.errors import InputError, UsageError
 from mattface.mesh import topology
 from mattface.training import losses
-from mattface.training.answered import MIRROR, Answered, MeshSwaps, eight_bit, mirrored
+from mattface.training.data.answered import MIRROR, Answered, MeshSwaps, eight_bit, mirrored
 from mattface.training.judges import Judges
 from mattface.training.launch import find_recipe
 from mattface.training.loop import fit
 from mattface.training.pairs import held_out, training_portraits
 from mattface.training.studio import stream
-from mattface.training.studio.triplets import Triplet
+from mattface.training.studio.triplet import Triplet
 from mattface.training.swapping import framing_of
 from mattface.training.tasks import Data, swap
 

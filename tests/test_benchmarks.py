@@ -235,3 +235,16 @@ def test_quality_walks_from_order_to_report(
     monkeypatch.setattr(crew, "load", None)  # nothing is left to swap
     assert cli.main([*order, *again]) == 0
     assert json.loads((tmp_path / "again.json").read_text())["triplets"] == saved["triplets"]
+
+
+def test_missing_heads_of_lpips_say_how_to_get_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("mattface.training.judges.load_perceptual", lambda name, device: (None, None))
+    with pytest.raises(InputError, match="Type: mattface weights pull lpips-vgg"):
+        triplets.lpips_judge(tmp_path / "vgg16.pth")
+
+
+def test_the_benchmark_is_called_by_its_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr("sys.argv", ["quality", "--help"])
+    with pytest.raises(SystemExit):
+        quality.main()
+    assert capsys.readouterr().out.startswith("usage: mattface bench quality ")

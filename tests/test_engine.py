@@ -234,6 +234,18 @@ def test_torchscript_runs_any_batch_as_torch_does(name: str, tmp_path: Path) -> 
     torch.testing.assert_close(loaded(*given), one.run(*given), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("fold", [1, 4])
+def test_an_exports_report_states_the_shape_that_the_file_gives(fold: int, tmp_path: Path) -> None:
+    one, path = method(), tmp_path / "network.pt"
+    if fold > 1:
+        config = alphaface.Config(size=64, widths=(8, 16), blocks=1, decoder=(40, 32, 32, 8, 5), code=16, fold=fold)
+        network = alphaface.build_network(config)
+        one = AlignedMethod("alphaface", one.crop, network, None, Parser("mesh"), "tiny", CPU, torch.float32)
+    told = export.export_torchscript(one, path)["output"]["picture"]
+    assert told == ("batch", *torch.jit.load(str(path))(*one.example()).shape[1:])
+    assert told[1] == (4 if fold > 1 else 3), "a folded network predicts its matte"
+
+
 def test_exports_refuse_what_they_cannot_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "network.pt"
     path.write_bytes(b"mine")

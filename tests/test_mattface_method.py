@@ -290,3 +290,27 @@ def test_an_empty_matte_is_made_whole():
     corner[..., :4, 60:] = 1
     found = Window.around(corner, 4)
     assert found is not None and found.top == 0 and found.left + found.side == Window.GRID
+
+
+def test_a_batch_is_cut_around_all_its_mattes():
+    masks = torch.zeros(2, 1, 64, 64)
+    masks[0, :, 20:24, 20:24], masks[1, :, 40:44, 30:34] = 1, 1
+    found = Window.around(masks, 4)
+    assert found is not None
+    picture = masks.repeat_interleave(2, -1).repeat_interleave(2, -2)
+    assert torch.equal(found.cut(picture).sum((1, 2, 3)), picture.sum((1, 2, 3)))
+    assert Window.around(masks.flip(0), 4) == found
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"shape": 0.5}, "Set places=True, or shape=0"),
+        ({"shape": 1.5, "places": True}, "from 0 .* to 1 .*got 1.5"),
+        ({"shape": -0.1, "places": True}, "got -0.1"),
+        ({"shape": float("nan"), "places": True}, "got nan"),
+    ],
+)
+def test_a_shape_that_cannot_be_is_refused(fields, message):
+    with pytest.raises(UsageError, match=message):
+        replace(TINY, **fields)

@@ -52,6 +52,15 @@ def test_a_file_without_the_arrays_is_refused(model, tmp_path):
         load_model(tmp_path / "m.npz")
 
 
+@pytest.mark.parametrize("read", [load_model, face_model.read_packed])
+def test_a_damaged_file_is_refused_in_one_line(model, tmp_path, read):
+    face_model.save_model(model, tmp_path / "m.npz")
+    whole = (tmp_path / "m.npz").read_bytes()
+    (tmp_path / "m.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(WeightsError, match=r"expected NumPy arrays in .*m\.npz; it holds none"):
+        read(tmp_path / "m.npz")
+
+
 @pytest.mark.parametrize("key", ["identity_deltas", "part", "landmarks"])
 def test_arrays_that_do_not_fit_are_named(model, key):
     with pytest.raises(InputError, match=key):

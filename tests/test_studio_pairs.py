@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from mattface import landmarks
 from mattface.errors import InputError
 from mattface.mesh import topology
+from mattface.training.studio.stream import write_shards
 from mattface.training.studio.triplet import Triplet
 from mattface.training.studio_pairs import face_of, pair_of, studio_pairs
 
@@ -60,9 +62,32 @@ def test_a_detection_is_made_of_landmarks():
     assert np.array_equal(face.box, [0, 0, 30, 40])
 
 
-def test_no_shards_are_refused():
+def test_no_shards_are_refused(monkeypatch):
+    monkeypatch.setattr(landmarks, "load_landmarker", lambda: measure(1.0))
     with pytest.raises(InputError, match="found none"):
         studio_pairs([], 32)
+
+
+def shards_of(folder, count: int):
+    return write_shards(lambda seed: replace(triplet(), seed=seed), folder, count, per_shard=2)
+
+
+def test_a_damaged_shard_and_hidden_faces_are_left_out_and_named(tmp_path, monkeypatch):
+    paths = shards_of(tmp_path, 6)
+    whole = paths[1].read_bytes()
+    paths[1].write_bytes(whole[: len(whole) * 3 // 4])
+    calls = iter([1.0] * 3 + [0.1])
+
+    def found(pixels, face):
+        return measure(next(calls, 1.0), (32.0,))(pixels, face)
+
+    monkeypatch.setattr(landmarks, "load_landmarker", lambda: found)
+    store, notes = studio_pairs(paths, 32)
+    assert store.count == 3, "the pairs of a damaged shard go with it"
+    assert "shard triplets-000001.tar was left out" in notes[0]
+    assert notes[1:] == ("1 of 4 triplets were left out: landmarks of a face were not found",)
+    with pytest.raises(InputError, match=r"found none.*triplets-000001"):
+        studio_pairs(paths[1:2], 32)
 
 
 def test_positions_are_packed_finely():

@@ -16,7 +16,7 @@ pytest.importorskip("numba", reason="numba is not installed: pip install mattfac
 from studio_head import portrait, synthetic_model
 
 from mattface.cli import main
-from mattface.errors import InputError, UsageError
+from mattface.errors import InputError, UsageError, WeightsError
 from mattface.training.studio import occluders, stream
 from mattface.training.studio.face_model import save_model
 from mattface.training.studio.people import Studio, build, mixed
@@ -137,6 +137,9 @@ def test_a_studio_survives_its_file(studio, make, tmp_path):
     again = load_studio(tmp_path / "people.npz", studio.model)
     assert np.array_equal(TripletMaker(again, Config(size=SIZE))(5, "photo").source, make(5, "photo").source)
     assert [p.name for p in tmp_path.iterdir()] == ["people.npz"]
+    (tmp_path / "people.npz").write_bytes(b"PK\x03\x04 of something else")
+    with pytest.raises(WeightsError, match="expected NumPy arrays"):
+        load_studio(tmp_path / "people.npz", studio.model)
 
 
 @pytest.mark.parametrize("config", [Config(size=2048), Config(size=97), Config(kinds=(1.0, 1.0, 0.0))])

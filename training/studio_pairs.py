@@ -50,19 +50,31 @@ def pair_of(triplet: Triplet, measure: landmarks.Landmarker, size: int) -> Place
     return shrink(PlacedPairs(**made, source_places=places[0], places=places[1]), size)
 
 
-def studio_pairs(shards: Sequence[Path], size: int) -> PairStore:
+def studio_pairs(shards: Sequence[Path], size: int) -> tuple[PairStore, tuple[str, ...]]:
     """The triplets of these shards, on whose faces landmarks are found, as pairs of side `size`.
 
+    Returns:
+        The pairs, and a sentence about every damaged shard, which is left out whole, and about faces not found.
+
     Raises:
-        InputError: a shard is damaged, or no triplet shows faces.
+        InputError: no triplet shows faces.
     """
     measure = landmarks.load_landmarker()
     maps: dict[str, list[torch.Tensor]] = {}
+    notes, seen, hidden = [], 0, 0
     for shard in tqdm(shards, desc="triplets", disable=None):
-        for triplet in read_shard(shard):
-            pair = pair_of(triplet, measure, size)
+        try:
+            found = [pair_of(triplet, measure, size) for triplet in read_shard(shard)]
+        except (InputError, OSError) as error:
+            notes.append(f"shard {shard.name} was left out: {error}")
+            continue
+        seen, hidden = seen + len(found), hidden + found.count(None)
+        for pair in found:
             for name, value in {} if pair is None else vars(pair).items():
                 maps.setdefault(name, []).append(pack(name, value[0]))
+    if hidden:
+        notes.append(f"{hidden} of {seen} triplets were left out: landmarks of a face were not found")
     if not maps:
-        raise InputError(f"expected triplets that show faces in {len(shards)} shards; found none.")
-    return PairStore({name: torch.stack(values) for name, values in maps.items()})
+        told = "".join(f" ({note})" for note in notes)
+        raise InputError(f"expected triplets that show faces in {len(shards)} shards; found none{told}.")
+    return PairStore({name: torch.stack(values) for name, values in maps.items()}), tuple(notes)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from mattface.training.studio.people import Studio
-    from mattface.training.studio.triplets import Triplet, TripletMaker
+    from mattface.training.studio.triplet import Triplet
+    from mattface.training.studio.triplets import TripletMaker
     from mattface.vocabulary import Face
 
 EPILOG = """examples:

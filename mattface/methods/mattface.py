@@ -73,6 +73,10 @@ class Config:
             raise UsageError(f'detail must be "flow" or "off"; got {self.detail!r}.')
         if max(self.channels) != self.resolution:
             raise UsageError(f"channels must reach resolution {self.resolution}; got {sorted(self.channels)}.")
+        if not 0 <= self.shape <= 1:
+            raise UsageError(f"shape must be from 0 (the target's) to 1 (the source's); got {self.shape}.")
+        if self.shape and not self.places:
+            raise UsageError(f"shape {self.shape} needs a network that is told places. Set places=True, or shape=0.")
 
     @classmethod
     def from_json(cls, text: str) -> Config:

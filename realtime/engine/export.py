@@ -167,7 +167,7 @@ def _export(method: AlignedMethod | Swapper, path: Path, overwrite: bool, write:
     shapes = {
         name: ("batch", *s) for name, s in zip(one.network.input_names, one.network.input_shapes(side), strict=True)
     }
-    output = {"picture": ("batch", 3, side, side)}
+    output = {"picture": ("batch", *one.run(*one.example()).shape[1:])}  # a predicted matte is a fourth channel
     return {"path": str(path), "inputs": shapes, "output": output, "difference": difference, "tolerance": TOLERANCE}
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from mattface import weights
 from mattface.errors import InputError
+from mattface.weights.arrays import read_arrays
 
 CARD = "ict-face-model"
 FACE, HEAD, MOUTH, SOCKET, GUMS, TEETH, EYE, HIDDEN = range(8)
@@ -111,16 +112,15 @@ def load_model(path: Path | str | None = None) -> FaceModel:
         path: an .npz with the arrays of `FaceModel`; None takes the file that the card "ict-face-model" names.
 
     Raises:
-        WeightsError: no path, and the card's file is not here.
+        WeightsError: no path, and the card's file is not here; or not a whole file of arrays.
         InputError: arrays are missing or do not fit together.
     """
     path = weights.find(CARD) if path is None else Path(path)
-    with np.load(path) as packed:
-        missing = [key for key in KEYS if key not in packed]
-        if missing:
-            how = "Convert it: mattface studio convert FILE OUT.npz"
-            raise InputError(f"face model {path}: expected the arrays {', '.join(KEYS)}; missing {missing}. {how}.")
-        arrays = {key: packed[key] for key in KEYS}
+    arrays = read_arrays(path)
+    missing = [key for key in KEYS if key not in arrays]
+    if missing:
+        how = "Convert it: mattface studio convert FILE OUT.npz"
+        raise InputError(f"face model {path}: expected the arrays {', '.join(KEYS)}; missing {missing}. {how}.")
     return checked(from_arrays(arrays), str(path))
 
 
@@ -196,8 +196,7 @@ def ict_parts() -> np.ndarray:
 
 def read_packed(path: Path) -> dict[str, np.ndarray]:
     """Arrays of an .npz of the ICT model."""
-    with np.load(path) as packed:
-        arrays = {("neutral" if key == "neutral_vertices" else key): packed[key] for key in packed.files}
+    arrays = {("neutral" if key == "neutral_vertices" else key): value for key, value in read_arrays(path).items()}
     missing = [key for key in REQUIRED if key not in arrays]
     if missing:
         raise InputError(f"{path}: expected {', '.join(REQUIRED)}; missing {missing}.")

@@ -15,6 +15,7 @@ from mattface.training.studio.face_model import FaceModel, load_model
 from mattface.training.studio.fit import Fit
 from mattface.training.studio.people import Person, Photo, Studio
 from mattface.training.studio.texture import Atlas
+from mattface.weights.arrays import read_arrays
 
 PERSON = ("identity", "albedo", "bare", "cover", "skin", "hair", "iris")
 FIT = ("expression", "light", "errors")
@@ -47,14 +48,14 @@ def load_studio(path: Path, model: FaceModel | None = None) -> Studio:
         model: the face model it was made with; None takes the card's.
 
     Raises:
+        WeightsError: not a whole file of arrays.
         InputError: another kind of file, or another face model.
     """
     model = load_model() if model is None else model
-    with np.load(path) as packed:
-        missing = [k for k in ("mean", "names", "pixels", *PERSON, *FIT, *CAMERA) if k not in packed]
-        if missing:
-            raise InputError(f"{path}: expected people of the studio; missing {missing}. See: mattface studio people.")
-        arrays = {key: packed[key] for key in packed.files}
+    arrays = read_arrays(path)
+    missing = [k for k in ("mean", "names", "pixels", *PERSON, *FIT, *CAMERA) if k not in arrays]
+    if missing:
+        raise InputError(f"{path}: expected people of the studio; missing {missing}. See: mattface studio people.")
     if arrays["identity"].shape[1] != len(model.identity_deltas):
         raise InputError(
             f"{path}: expected {len(model.identity_deltas)} identity coefficients, as the face model has; "

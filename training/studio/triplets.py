@@ -15,7 +15,7 @@ from mattface.training.studio.people import Person, Photo, Studio, unpacked
 from mattface.training.studio.render import GRID, Drawing, Head, Renderer, flow, over
 from mattface.training.studio.shots import KINDS, Config, Photographer, Shot
 from mattface.training.studio.texture import EYE_LAYER, FACE_LAYER, filled, ramp, sampled
-from mattface.training.studio.triplet import Triplet as Triplet
+from mattface.training.studio.triplet import Triplet
 
 
 class TripletMaker:

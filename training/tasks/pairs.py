@@ -7,7 +7,8 @@ swap up to that size (`swap`); last come its own blocks above (`swap-fine`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -207,33 +208,57 @@ def stage(recipe: Recipe, name: str, network: MattfaceNetwork, feed: Feed) -> St
     return Stage(name, kind(recipe, network, optimiser, size, name), feed, loop)
 
 
-def store_of(recipe: Recipe, data: Data) -> tuple[PairStore, tuple[str, ...]]:
+Made = tuple[PairStore, tuple[str, ...]]
+"""Pairs, and sentences about what was left out of them."""
+
+
+def store_of(recipe: Recipe, data: Data) -> Made:
     """Pairs of portraits answered by the teacher and triplets of the studio, made once and kept beside the run."""
-    kept, stores, notes = data.out / "pairs", [], []
-    makers = {
-        "mesh": lambda: made_by_teacher(recipe, data.root),
-        "studio": lambda: studio_pairs(sorted(data.root.glob("*.tar")), recipe.size).maps,
-    }
-    here = {"mesh": pictures(data.root), "studio": any(data.root.glob("*.tar"))}
-    for name, make in makers.items():
-        if not here[name]:
-            continue
-        maps = load_state(kept.with_name(f"pairs-{name}.pt"))
-        if maps is None:
-            maps = make()
-            data.out.mkdir(parents=True, exist_ok=True)
-            save_state(kept.with_name(f"pairs-{name}.pt"), maps)
-        stores.append(PairStore(maps))
-        notes.append(f"{stores[-1].count} pairs answered by {name}")
+    stores, notes = [], []
+    if pictures(data.root):
+        wanted = {k: getattr(recipe, k) for k in ("size", "pairs", "same", "seed")} | {"shape": recipe.config.shape}
+        wanted["files"] = listed(training_portraits(data.root))
+        store, said = kept(data.out / "pairs-mesh.pt", wanted, lambda: (made_by_teacher(recipe, data.root), ()))
+        stores.append(store)
+        notes += [f"{store.count} pairs answered by mesh", *said]
+    if shards := sorted(data.root.glob("*.tar")):
+        wanted = {"size": recipe.size, "files": listed(shards)}
+        store, said = kept(data.out / "pairs-studio.pt", wanted, lambda: studio_pairs(shards, recipe.size))
+        stores.append(store)
+        notes += [f"{store.count} pairs answered by studio", *said]
     if not stores:
         raise InputError(f"{data.root} must hold portraits, or shards of triplets (*.tar), or both; found neither.")
     return PairStore.joined(stores), tuple(notes)
 
 
-def made_by_teacher(recipe: Recipe, root: Path) -> dict[str, torch.Tensor]:
-    """Maps of the mesh pairs of the portraits in a folder."""
+def listed(paths: Sequence[Path]) -> list[str]:
+    """Names and sizes of files."""
+    return [f"{path.name} {path.stat().st_size}" for path in paths]
+
+
+def kept(path: Path, wanted: dict[str, Any], make: Callable[[], Made]) -> Made:
+    """The pairs in a file, if they were made from what is wanted now; else they are made, and kept there.
+
+    Args:
+        path: the file; it says what its pairs were made from, and what was left out.
+        wanted: settings and files that the pairs depend on, as JSON can say them.
+        make: makes them.
+    """
+    origin, there = json.dumps(wanted, sort_keys=True), load_state(path)
+    if there is not None and there.get("origin") == origin:
+        return PairStore(there["maps"]), tuple(there["notes"])
+    store, notes = make()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_state(path, {"maps": store.maps, "origin": origin, "notes": list(notes)})
+    if there is not None:
+        notes = (*notes, f"{path.name} held pairs of other files or settings and was made anew")
+    return store, notes
+
+
+def made_by_teacher(recipe: Recipe, root: Path) -> PairStore:
+    """Mesh pairs of the portraits in a folder."""
     teacher = Teacher(crops_of(training_portraits(root), 2 * recipe.size), recipe.config.shape)
-    return make_pairs(teacher, recipe.size, recipe.pairs, recipe.same, recipe.seed).maps
+    return make_pairs(teacher, recipe.size, recipe.pairs, recipe.same, recipe.seed)
 
 
 def stages(recipe: Recipe, data: Data, device: torch.device) -> Iterator[Stage]:

@@ -16,6 +16,7 @@ from mattface.errors import InputError, UsageError
 from mattface.training import losses
 from mattface.training.checkpoint import save_weights
 from mattface.training.critics import build_critic
+from mattface.training.data.answered import Answered, write_mesh_swaps
 from mattface.training.data.catalogue import Catalogue, catalogue
 from mattface.training.data.feed import FacePairs, LoaderFeed, face_sample
 from mattface.training.judges import Frozen, load_judges
@@ -310,8 +311,6 @@ def answered_stage(recipe: SwapRecipe, network: nn.Module, judges: Frozen, data:
         UsageError: a network or a loss that needs what such samples lack.
         InputError: there are no answers.
     """
-    from mattface.training.answered import Answered, write_mesh_swaps  # the studio's drawing is wanted only here
-
     if recipe.both_ways or draw_of(recipe, network) is not None or "clip_text" in recipe.weights():
         raise UsageError(
             f"losses {', '.join(wanted)} train on answered swaps, which go one way and have neither captions nor depth "

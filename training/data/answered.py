@@ -19,7 +19,7 @@ from mattface.training.data.feed import shuffled
 from mattface.training.data.shards import Member, index_shards, read_bytes
 from mattface.training.pairs import Teacher, crops_of, training_portraits
 from mattface.training.studio.stream import decoded, tensors, write_shards
-from mattface.training.studio.triplets import Triplet
+from mattface.training.studio.triplet import Triplet
 
 MIRROR = np.array(
     [
