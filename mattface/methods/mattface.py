@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from mattface import weights as registry
 from mattface.blend import TwoStageBlend
 from mattface.encode import Encoder
 from mattface.errors import UsageError, WeightsError
+from mattface.generate.latents import PREFIX as LATENTS
 from mattface.generate.synthesis import Noise, SynthesisNetwork, num_styles
 from mattface.invert import OFFICIAL_LEVELS, LatentHeads
 from mattface.layers import resize
@@ -282,12 +284,27 @@ def build(
         )
     name = weights or "mattface-demo"
     tensors, metadata = registry.load_tensors(checkpoint_in(name))
+    network = network_of(tensors, metadata, name)
+    parts.keep(network, name)
+    return MattfaceMethod(network, load_parser(device=device), name, device, dtype)
+
+
+def network_of(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], name: str) -> MattfaceNetwork:
+    """The network of a checkpoint; the latents beside it, from which people are drawn, are left aside.
+
+    Args:
+        tensors, metadata: of the file.
+        name: what to call it in a message.
+
+    Raises:
+        WeightsError: another kind of file, or other tensors than its configuration says.
+    """
     if "config" not in metadata:
         raise WeightsError(f"{name} must carry a mattface configuration in its metadata; got none. Train or pull one.")
     network = build_network(Config.from_json(metadata["config"]))
-    registry.load_strictly(network, {k: v.float() for k, v in tensors.items()}, name)
-    parts.keep(network, name)
-    return MattfaceMethod(network, load_parser(device=device), name, device, dtype)
+    own = {k: v.float() for k, v in tensors.items() if not k.startswith(LATENTS)}
+    registry.load_strictly(network, own, name)
+    return network
 
 
 def checkpoint_in(name: str) -> str | Path:
