@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load"]
+__all__ = ["__version__", "load", "sample"]
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from mattface.pipeline import Swapper
 
 
@@ -18,3 +20,12 @@ def load(
     from mattface import pipeline
 
     return pipeline.load(method, weights=weights, device=device, dtype=dtype, **options)
+
+
+def sample(
+    seed: int = 0, count: int = 1, weights: str | None = None, truncation: float = 0.7, device: str = "auto"
+) -> list[np.ndarray]:
+    """Draws people who do not exist. See `mattface.sampling.sample`."""
+    from mattface import sampling
+
+    return sampling.sample(seed, count, weights, truncation, device)

@@ -12,7 +12,9 @@ from xml.dom import minidom
 from xml.parsers.expat import ExpatError
 
 DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
-"""IPTC NewsCodes, vocabulary digitalsourcetype."""
+"""IPTC NewsCodes, vocabulary digitalsourcetype: part of the picture was made by a trained model."""
+GENERATED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+"""The same vocabulary: all of it was."""
 
 TOOL = "mattface"
 X = "adobe:ns:meta/"
@@ -40,12 +42,13 @@ class Mark:
     version: str | None
 
 
-def add_mark(xmp: bytes | None, version: str) -> bytes:
+def add_mark(xmp: bytes | None, version: str, kind: str = DIGITAL_SOURCE_TYPE) -> bytes:
     """Sets the origin mark in an XMP packet.
 
     Args:
         xmp: the picture's packet, or None when it has none.
         version: version of this tool.
+        kind: digital source type, full IPTC address.
 
     Returns:
         A UTF-8 packet with the mark; every other property of `xmp` is still in it.
@@ -60,7 +63,7 @@ def add_mark(xmp: bytes | None, version: str) -> bytes:
         _remove_mark(description)
         if _is_empty(description):
             rdf.removeChild(description)
-    rdf.appendChild(_mark_element(document, rdf.prefix or "rdf", about, version))
+    rdf.appendChild(_mark_element(document, rdf.prefix or "rdf", about, version, kind))
     root = document.documentElement or rdf
     return (HEAD + root.toxml() + TAIL).encode("utf-8")
 
@@ -145,11 +148,11 @@ def _is_empty(description: minidom.Element) -> bool:
     return said <= {XMLNS} and all(n.nodeType == n.TEXT_NODE and not n.data.strip() for n in description.childNodes)
 
 
-def _mark_element(document: minidom.Document, rdf_prefix: str, about: str, version: str) -> minidom.Element:
+def _mark_element(document: minidom.Document, rdf_prefix: str, about: str, version: str, kind: str) -> minidom.Element:
     element = document.createElementNS(RDF, f"{rdf_prefix}:Description")
     element.setAttributeNS(XMLNS, "xmlns:Iptc4xmpExt", IPTC_EXTENSION)
     element.setAttributeNS(RDF, f"{rdf_prefix}:about", about)
-    for name, value in zip(PROPERTIES, (DIGITAL_SOURCE_TYPE, TOOL, version), strict=True):
+    for name, value in zip(PROPERTIES, (kind, TOOL, version), strict=True):
         child = document.createElementNS(IPTC_EXTENSION, f"Iptc4xmpExt:{name}")
         child.appendChild(document.createTextNode(value))
         element.appendChild(child)

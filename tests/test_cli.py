@@ -385,6 +385,7 @@ def test_every_command_is_documented() -> None:
         "video",
         "live",
         "export",
+        "sample",
         "studio",
         "data",
         "train",

@@ -24,6 +24,7 @@ MODULES = {
     "provenance": 1,
     "methods": 3,
     "pipeline": 4,
+    "sampling": 4,
     "measure": 4,
     "cli": 7,
     "ui": 7,

@@ -169,7 +169,7 @@ def test_official_weights_without_idatt_say_what_to_do():
         build("mattface-demo", CPU, torch.float32, transfer="style-mix")
     with pytest.raises(UsageError, match="transfer must be"):
         build(None, CPU, torch.float32, transfer="magic")
-    with pytest.raises(UsageError, match="options transfer and detail"):
+    with pytest.raises(UsageError, match="has the options transfer, detail"):
         build(None, CPU, torch.float32, colour="blue")
 
 

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from mattface import weights as registry
 from mattface.blend import TwoStageBlend
 from mattface.encode import Encoder
 from mattface.errors import UsageError, WeightsError
+from mattface.generate.latents import PREFIX as LATENTS
 from mattface.generate.synthesis import Noise, SynthesisNetwork, num_styles
 from mattface.invert import OFFICIAL_LEVELS, LatentHeads
 from mattface.layers import resize
 from mattface.mesh.shape import canonical, mixed
+from mattface.methods.ablation import Parts
 from mattface.methods.contract import CropSpec
 from mattface.methods.style_mix import StyleMixMethod
 from mattface.parse import Parser, load_parser
@@ -259,21 +262,21 @@ def build(
         weights: name of registered weights, a safetensors file, or a folder that holds one; None takes mattface-demo.
         device, dtype: where and in which number format the network runs.
         options: `transfer`, which is "idatt" (the paper) or "style-mix" (mixes W+ codes of the official pSp file);
-            `detail`, which is "flow" or "off" (the paper: nothing of the source is sampled) and by default what the
-            checkpoint was trained with.
+            `detail`, `generator`, `levels` and `blend` switch parts off, see `mattface.methods.ablation.Parts`.
 
     Raises:
-        UsageError: an unknown option, or a transfer that the weights cannot do.
+        UsageError: an unknown option or value, or a transfer that the weights cannot do.
         WeightsError: weights that are missing, damaged, or without a trained IDATT.
     """
-    transfer, detail = options.pop("transfer", "idatt"), options.pop("detail", None)
-    if options:
-        raise UsageError(f"mattface has the options transfer and detail; got {', '.join(sorted(options))}.")
-    if detail not in (None, "flow", "off"):
-        raise UsageError(f'detail must be "flow" or "off"; got {detail!r}.')
+    transfer, known = options.pop("transfer", "idatt"), [f.name for f in fields(Parts)]
+    if unknown := sorted(options.keys() - set(known)):
+        raise UsageError(f"mattface has the options transfer, {', '.join(known)}; got {', '.join(unknown)}.")
+    parts = Parts(**options)
     if transfer not in ("idatt", "style-mix"):
         raise UsageError(f'transfer must be "idatt" or "style-mix"; got {transfer!r}.')
     if transfer == "style-mix":
+        if options:
+            raise UsageError(f'transfer "style-mix" has no parts to switch off; got {", ".join(sorted(options))}.')
         if weights not in (None, OFFICIAL):
             raise UsageError(f'transfer "style-mix" runs on the weights {OFFICIAL}; got {weights!r}.')
         return StyleMixMethod(*official_parts(), load_parser(device=device), OFFICIAL, device, dtype)
@@ -285,15 +288,27 @@ def build(
         )
     name = weights or "mattface-demo"
     tensors, metadata = registry.load_tensors(checkpoint_in(name))
+    network = network_of(tensors, metadata, name)
+    parts.keep(network, name)
+    return MattfaceMethod(network, load_parser(device=device), name, device, dtype)
+
+
+def network_of(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], name: str) -> MattfaceNetwork:
+    """The network of a checkpoint; the latents beside it, from which people are drawn, are left aside.
+
+    Args:
+        tensors, metadata: of the file.
+        name: what to call it in a message.
+
+    Raises:
+        WeightsError: another kind of file, or other tensors than its configuration says.
+    """
     if "config" not in metadata:
         raise WeightsError(f"{name} must carry a mattface configuration in its metadata; got none. Train or pull one.")
     network = build_network(Config.from_json(metadata["config"]))
-    registry.load_strictly(network, {k: v.float() for k, v in tensors.items()}, name)
-    if detail == "flow" and network.correspond is None:
-        raise WeightsError(f'{name} was trained without detail; got detail="flow". Leave it out or take other weights.')
-    if detail == "off":
-        network.correspond = None
-    return MattfaceMethod(network, load_parser(device=device), name, device, dtype)
+    own = {k: v.float() for k, v in tensors.items() if not k.startswith(LATENTS)}
+    registry.load_strictly(network, own, name)
+    return network
 
 
 def checkpoint_in(name: str) -> str | Path:

@@ -17,11 +17,13 @@ import torch
 from torch import nn
 
 from mattface.errors import InputError, UsageError
+from mattface.generate.latents import Latents
 from mattface.layers import resize
 from mattface.methods.mattface import MattfaceNetwork, build_network
 from mattface.training import losses
 from mattface.training.augment import PlacedPairs, augment
 from mattface.training.checkpoint import load_state, save_state, save_weights
+from mattface.training.latents import fit_latents, sources_of
 from mattface.training.pairs import PairStore, Teacher, crops_of, make_pairs, pictures, training_portraits
 from mattface.training.recipes.mattface_demo import Recipe
 from mattface.training.studio_pairs import studio_pairs
@@ -81,6 +83,8 @@ class PairTask:
     """
 
     averaged = ("network",)
+    latents: Latents | None = None
+    """Of the people the generator learned to draw; exported with the network."""
 
     def __init__(self, recipe: Recipe, network: MattfaceNetwork, optimiser: Optimiser, upto: int, stage: str) -> None:
         self.recipe, self.name, self.upto, self.stage = recipe, recipe.name, upto, stage
@@ -100,9 +104,10 @@ class PairTask:
     def export(self, networks: Mapping[str, nn.Module], folder: Path, progress: str) -> None:
         """The network with its configuration, in the stage's folder; that of the last stage is the one to use."""
         training = f"stage {self.stage}, {progress}"
+        latents = {} if self.latents is None else self.latents.tensors()
         metadata = {"config": self.recipe.config.to_json(), "method": "mattface", "name": self.name}
         path = folder / f"{self.name}.safetensors"
-        save_weights(path, networks["network"].state_dict(), metadata | {"training": training})
+        save_weights(path, networks["network"].state_dict() | latents, metadata | {"training": training})
 
     def grid(self, networks: Mapping[str, nn.Module]) -> None:
         """None: the pairs are augmented."""
@@ -188,8 +193,8 @@ def above(network: MattfaceNetwork, size: int, drawing: bool) -> None:
         module.requires_grad_(True)
 
 
-def stage(recipe: Recipe, name: str, network: MattfaceNetwork, feed: Feed) -> Stage:
-    """One of the four stages, see the module; freezes what does not train in it."""
+def stage(recipe: Recipe, name: str, network: MattfaceNetwork, feed: Feed, latents: Latents | None = None) -> Stage:
+    """One of the four stages, see the module; freezes what does not train in it; exports `latents` too."""
     drawing, fine = name.startswith("generator"), name.endswith("fine")
     size, steps = recipe.size, recipe.draw_steps if drawing else recipe.steps
     batch, rate, warmup = recipe.batch, recipe.rate, recipe.warmup * recipe.batch
@@ -205,7 +210,9 @@ def stage(recipe: Recipe, name: str, network: MattfaceNetwork, feed: Feed) -> St
     average = recipe.average if steps > 1 / (1 - recipe.average) else 0.0  # a shorter run would keep its random start
     log, save = recipe.log_every * batch, recipe.save_every * batch
     loop = replace(recipe.loop, images=steps * batch, batch=batch, average=average, log_every=log, save_every=save)
-    return Stage(name, kind(recipe, network, optimiser, size, name), feed, loop)
+    task = kind(recipe, network, optimiser, size, name)
+    task.latents = latents
+    return Stage(name, task, feed, loop)
 
 
 Made = tuple[PairStore, tuple[str, ...]]
@@ -267,6 +274,7 @@ def stages(recipe: Recipe, data: Data, device: torch.device) -> Iterator[Stage]:
     torch.manual_seed(recipe.seed)
     network = build_network(recipe.config)
     teacher: list[Teacher] = []
+    latents: Latents | None = None
     for name in ("generator", "generator-fine", "swap", "swap-fine"):
         feed: Feed = PairFeed(store, recipe.seed)
         if name.endswith("fine"):
@@ -276,8 +284,10 @@ def stages(recipe: Recipe, data: Data, device: torch.device) -> Iterator[Stage]:
                 crops = crops_of(training_portraits(data.root), recipe.config.resolution)
                 teacher.append(Teacher(crops, recipe.config.shape))
             feed = TeacherFeed(teacher[0], recipe.seed)
-        made = stage(recipe, name, network, feed)
+        made = stage(recipe, name, network, feed, latents)
         made.notes = notes
         if made.loop.steps:
             yield made
             network.load_state_dict(made.result["network"].state_dict())
+            if name.startswith("generator"):
+                latents = fit_latents(network, sources_of(store))
