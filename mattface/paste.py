@@ -7,6 +7,7 @@ their resolution: 1 to 4 dB further from the swap made at full resolution).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import cv2
@@ -20,6 +21,8 @@ HALF = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
 """Moves cv2's coordinates (first pixel's centre at 0) to ours (at 0.5)."""
 FAINTEST = 1e-3
 """Matte values below this become exactly 0."""
+Finish = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""Mixed picture (H, W, 3) and target (H, W, 3), float32 in [0, 1], and matte (H, W) -> the picture, touched up."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def paste(picture: Picture, swap: Swap, image_to_crop: np.ndarray) -> tuple[Pict
     return pasted.picture, pasted.whole_matte()
 
 
-def paste_part(picture: Picture, swap: Swap, image_to_crop: np.ndarray) -> Pasted:
+def paste_part(picture: Picture, swap: Swap, image_to_crop: np.ndarray, finish: Finish | None = None) -> Pasted:
     """Pastes one swapped crop.
 
     Arithmetic is float32 inside the matte's box only: out = target + matte (swap - target), rounded for integer types.
@@ -66,6 +69,7 @@ def paste_part(picture: Picture, swap: Swap, image_to_crop: np.ndarray) -> Paste
         picture: uint8, uint16 or float32 in [0, 1].
         swap: one crop (batch of one).
         image_to_crop: (3, 3) picture pixels to the swap's pixels.
+        finish: touches up what was mixed before it is rounded.
 
     Returns:
         The new picture and its matte; where that is 0, pixels are the picture's own.
@@ -93,7 +97,7 @@ def paste_part(picture: Picture, swap: Swap, image_to_crop: np.ndarray) -> Paste
     inside[inside < FAINTEST] = 0
     result = pixels.copy()
     part = result[top:bottom, left:right]
-    part[...] = mixed(part, unwarp(crop, local, size, cv2.INTER_CUBIC), inside)
+    part[...] = mixed(part, unwarp(crop, local, size, cv2.INTER_CUBIC), inside, finish)
     return Pasted(replace(picture, pixels=result), box, inside)
 
 
@@ -138,12 +142,14 @@ def unwarp(crop: np.ndarray, image_to_crop: np.ndarray, size: tuple[int, int], i
     return cv2.warpAffine(crop, move, size, flags=interpolation | cv2.WARP_INVERSE_MAP, borderMode=border)
 
 
-def mixed(target: np.ndarray, swapped: np.ndarray, matte: np.ndarray) -> np.ndarray:
-    """target + matte (swapped - target) in the target's own type; exactly the target where the matte is 0."""
+def mixed(target: np.ndarray, swapped: np.ndarray, matte: np.ndarray, finish: Finish | None = None) -> np.ndarray:
+    """target + matte (swapped - target) in the target's own type, finished; exactly the target where the matte is 0."""
     white = 1.0 if target.dtype == np.float32 else float(np.iinfo(target.dtype).max)
     own = target.astype(np.float32)
     change = cv2.addWeighted(swapped, white, own, -1, 0)
     blend = cv2.add(own, cv2.multiply(change, cv2.merge([matte] * 3)))
+    if finish is not None:
+        blend = finish(blend * np.float32(1 / white), own * np.float32(1 / white), matte) * np.float32(white)
     if target.dtype == np.float32:
         blend = np.clip(blend, 0, 1)
     else:  # rounds to the nearest and stays within the type
