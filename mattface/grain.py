@@ -22,6 +22,8 @@ CALM_GAINS = ((0.2, 2.0), (0.45, 1.5), (0.75, 1.2))
 """Smallest and largest gain of amplitude in each octave, finest first, where the face is calm."""
 BUSY_GAINS = ((0.3, 1.7), (0.6, 1.4), (0.85, 1.2))
 """The same where it is busy: eyes that lose contrast look milky long before skin does."""
+GRAIN_SHARES = (1.0, 0.6, 0.0)
+"""How much of what an octave still lacks the picture's own grain may give; coarser octaves hold its wrinkles."""
 SOFT, EMPTY = 3.0, 4.5
 """How many times sharper the picture's busy parts are where the face's octave begins to be doubted, and is none: what
 an enlarged source shows there, and in coarser octaves, is interpolation and compression, which is not amplified.
@@ -125,7 +127,7 @@ def octave_change(
     calm, busy = gains(levels, octave, solid)
     share = busyness(energy, levels.face_calm, levels.face_busy)
     change = face * enlarged(calm * np.exp(share * math.log(busy / calm)) - 1, face.shape)
-    lacking = 1 - (calm / levels.calm) ** 2
+    lacking = GRAIN_SHARES[octave] ** 2 * (1 - (calm / levels.calm) ** 2)
     if lacking > 0:  # what the gain may not give, the picture's own grain does
         bound = HIGHEST * math.exp(levels.own_calm / 2)
         still = math.sqrt(lacking) * (1 - busyness(own, levels.own_calm, levels.own_busy))

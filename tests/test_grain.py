@@ -22,7 +22,8 @@ SIDE = 256
 def scene(noise: float, seed: int = 0, blur: float = 0.0) -> np.ndarray:
     """(SIDE, SIDE, 3) float32: a slow gradient with dark strokes as eyes and mouth, out of focus, and noise on it."""
     y, x = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32)
-    image = np.repeat((0.45 + 0.2 * np.sin(x / 90) * np.cos(y / 70))[..., None], 3, 2) * np.float32([1.1, 0.9, 0.75])
+    grey = (0.45 + 0.2 * np.sin(x / 90) * np.cos(y / 70)).astype(np.float32)
+    image = np.stack([1.1 * grey, 0.9 * grey, 0.75 * grey], -1)
     for centre in ((90, 100), (166, 100), (128, 180)):
         cv2.ellipse(image, centre, (22, 7), 0, 0, 360, (0.12, 0.1, 0.1), -1, cv2.LINE_AA)
         for k in range(-3, 4):
@@ -76,8 +77,10 @@ def test_skin_and_eyes_are_judged_apart() -> None:
 def enlarged(times: int) -> np.ndarray:
     """The scene from a small JPEG."""
     small = cv2.resize(scene(0.01, 2), (SIDE // times,) * 2, interpolation=cv2.INTER_AREA)
-    code = cv2.imencode(".jpg", small * 255, [cv2.IMWRITE_JPEG_QUALITY, 30])[1]
-    return cv2.resize(cv2.imdecode(code, cv2.IMREAD_COLOR).astype(np.float32) / 255, (SIDE, SIDE))
+    code = cv2.imencode(".jpg", np.rint(small * 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 30])[1]
+    read = cv2.imdecode(code, cv2.IMREAD_COLOR)
+    assert read is not None
+    return cv2.resize(read.astype(np.float32) / 255, (SIDE, SIDE))
 
 
 def test_an_enlarged_source_gets_the_pictures_grain_and_its_blocks_are_not_amplified() -> None:
@@ -93,10 +96,10 @@ def test_an_enlarged_source_gets_the_pictures_grain_and_its_blocks_are_not_ampli
 
 def test_no_feature_of_the_picture_shows_through() -> None:
     own, matte = scene(0.01, 1), disc()
-    own[60:64, 100:150] = 0.9  # a bright bar below the face
+    own[60, 100:150] = 0.9  # a bright line below the face
     face = laid(cv2.GaussianBlur(enlarged(6), (0, 0), 3), own, matte)
-    bar = (grain.match(face, own, matte) - face)[58:66, 100:150]
-    assert np.abs(bar).max() < 0.06
+    change = np.abs(grain.match(face, own, matte) - face)
+    assert change[58:63, 100:150].max() < 1.2 * change[120:160, 100:156].max()
 
 
 def test_gains_are_bounded() -> None:
@@ -120,11 +123,13 @@ def test_no_ring_at_the_mattes_edge() -> None:
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_outside_the_matte_nothing_changes(dtype: type) -> None:
     white = 1.0 if dtype == np.float32 else float(np.iinfo(dtype).max)
-    own = (scene(0.02, 1) * white).astype(dtype)
+    own: np.ndarray = (scene(0.02, 1) * white).astype(dtype)
     crop = torch.from_numpy(scene(0.002, 2, 1.0).transpose(2, 0, 1).copy())[None] * 2 - 1
     swap = Swap(crop, torch.from_numpy(disc())[None, None])
     plain, matched = (paste.paste_part(Picture(own), swap, np.eye(3), f) for f in (None, grain.match))
     matte = matched.whole_matte()
+    mixed = laid(scene(0.002, 2, 1.0), scene(0.02, 1), matte)
+    np.testing.assert_array_equal(grain.match(mixed, scene(0.02, 1), matte)[matte == 0], mixed[matte == 0])
     assert matched.picture.pixels.dtype == dtype and (matte == 0).any()
     np.testing.assert_array_equal(matched.picture.pixels[matte == 0], own[matte == 0])
     assert (matched.picture.pixels != plain.picture.pixels)[matte == 1].mean() > 0.3
