@@ -14,12 +14,17 @@ if TYPE_CHECKING:
 
 
 def load(
-    method: str = "mesh", weights: str | None = None, device: str = "auto", dtype: str | None = None, **options: Any
+    method: str = "mesh",
+    weights: str | None = None,
+    device: str = "auto",
+    dtype: str | None = None,
+    grain: float = 1.0,
+    **options: Any,
 ) -> Swapper:
     """Builds a ready swapper. See `mattface.pipeline.load`."""
     from mattface import pipeline
 
-    return pipeline.load(method, weights=weights, device=device, dtype=dtype, **options)
+    return pipeline.load(method, weights=weights, device=device, dtype=dtype, grain=grain, **options)
 
 
 def sample(

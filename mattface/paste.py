@@ -7,6 +7,7 @@ their resolution: 1 to 4 dB further from the swap made at full resolution).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import cv2
@@ -22,6 +23,8 @@ LOBES = 3
 """Of the filter that shrinks a crop."""
 FAINTEST = 1e-3
 """Matte values below this become exactly 0."""
+Finish = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""Mixed picture (H, W, 3) and target (H, W, 3), float32 in [0, 1], and matte (H, W) -> the picture, touched up."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def paste(picture: Picture, swap: Swap, image_to_crop: np.ndarray) -> tuple[Pict
     return pasted.picture, pasted.whole_matte()
 
 
-def paste_part(picture: Picture, swap: Swap, image_to_crop: np.ndarray) -> Pasted:
+def paste_part(picture: Picture, swap: Swap, image_to_crop: np.ndarray, finish: Finish | None = None) -> Pasted:
     """Pastes one swapped crop.
 
     Arithmetic is float32 inside the matte's box only: out = target + matte (swap - target), rounded for integer types.
@@ -68,6 +71,7 @@ def paste_part(picture: Picture, swap: Swap, image_to_crop: np.ndarray) -> Paste
         picture: uint8, uint16 or float32 in [0, 1].
         swap: one crop (batch of one).
         image_to_crop: (3, 3) picture pixels to the swap's pixels.
+        finish: touches up what was mixed before it is rounded.
 
     Returns:
         The new picture and its matte; where that is 0, pixels are the picture's own.
@@ -95,7 +99,7 @@ def paste_part(picture: Picture, swap: Swap, image_to_crop: np.ndarray) -> Paste
     inside[inside < FAINTEST] = 0
     result = pixels.copy()
     part = result[top:bottom, left:right]
-    part[...] = mixed(part, unwarp(crop, local, size, cv2.INTER_CUBIC), inside)
+    part[...] = mixed(part, unwarp(crop, local, size, cv2.INTER_CUBIC), inside, finish)
     return Pasted(replace(picture, pixels=result), box, inside)
 
 
@@ -154,12 +158,14 @@ def lanczos(finer: float) -> np.ndarray:
     return (taps / taps.sum()).astype(np.float32)
 
 
-def mixed(target: np.ndarray, swapped: np.ndarray, matte: np.ndarray) -> np.ndarray:
-    """target + matte (swapped - target) in the target's own type; exactly the target where the matte is 0."""
+def mixed(target: np.ndarray, swapped: np.ndarray, matte: np.ndarray, finish: Finish | None = None) -> np.ndarray:
+    """target + matte (swapped - target) in the target's own type, finished; exactly the target where the matte is 0."""
     white = 1.0 if target.dtype == np.float32 else float(np.iinfo(target.dtype).max)
     own = target.astype(np.float32)
     change = cv2.addWeighted(swapped, white, own, -1, 0)
     blend = cv2.add(own, cv2.multiply(change, cv2.merge([matte] * 3)))
+    if finish is not None:
+        blend = finish(blend * np.float32(1 / white), own * np.float32(1 / white), matte) * np.float32(white)
     if target.dtype == np.float32:
         blend = np.clip(blend, 0, 1)
     else:  # rounds to the nearest and stays within the type

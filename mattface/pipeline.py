@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 import torch
 
-from mattface import align, cuda_ops, detect, embed, landmarks, paste, picture_io, pixels
+from mattface import align, cuda_ops, detect, embed, grain, landmarks, paste, picture_io, pixels
 from mattface.devices import DTYPES, Stopwatch, resolve_device, resolve_dtype
 from mattface.errors import NoFaceError, UsageError, WeightsError
 from mattface.methods import METHODS
@@ -26,6 +27,7 @@ def load(
     weights: str | None = None,
     device: str | torch.device = "auto",
     dtype: str | torch.dtype | None = None,
+    grain: float = 1.0,
     **options: Any,
 ) -> Swapper:
     """Builds a ready swapper with the strongest perception parts that are here.
@@ -35,10 +37,11 @@ def load(
         weights: name or path of the method's weights; None takes its default.
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
         dtype: "fp32" (default), "bf16" or "fp16" (CUDA only): the format in which the method's networks multiply.
+        grain: how far `Swapper.swap` gives faces the sharpness and grain of the picture, from 0 (or False) to 1.
         options: of the method's builder.
 
     Raises:
-        UsageError: unknown method, device, number format or option.
+        UsageError: unknown method, device, number format or option, or a grain beyond [0, 1].
         DeviceError: the device or the number format is not available here.
         WeightsError: weights are missing; the message says what to type.
     """
@@ -48,7 +51,7 @@ def load(
     kind = resolve_dtype(dtype, where)
     module, builder = METHODS[method].split(":")
     built = getattr(import_module(module), builder)(weights, where, kind, **options)
-    return Swapper(built, detect.load_detector(), landmarks.load_landmarker(), identity_part(where), where, kind)
+    return Swapper(built, detect.load_detector(), landmarks.load_landmarker(), identity_part(where), where, kind, grain)
 
 
 def identity_part(device: torch.device) -> embed.Embedder | None:
@@ -67,6 +70,10 @@ class Swapper:
         detector, landmarker: perception parts.
         embedder: identity network, or None; needed only for several sources and for the identity cosine.
         device, dtype: where and in which number format the method's networks run.
+        grain: how far faces in stills get the sharpness and grain of the picture, in [0, 1], see `mattface.grain`.
+
+    Raises:
+        UsageError: a grain beyond [0, 1].
     """
 
     def __init__(
@@ -77,12 +84,16 @@ class Swapper:
         embedder: embed.Embedder | None,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
+        grain: float = 1.0,
     ) -> None:
+        if not 0 <= grain <= 1:
+            raise UsageError(f"grain must be between 0 (off) and 1 (the picture's own); got {grain!r}.")
         self.method = method
         self.detector = detector
         self.landmarker = landmarker
         self.embedder = embedder
         self.device, self.dtype = device, dtype
+        self.grain = float(grain)
 
     @torch.inference_mode()
     def prepare(self, source: Any) -> Identity:
@@ -220,7 +231,7 @@ class Swapper:
         self, picture: Picture, index: int, face: Face, identity: Identity, watch: Stopwatch
     ) -> tuple[Picture, np.ndarray, SwappedFace]:
         """One face, with all that a result tells about it."""
-        crop, swap, pasted = self.swap_face(picture, face, identity, watch)
+        crop, swap, pasted = self.swap_face(picture, face, identity, watch, strength=self.grain)
         matte = pasted.whole_matte()
         report = {
             "crop_size": crop.size,
@@ -239,6 +250,7 @@ class Swapper:
         watch: Stopwatch,
         size: int | None = None,
         steady: Steady | None = None,
+        strength: float = 0.0,
     ) -> tuple[Crop, Swap, paste.Pasted]:
         """One face whose landmarks are known: align, swap, paste. Stills and video both go this way.
 
@@ -249,6 +261,7 @@ class Swapper:
             watch: gets the seconds of "align", "swap" and "paste".
             size: side of the crop; None for what the method wants.
             steady: calms the matte over time.
+            strength: of the matching of grain; 0 in moving pictures, where gains found anew in every frame flicker.
 
         Returns:
             The target's crop, the swapped crop, and the picture with it.
@@ -262,7 +275,8 @@ class Swapper:
             else:
                 swap = calmed(method.swap(identity.encoded, crop), steady)
         with watch.stage("paste"):
-            pasted = paste.paste_part(picture, swap, crop.image_to_crop)
+            finish = partial(grain.match, strength=strength) if strength > 0 else None
+            pasted = paste.paste_part(picture, swap, crop.image_to_crop, finish)
         return crop, swap, pasted
 
     @staticmethod
@@ -278,6 +292,7 @@ class Swapper:
     def _report(self, watch: Stopwatch, notes: Sequence[str], swapped: Sequence[SwappedFace]) -> dict[str, Any]:
         return {
             **self.describe(),
+            "grain": self.grain,
             "ops": {op: state["chosen"] for op, state in cuda_ops.available().items()},
             "seconds": {name: round(value, 4) for name, value in watch.seconds.items()},
             "faces": [one.report for one in swapped],

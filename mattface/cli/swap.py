@@ -60,6 +60,8 @@ def add_parser(commands: Any) -> None:
                      help="of mattface: attention (default), or mixing of W+ codes (weights psp-ffhq)")  # fmt: skip
     how.add_argument("--detail", choices=("flow", "off"),
                      help="of mattface: source detail through the attention's flow, or none (the paper)")  # fmt: skip
+    how.add_argument("--grain", type=_share, default=1.0, metavar="0..1",
+                     help="how far the face gets the picture's sharpness and grain (default: 1; 0 is off)")  # fmt: skip
     how.add_argument("--face", type=_face, default="largest", metavar="largest|all|N",
                      help="which face of the target: N counts from 0, largest first (default: largest)")  # fmt: skip
     how.add_argument("--device", type=_device, default="auto", metavar="auto|cpu|cuda[:N]", help="default: auto")
@@ -73,6 +75,16 @@ def _face(text: str) -> str | int:
     if text.isdecimal():
         return int(text)
     raise argparse.ArgumentTypeError(f"expected largest, all or a number from 0 on; got {text!r}")
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if 0 <= value <= 1:
+        return value
+    raise argparse.ArgumentTypeError(f"expected a number from 0 to 1; got {text!r}")
 
 
 def _device(text: str) -> str:
@@ -94,7 +106,7 @@ def run(args: argparse.Namespace) -> None:
         target = picture_io.read(args.target, args.allow_huge)
         step("loading")
         chosen = {name: value for name in ("method", "transfer", "detail") if (value := getattr(args, name))}
-        swapper = load(**chosen, weights=args.weights, device=args.device, dtype=args.dtype)
+        swapper = load(**chosen, weights=args.weights, device=args.device, dtype=args.dtype, grain=args.grain)
         step("swapping")
         result = swapper.swap(swapper.prepare(sources), target, face=args.face)
         step("writing")
