@@ -1,10 +1,15 @@
 """The bundled checkpoint does what its card says: a real swap of real photographs, background untouched."""
 
+from dataclasses import replace
+
+import cv2
 import numpy as np
 import pytest
+import torch
 
 import mattface
-from mattface import weights
+from mattface import align, detect, landmarks, weights
+from mattface.parse import load_parser
 
 
 def test_bundled_checkpoint_matches_its_card():
@@ -36,3 +41,21 @@ def test_identity_moves_towards_the_source(need, astronaut, hopper):
     swapper = mattface.load("mattface", device="cpu")
     report = swapper.swap(astronaut, hopper).faces[0].report
     assert report["identity_cosine"] > report["identity_cosine_before"] + 0.1
+
+
+@pytest.mark.parametrize("colour", [(-0.9, -0.9, -0.9), (0.8, -0.7, -0.7), (0.95, 0.95, 0.95)])
+def test_what_lies_before_a_face_is_seen(need, astronaut, colour):
+    """A ball on a stick before mouth and chin is no face, the forehead is; the mask of a bare face stays nearly whole."""
+    need("centerface", "face-mesh")
+    find, measure, parser = detect.load_detector(), landmarks.load_landmarker(), load_parser("visible")
+    crop = align.cut(astronaut, measure(astronaut, find(astronaut)[0]), "ffhq", 512)
+    bare, outline = (parse(crop)[0, 0].numpy() for parse in (parser, load_parser("mesh")))
+    x, y = (int(v) for v in np.rint(crop.mesh[[13, 152], :2].mean(0)))
+    ball = cv2.circle(np.zeros((512, 512), np.uint8), (x, y), 50, 1, -1)
+    ball[y:, x - 18 : x + 18] = 1
+    covered = torch.where(torch.from_numpy(ball > 0), torch.tensor(colour)[:, None, None], crop.pixels)
+    seen = parser(replace(crop, pixels=covered))[0, 0].numpy()
+    before = (cv2.erode(ball, np.ones((9, 9))) > 0) & (outline > 0.9)
+    assert (seen[before] < 0.5).mean() > 0.95 and (bare[before] > 0.5).mean() > 0.95
+    fx, fy = np.rint(crop.mesh[151, :2]).astype(int)
+    assert seen[fy, fx] > 0.5 and (bare[outline > 0.9] > 0.5).mean() > 0.85

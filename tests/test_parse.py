@@ -132,7 +132,7 @@ def test_crop_without_mesh() -> None:
 
 def test_missing_or_unknown_parser(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MATTFACE_HOME", str(tmp_path))
-    assert load_parser().name == "mesh"
+    assert load_parser().name == "visible"
     with pytest.raises(WeightsError, match="79999_iter"):
         load_parser("bisenet")
     with pytest.raises(UsageError, match="bisenet, visible, mesh"):
