@@ -71,7 +71,7 @@ def people_in(root: Path, size: int) -> Iterator[Shown]:
             raise InputError("a training crop must have dense landmarks; got none.")
         yield crop.pixels, torch.from_numpy(canonical(crop.mesh, size))[None]
     if shards:
-        yield from sources_of(studio_pairs(shards, size))
+        yield from sources_of(studio_pairs(shards, size)[0])
 
 
 def add_latents(checkpoint: str, root: Path, out: Path, count: int = AXES) -> Latents:

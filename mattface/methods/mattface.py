@@ -238,7 +238,8 @@ class MattfaceMethod:
             mesh = mixed(encoded.mesh, mesh, self.network.config.shape)
         places = self._places(target, mesh)
         with self._precision():
-            return self.network(encoded, target.pixels.to(self.device), mask, places, tight=True)
+            swap = self.network(encoded, target.pixels.to(self.device), mask, places, tight=True)
+        return replace(swap, matte=torch.minimum(swap.matte, mask))  # never more than the parser lets through
 
     def _places(self, crop: Crop, mesh: np.ndarray | None) -> torch.Tensor | None:
         """(1, 3, s, s) places of a mesh in this crop, for a network that is told them."""

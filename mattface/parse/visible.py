@@ -20,6 +20,8 @@ SIDE = 160
 """Side of the square in pixels."""
 ROOM = 1.25
 """Side of the square over the larger extent of the landmarks."""
+DOUBT = (0.4, 0.8)
+"""Probabilities up to which a place counts as hidden and from which on as seen: in doubt the target is kept."""
 TOP, CHIN = 10, 152
 """Landmarks whose direction is upright in the square."""
 
@@ -130,7 +132,8 @@ def seen(network: VisibleFace, pixels: np.ndarray, mesh: np.ndarray, size: int) 
     x = np.concatenate([looked_at(pixels, matrix).transpose(2, 0, 1), maps])[None]
     device = next(network.parameters()).device
     with torch.no_grad():
-        shown = torch.sigmoid(network(torch.from_numpy(np.ascontiguousarray(x)).to(device)))[0, 0].cpu().numpy()
+        chance = torch.sigmoid(network(torch.from_numpy(np.ascontiguousarray(x)).to(device)))[0, 0].cpu().numpy()
+    shown = np.clip((chance - DOUBT[0]) / (DOUBT[1] - DOUBT[0]), 0, 1)
     back = centred(matrix @ np.diag([pixels.shape[0] / size] * 2 + [1.0]))
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(shown, back, (size, size), flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=1.0)
