@@ -80,5 +80,16 @@ def test_network_keeps_size_and_needs_multiples_of_sixteen():
         network(torch.zeros(1, 5, 41, 41))
 
 
+def test_folded_network_says_the_same():
+    torch.manual_seed(0)
+    network = visible.VisibleFace((8, 8, 8, 8))
+    x = torch.randn(2, 5, 64, 64)
+    network(x)  # moves the statistics away from their start
+    with torch.no_grad():
+        before = network.eval()(x)
+        assert torch.allclose(visible.folded(network)(x), before, atol=1e-5)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in network.modules())
+
+
 def test_degenerate_mesh_still_gives_a_square():
     assert np.isfinite(visible.square(np.zeros((468, 3)))).all()

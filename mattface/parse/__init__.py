@@ -13,7 +13,7 @@ from torch.nn import functional
 from mattface import weights
 from mattface.errors import UsageError
 from mattface.parse.bisenet import inner_of, read_bisenet
-from mattface.parse.visible import VisibleFace, seen
+from mattface.parse.visible import VisibleFace, folded, seen
 from mattface.vocabulary import Crop
 from mattface.weights.convert import official
 
@@ -108,7 +108,7 @@ def _visible(device: torch.device) -> Parser:
     tensors, metadata = weights.load_tensors(PARTS["visible"])
     network = VisibleFace(tuple(json.loads(metadata["config"])["widths"]))
     weights.load_strictly(network, {k: v.float() for k, v in tensors.items()}, PARTS["visible"])
-    return Parser("visible", partial(seen_in, network.to(device).eval().requires_grad_(False)))
+    return Parser("visible", partial(seen_in, folded(network.to(device))))
 
 
 LOADERS: dict[str, Callable[[torch.device], Parser]] = {
