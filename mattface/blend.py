@@ -3,7 +3,8 @@
 MAttFace section 3.2. The side image is thrown away; its feature maps are kept. The paper gives no layer sizes: encoder
 and decoder take the generator's channel counts, the mask of every level is the inner face refined by a small
 convolution, the decoder starts at the lowest resolution and adds each blended level.
-With a `Correspondence` (option `detail`) the source's own features and pixels join the blend through its flow.
+With a `Correspondence` (option `detail`) the source's own features and pixels join the blend through its flow: light
+and colour of the result are the decoder's, detail is the source's where it shows the place.
 """
 
 from __future__ import annotations
@@ -15,16 +16,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from mattface.layers import Window, resize, start_at_zero, warp
+from mattface.relight import change_of_light, relit
 from mattface.vocabulary import Correspondence, GeneratorFeatures, Swap
 
 FLOOR = 0.02
 """Matte values up to this become exactly 0, so that pixels outside the face are the target's own."""
-LIGHT_SIDE = 32
-"""Side of the small copies whose mean colours give the overall change of light."""
+SMOOTH = 1 / 32
+"""Standard deviation, over the side, of the blur under which the decoder's picture says how bright the face is."""
 MARGIN = 8
 """Room left around the matte, in 128ths of the side: the convolutions at all finer levels reach less far."""
-STEEPEST = 2.0
-"""Largest overall change of light, natural logarithm."""
 
 
 View = Callable[[torch.Tensor], torch.Tensor]
@@ -165,6 +165,7 @@ class TwoStageBlend(nn.Module):
             detail, "flow", "warped" and "confidence" among the extras, all of them of the part that was made.
         """
         state, extras, whole = None, {}, lambda x: x
+        glance = target_image  # the finest whole picture that the decoder has made
         window = Window.around(self.matte(match.matte), MARGIN) if tight and match is not None else None
         target = self.encoder(target_image, upto, window)
         for r, features in target.items():
@@ -175,13 +176,14 @@ class TwoStageBlend(nn.Module):
             blended, logit = self.blends[str(r)](view(side.features[r]), features, view(resize(mask, r)), moved)
             extras[f"mask_logit_{r}"] = logit
             state = self.decoder[str(r)](state, blended)
+            glance = state[1] if view is whole else glance
         if state is None:
             raise ValueError(f"upto must be at least {min(map(int, self.blends))}; got {upto}.")
         extras["decoded"] = decoded = state[1].float()
         extras["matte_logit"] = logit if match is None else match.matte
         if match is None:
             return Swap(decoded, self.matte(logit), extras)
-        pixels, more = self._with_detail(decoded, match, source_image, target_image, mask, r, view)
+        pixels, more = self._with_detail(decoded, glance, match, source_image, r, view)
         matte = resize(self.matte(match.matte), r)
         if view is not whole and window is not None:
             pixels = window.laid(pixels, resize(target_image, r))
@@ -197,60 +199,31 @@ class TwoStageBlend(nn.Module):
         confidence = view(resize(match.confidence, r)).to(source[r].dtype)
         return torch.cat([warp(source[r], view(resize(match.flow, r))) * confidence, confidence], 1)
 
-    @staticmethod
+    @classmethod
     def _with_detail(
+        cls,
         decoded: torch.Tensor,
+        glance: torch.Tensor,
         match: Correspondence,
         source_image: torch.Tensor,
-        target_image: torch.Tensor,
-        mask: torch.Tensor,
         size: int,
         view: View,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Mixes the decoder's picture with the source's pixels, colours corrected, by confidence."""
-        flow = view(resize(match.flow, size))
+        """The source's pixels in the light of the decoder's picture, mixed with that picture by confidence.
+
+        Args:
+            decoded: (B, 3, s, s), of the part that is made.
+            glance: (B, 3, S, S) the whole of it, of any resolution.
+            match, source_image: see `forward`.
+            size: side of the whole result.
+            view: cuts the part out of its maps.
+        """
+        flow, small = view(resize(match.flow, size)), match.flow.shape[-1]
         warped = warp(resize(source_image, size).float(), flow, "bicubic").clamp(-1, 1)
-        small = match.flow.shape[-1]
         seen = warp(resize(source_image, small).float(), match.flow)
-        light = change_of_light(seen, resize(target_image, small), mask) + match.light.float()
+        weight = cls.matte(match.matte) * match.confidence
+        light = change_of_light(seen, resize(glance.float(), small), weight, SMOOTH * small)
         lit = relit(warped, view(F.interpolate(light, (size, size), mode="bicubic", align_corners=False)))
         confidence = view(resize(match.confidence, size))
         pixels = confidence * lit + (1 - confidence) * decoded
-        return pixels, {"flow": flow, "warped": lit, "confidence": confidence, "light": match.light}
-
-
-def change_of_light(image: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Logarithm of the ratio of two faces' mean intensities under a mask.
-
-    Args:
-        image, target: (B, 3, s, s) in [-1, 1], the target divided by the image.
-        mask: (B, 1, S, S) inner face in [0, 1].
-
-    Returns:
-        (B, 3, 1, 1), natural, at most `STEEPEST` either way.
-    """
-    weight = resize(mask.float(), LIGHT_SIDE) + 1e-3
-    means = []
-    for x in (image, target):
-        small = resize((x.float() + 1) / 2, LIGHT_SIDE)
-        means.append((small * weight).sum((2, 3), keepdim=True) / weight.sum((2, 3), keepdim=True))
-    return (means[1].clamp_min(0.01).log() - means[0].clamp_min(0.01).log()).clamp(-STEEPEST, STEEPEST)
-
-
-def relit(image: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
-    """Changes the light on a face by tone curves that clip nothing.
-
-    A pixel x goes to e^k x where k darkens, to 1 - (1 - x)^(e^k) where it lightens: white stays white, black stays
-    black, and both have the slope e^k at black.
-
-    Args:
-        image: (B, 3, H, W) in [-1, 1].
-        change: (B, 3, H, W) k, natural logarithm.
-
-    Returns:
-        (B, 3, H, W) in [-1, 1].
-    """
-    x = ((image + 1) / 2).clamp(0, 1)
-    darker = x * change.clamp(max=0).exp()
-    lighter = 1 - (1 - x).clamp_min(1e-4).pow(change.clamp_min(0).exp())
-    return torch.where(change > 0, lighter, darker) * 2 - 1
+        return pixels, {"flow": flow, "warped": lit, "confidence": confidence}

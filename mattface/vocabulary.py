@@ -206,11 +206,8 @@ class Correspondence:
         flow: (B, 2, h, w) float32 source position, x and y in [-1, 1] over the source crop.
         confidence: (B, 1, h, w) in [0, 1]: how much of a pixel the source's own detail should give.
         matte: (B, 1, h, w) logit of the soft mask of what is replaced.
-        light: (B, 3, h', w') logarithm of the gain that takes the source's light to the target's, beyond the overall
-            one; h' is coarser than h.
     """
 
     flow: torch.Tensor
     confidence: torch.Tensor
     matte: torch.Tensor
-    light: torch.Tensor

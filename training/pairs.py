@@ -16,12 +16,14 @@ from mattface.errors import InputError
 from mattface.layers import resize
 from mattface.mesh.shape import canonical, mixed
 from mattface.methods import mesh
-from mattface.parse import inner_face, load_parser
+from mattface.parse import load_parser
 from mattface.training.augment import PlacedPairs
 from mattface.vocabulary import Crop
 
 TAUGHT = mesh.Config(local_light=0.4)
 """The teacher: light follows the target less closely than by default, lest features of its face be taken for light."""
+PARSER = "visible"
+"""Who says what of a target's face is seen: the bundled part, so that a run does not depend on what else is here."""
 POSITIONS = ("flow", "source_places", "places")
 """Fields that hold positions."""
 
@@ -70,7 +72,7 @@ class Teacher:
 
     def __init__(self, crops: Sequence[Crop], shape: float = 0.0, config: mesh.Config = TAUGHT) -> None:
         self.crops, self.shape = crops, shape
-        self.method = mesh.MeshMethod(config, load_parser("mesh"), torch.device("cpu"))
+        self.method = mesh.MeshMethod(config, load_parser(PARSER), torch.device("cpu"))
         self.encoded = [self.method.encode(c) for c in crops]
 
     def pair(self, source: int, target: int, size: int | None = None) -> PlacedPairs:
@@ -81,7 +83,7 @@ class Teacher:
         shaped = mixed(s.mesh, t.mesh, self.shape)
         swap = self.method.swap(self.encoded[source], replace(t, mesh=shaped))
         flow, visible = swap.extras["flow"], swap.extras["visibility"]
-        mask, side = inner_face(t.mesh, t.size), t.size if size is None else size
+        mask, side = self.method.parser(t), t.size if size is None else size
         known = [torch.from_numpy(canonical(m * (side / t.size), side))[None] for m in (s.mesh, shaped)]
         made = PlacedPairs(s.pixels, t.pixels, swap.pixels, flow, visible, swap.matte, mask, *known)
         return made if size is None else shrink(made, size)

@@ -12,12 +12,12 @@ from tqdm import tqdm
 from mattface import landmarks
 from mattface.errors import InputError
 from mattface.mesh.shape import canonical
-from mattface.parse import inner_face
+from mattface.parse import Parser, load_parser
 from mattface.training.augment import PlacedPairs
-from mattface.training.pairs import PairStore, pack, shrink
+from mattface.training.pairs import PARSER, PairStore, pack, shrink
 from mattface.training.studio.stream import read_shard, tensors
 from mattface.training.studio.triplet import Triplet
-from mattface.vocabulary import Face
+from mattface.vocabulary import Crop, Face
 
 SURE = 0.3
 """Presence below which a face counts as not found."""
@@ -36,15 +36,18 @@ def mesh_in(pixels: np.ndarray, marks: np.ndarray, measure: landmarks.Landmarker
     return face.mesh if face.presence is not None and face.presence >= SURE else None
 
 
-def pair_of(triplet: Triplet, measure: landmarks.Landmarker, size: int) -> PlacedPairs | None:
-    """A triplet as a batch of one of side `size`; None where the landmarks of a face are not found."""
+def pair_of(triplet: Triplet, measure: landmarks.Landmarker, parser: Parser, size: int) -> PlacedPairs | None:
+    """A triplet as a batch of one of side `size`; None where the landmarks of a face are not found.
+
+    The mask is what the parser lets through, as in use; nothing beyond it is replaced.
+    """
     found = {k: mesh_in(getattr(triplet, k), triplet.landmarks[k], measure) for k in ("source", "target", "swap")}
     source, target, swap = found["source"], found["target"], found["swap"]
     if source is None or target is None or swap is None:
         return None
     side = len(triplet.swap)
-    mask = inner_face(target, side)
     made = {k: v[None] for k, v in tensors(triplet).items() if k != "exact"}
+    mask = parser(Crop(made["target"], np.eye(3), target, face_of(triplet.landmarks["target"]).points))
     made |= {"mask": mask, "matte": made["matte"] * mask}
     places = [torch.from_numpy(canonical(m * (size / side), size))[None] for m in (source, swap)]
     return shrink(PlacedPairs(**made, source_places=places[0], places=places[1]), size)
@@ -59,12 +62,12 @@ def studio_pairs(shards: Sequence[Path], size: int) -> tuple[PairStore, tuple[st
     Raises:
         InputError: no triplet shows faces.
     """
-    measure = landmarks.load_landmarker()
+    measure, parser = landmarks.load_landmarker(), load_parser(PARSER)
     maps: dict[str, list[torch.Tensor]] = {}
     notes, seen, hidden = [], 0, 0
     for shard in tqdm(shards, desc="triplets", disable=None):
         try:
-            found = [pair_of(triplet, measure, size) for triplet in read_shard(shard)]
+            found = [pair_of(triplet, measure, parser, size) for triplet in read_shard(shard)]
         except (InputError, OSError) as error:
             notes.append(f"shard {shard.name} was left out: {error}")
             continue

@@ -14,11 +14,6 @@ from torch import nn
 from mattface.layers import resize, start_at_zero, warp
 from mattface.vocabulary import Correspondence, FeaturePyramid
 
-LIGHT_SIDE = 16
-"""Side of the map of light."""
-BRIGHTEST = 1.5
-"""Largest departure from the overall change of light, natural logarithm."""
-
 
 class ConvBlock(nn.Module):
     """Two 3x3 convolutions with leaky ReLU; adds its input when the widths agree."""
@@ -58,8 +53,7 @@ class Correspond(nn.Module):
         self.outer = ConvBlock(w2 + guide, w4)
         self.shift_1, self.shift_2, self.shift_4 = (nn.Conv2d(w, 2, 3, padding=1) for w in widths)
         self.decide = nn.Conv2d(w4, 2, 3, padding=1)
-        self.light = nn.Conv2d(w2, 3, 3, padding=1)
-        for layer in (self.shift_1, self.shift_2, self.shift_4, self.decide, self.light):
+        for layer in (self.shift_1, self.shift_2, self.shift_4, self.decide):
             start_at_zero(layer)  # begins as the attention's own flow and even odds
 
     def forward(
@@ -96,11 +90,9 @@ class Correspond(nn.Module):
             guide = [resize(target_image, side), warp(resize(source_image, side), flow), resize(mask, side)]
             x = block(beside(resize(x, side), [*guide, *apart(places, flow)]))
             flow = flow + shift(x).float()
-            if scale == 2:
-                light = BRIGHTEST * torch.tanh(resize(self.light(x), LIGHT_SIDE).float())
         confidence, matte = self.decide(x).float().chunk(2, dim=1)
         prior = torch.logit(resize(mask, size * 4).float().clamp(0.01, 0.99))
-        return Correspondence(flow, torch.sigmoid(confidence), matte + prior, light)
+        return Correspondence(flow, torch.sigmoid(confidence), matte + prior)
 
 
 def beside(x: torch.Tensor, maps: list[torch.Tensor]) -> torch.Tensor:

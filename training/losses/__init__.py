@@ -33,6 +33,7 @@ from mattface.training.losses.reconstruction import (
     self_loss,
 )
 from mattface.training.losses.supervised import (
+    balanced_loss,
     charbonnier,
     cover_loss,
     flow_loss,
@@ -48,6 +49,7 @@ __all__ = [
     "REGIONS",
     "afsa_critic_loss",
     "afsa_loss",
+    "balanced_loss",
     "charbonnier",
     "clip_identity_loss",
     "clip_text_loss",

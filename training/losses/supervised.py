@@ -44,6 +44,17 @@ def matte_loss(logit: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return F.binary_cross_entropy_with_logits(logit, truth) - entropy
 
 
+def balanced_loss(share: torch.Tensor, truth: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Binary cross-entropy of a share in which what is true and what is not count alike, however rare one of them is.
+
+    Args:
+        share, truth: (B, 1, H, W) in [0, 1].
+        weight: (B, 1, H, W) of every place, apart from that.
+    """
+    apart = F.binary_cross_entropy_with_logits(torch.logit(share.float(), 1e-4), truth, reduction="none")
+    return (weighted_mean(apart, weight * truth) + weighted_mean(apart, weight * (1 - truth))) / 2
+
+
 def cover_loss(matte: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """`matte_loss` of a mask that is given as (B, 1, H, W) shares in [0, 1]."""
     return matte_loss(torch.logit(matte, 1e-6), truth)

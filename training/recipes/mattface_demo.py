@@ -1,4 +1,4 @@
-"""mattface-demo: the small bundled checkpoint, taught by mesh swaps of synthetic portraits."""
+"""mattface-demo: the small bundled checkpoint, taught by the studio's exact triplets and by mesh swaps."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class Recipe:
         decay: weight decay; average: decay of the exponential moving average that is kept.
         save_every, log_every: steps between saved states, and between lines of the metrics.
         loss: weight of every loss term.
+        start: weights to start from, of the same sizes; a name, file or folder. None: from scratch.
         seed: of everything random.
         task: module of `mattface.training.tasks` that trains it.
     """
@@ -31,7 +32,7 @@ class Recipe:
     name: str
     config: Config
     size: int = 128
-    pairs: int = 1000
+    pairs: int = 400
     same: float = 0.1
     draw_steps: int = 450
     draw_fine_steps: int = 50
@@ -51,15 +52,15 @@ class Recipe:
             "attention": 3.0,
             "warped": 2.0,
             "swap": 1.0,
-            "decoded": 0.5,
+            "decoded": 1.0,
             "side": 0.25,
             "matte": 1.0,
             "masks": 0.1,
             "smooth": 2.0,
-            "confidence": 1.0,
-            "light": 0.02,
+            "confidence": 0.5,
         }
     )
+    start: str | None = None
     seed: int = 20261121
     task: str = "pairs"
 

@@ -16,15 +16,16 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from mattface.errors import InputError, UsageError
+from mattface import weights as registry
+from mattface.errors import InputError, UsageError, WeightsError
 from mattface.generate.latents import Latents
 from mattface.layers import resize
-from mattface.methods.mattface import MattfaceNetwork, build_network
+from mattface.methods.mattface import MattfaceNetwork, build_network, checkpoint_in, network_of
 from mattface.training import losses
 from mattface.training.augment import PlacedPairs, augment
 from mattface.training.checkpoint import load_state, save_state, save_weights
 from mattface.training.latents import fit_latents, sources_of
-from mattface.training.pairs import PairStore, Teacher, crops_of, make_pairs, pictures, training_portraits
+from mattface.training.pairs import PARSER, PairStore, Teacher, crops_of, make_pairs, pictures, training_portraits
 from mattface.training.recipes.mattface_demo import Recipe
 from mattface.training.studio_pairs import studio_pairs
 from mattface.training.task import Batch, Clock, Feed, Optimiser, Phase, Terms
@@ -56,8 +57,7 @@ def pair_losses(swap: Swap, pair: PlacedPairs) -> Terms:
         "matte": losses.matte_loss(extras["matte_logit"], resize(pair.matte, extras["matte_logit"].shape[-1])),
         "warped": losses.photo_loss(extras["warped"], truth, trusted),
         "smooth": losses.smoothness_loss(extras["flow"]),
-        "confidence": losses.weighted_mean((extras["confidence"] - visible).abs(), matte),
-        "light": extras["light"].square().mean(),
+        "confidence": losses.balanced_loss(extras["confidence"], visible, matte),
     }
     for level in ("coarse", "medium", "fine"):
         if (flow := extras.get(f"flow_{level}")) is not None:
@@ -223,13 +223,14 @@ def store_of(recipe: Recipe, data: Data) -> Made:
     """Pairs of portraits answered by the teacher and triplets of the studio, made once and kept beside the run."""
     stores, notes = [], []
     if pictures(data.root):
-        wanted = {k: getattr(recipe, k) for k in ("size", "pairs", "same", "seed")} | {"shape": recipe.config.shape}
+        wanted = {k: getattr(recipe, k) for k in ("size", "pairs", "same", "seed")} | {"parser": PARSER}
+        wanted["shape"] = recipe.config.shape
         wanted["files"] = listed(training_portraits(data.root))
         store, said = kept(data.out / "pairs-mesh.pt", wanted, lambda: (made_by_teacher(recipe, data.root), ()))
         stores.append(store)
         notes += [f"{store.count} pairs answered by mesh", *said]
     if shards := sorted(data.root.glob("*.tar")):
-        wanted = {"size": recipe.size, "files": listed(shards)}
+        wanted = {"size": recipe.size, "parser": PARSER, "files": listed(shards)}
         store, said = kept(data.out / "pairs-studio.pt", wanted, lambda: studio_pairs(shards, recipe.size))
         stores.append(store)
         notes += [f"{store.count} pairs answered by studio", *said]
@@ -268,11 +269,28 @@ def made_by_teacher(recipe: Recipe, root: Path) -> PairStore:
     return make_pairs(teacher, recipe.size, recipe.pairs, recipe.same, recipe.seed)
 
 
+def begun(recipe: Recipe) -> MattfaceNetwork:
+    """The network as training finds it: fresh, or with the weights that the recipe starts from.
+
+    Raises:
+        WeightsError: the weights are missing, or of another network than the recipe's.
+    """
+    if not recipe.start:
+        return build_network(recipe.config)
+    tensors, metadata = registry.load_tensors(checkpoint_in(recipe.start))
+    network = network_of(tensors, metadata, recipe.start)
+    if network.config != recipe.config:
+        raise WeightsError(
+            f"start must be a network of the recipe's sizes; {recipe.start} has others. Leave start out, or take others."
+        )
+    return network
+
+
 def stages(recipe: Recipe, data: Data, device: torch.device) -> Iterator[Stage]:
     """The four stages on the portraits and the shards of triplets in one folder; full resolution needs portraits."""
     store, notes = store_of(recipe, data)
     torch.manual_seed(recipe.seed)
-    network = build_network(recipe.config)
+    network = begun(recipe)
     teacher: list[Teacher] = []
     latents: Latents | None = None
     for name in ("generator", "generator-fine", "swap", "swap-fine"):
