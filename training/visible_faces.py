@@ -24,14 +24,16 @@ KEPT = 192
 """Side of the kept squares: they show a little more than the network sees, for the augmentation to move in."""
 LIPS = slice(60, 68)
 """Inner lips among the 68 landmarks."""
-BLOBS, BLURRED, NOISE = 0.25, 0.3, 0.04
-"""Share of faces that get a further cover, and that are blurred; largest noise."""
+BLOBS, PLAIN, BLURRED, NOISE = 0.3, 0.4, 0.3, 0.04
+"""Share of faces that get a further cover, of covers in one colour, of faces that are blurred; largest noise."""
+CLEAR = 0.75
+"""Share of a pixel that must be seen face; what is less, and its neighbours, is to be hidden: frames are thin."""
 
 
 def square_of(triplet: Triplet, picture: str, measure: landmarks.Landmarker) -> np.ndarray | None:
     """A picture of a triplet: RGB, the maps of `visible.expected` and what of the face is seen.
 
-    An open mouth is part of the face.
+    An open mouth is part of the face. What is half hidden counts as hidden, and so does what lies beside it.
 
     Args:
         triplet: any.
@@ -49,7 +51,8 @@ def square_of(triplet: Triplet, picture: str, measure: landmarks.Landmarker) -> 
     cv2.fillPoly(mouth, [np.rint(marks[LIPS, :2] - 0.5).astype(np.int32)], 1)
     label = np.maximum(triplet.matte, mouth * (1 - triplet.occluder)).astype(np.float32)
     matrix = visible.square(mesh, KEPT, visible.ROOM * KEPT / visible.SIDE)
-    seen = [visible.looked_at(m, matrix, KEPT) for m in (pixels, np.rint(label * 255).astype(np.uint8))]
+    clear = cv2.erode((label >= CLEAR).astype(np.uint8) * 255, np.ones((3, 3), np.uint8))
+    seen = [visible.looked_at(m, matrix, KEPT) for m in (pixels, clear)]
     return np.concatenate([seen[0].transpose(2, 0, 1), visible.expected(mesh, matrix, KEPT), seen[1][None]])
 
 
@@ -105,6 +108,10 @@ def augmented(maps: torch.Tensor, rng: torch.Generator) -> dict[str, torch.Tenso
     image, told, seen = maps[:, :3] * 2 - 1, maps[:, 3:5], maps[:, 5:]
     cover = blob(count, side, rng) * (torch.rand((count, 1, 1, 1), generator=rng) < BLOBS)
     texture = resample(image.roll(1, 0).flip(-2), affine_matrices(count, 180, 2.0, 0.6, rng))
+    plain = (torch.rand((count, 1, 1, 1), generator=rng) < PLAIN).float()
+    paint = image[:, :, side // 2, side // 2, None, None] * uniform(0, 1, (count, 1, 1, 1), rng)  # skin to grey,
+    paint = paint + uniform(-0.8, 0.9, (count, 1, 1, 1), rng) + uniform(-0.1, 0.1, (count, 3, 1, 1), rng)  # any shade
+    texture = texture * (1 - plain) + (paint.clamp(-1, 1) + 0.05 * texture) * plain
     texture = recolour(texture, *colour_curve(count, 0.4, rng))
     image, seen = image * (1 - cover) + texture * cover, seen * (1 - cover)
     image = recolour(image, *colour_curve(count, 0.35, rng))

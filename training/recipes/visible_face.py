@@ -35,7 +35,7 @@ def recipe() -> Recipe:
     """The configuration of the bundled network."""
     batch = 16
     loop = Loop(
-        64_000,
+        144_000,
         batch,
         precision="bf16",
         average=0.998,

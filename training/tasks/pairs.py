@@ -281,7 +281,7 @@ def begun(recipe: Recipe) -> MattfaceNetwork:
     network = network_of(tensors, metadata, recipe.start)
     if network.config != recipe.config:
         raise WeightsError(
-            f"start must be a network of the recipe's sizes; {recipe.start} has others. Leave start out, or take others."
+            f"start must be a network of the recipe's sizes; got {recipe.start}, which has others. Leave start out."
         )
     return network
 
