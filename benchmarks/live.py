@@ -24,6 +24,7 @@ import torch
 import mattface
 from mattface import picture_io
 from mattface.benchmarks.common import save
+from mattface.devices import quick_dtype
 from mattface.examples import example_pair
 from mattface.landmarks import five_points
 from mattface.mesh import topology
@@ -116,7 +117,9 @@ def run(loop: Loop) -> dict[str, Any]:
 
 def mesh_live(seconds: float, size: tuple[int, int], **options: Any) -> dict[str, Any]:
     """The whole loop with the method mesh, at 30 frames a second."""
-    swapper = mattface.load("mesh", device="cpu", **{**LIVE_OPTIONS, **options})
+    cv2.setNumThreads(1)  # as the live command does
+    dtype = quick_dtype(torch.device("cpu"))
+    swapper = mattface.load("mesh", device="cpu", dtype=dtype, **{**LIVE_OPTIONS, **options})
     cast = Cast(swapper, example_pair()["astronaut"])
     frames = moving(size)
     warm = Loop(iter(Frames(frames, 30, True)), tracker(swapper, cast), Painter(swapper, cast), Nowhere())

@@ -165,7 +165,7 @@ class TwoStageBlend(nn.Module):
             detail, "flow", "warped" and "confidence" among the extras, all of them of the part that was made.
         """
         state, extras, whole = None, {}, lambda x: x
-        glance = target_image  # the finest whole picture that the decoder has made
+        glance = target_image  # the finest picture that the decoder makes whole in either way
         window = Window.around(self.matte(match.matte), MARGIN) if tight and match is not None else None
         target = self.encoder(target_image, upto, window)
         for r, features in target.items():
@@ -176,7 +176,7 @@ class TwoStageBlend(nn.Module):
             blended, logit = self.blends[str(r)](view(side.features[r]), features, view(resize(mask, r)), moved)
             extras[f"mask_logit_{r}"] = logit
             state = self.decoder[str(r)](state, blended)
-            glance = state[1] if view is whole else glance
+            glance = state[1] if r <= Window.GRID else glance
         if state is None:
             raise ValueError(f"upto must be at least {min(map(int, self.blends))}; got {upto}.")
         extras["decoded"] = decoded = state[1].float()

@@ -9,6 +9,7 @@ import torch
 from mattface import landmarks
 from mattface.errors import InputError
 from mattface.mesh import topology
+from mattface.parse import load_parser
 from mattface.training.studio.stream import write_shards
 from mattface.training.studio.triplet import Triplet
 from mattface.training.studio_pairs import face_of, pair_of, studio_pairs
@@ -40,7 +41,7 @@ def measure(presence: float, centres: tuple[float, ...] = (32.0, 32.0, 32.0)):
 
 
 def test_a_triplet_becomes_a_pair_with_places_of_source_and_answer():
-    pair = pair_of(triplet(), measure(1.0, (28.0, 32.0, 36.0)), 32)
+    pair = pair_of(triplet(), measure(1.0, (28.0, 32.0, 36.0)), load_parser("mesh"), 32)
     assert pair is not None
     assert {v.shape[-1] for v in vars(pair).values()} == {32}
     middle = [float(x[0, 0, 16, 16]) for x in (pair.source_places, pair.places)]
@@ -50,7 +51,7 @@ def test_a_triplet_becomes_a_pair_with_places_of_source_and_answer():
 
 
 def test_a_face_that_is_not_found_is_left_out():
-    assert pair_of(triplet(), measure(0.1), 32) is None
+    assert pair_of(triplet(), measure(0.1), load_parser("mesh"), 32) is None
 
 
 def test_a_detection_is_made_of_landmarks():

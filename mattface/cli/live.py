@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
     with moving.stopping(status.say) as stop, ExitStack() as stack:
         sink = _sink(args, stop)
         stack.callback(sink.close)
-        swapper, cast = moving.build(args, OPTIONS.get(args.method or "mesh", {}))
+        swapper, cast = moving.build(args, OPTIONS.get(args.method or "mesh", {}), live=True)
         tracker = Tracker(swapper.detector, swapper.landmarker, cast, moving.pace(args, LIVE))
         for watcher in _watchers(args, cast, status) if args.watch else ():
             stack.enter_context(watcher)

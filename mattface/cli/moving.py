@@ -51,7 +51,8 @@ def add_how(parser: Any, default: str | None = None) -> None:
     group.add_argument("--engine", metavar="NAME",
                        help="what runs the method's network: eager, compile, onnxruntime, ...")  # fmt: skip
     group.add_argument("--device", type=_device, default="auto", metavar="auto|cpu|cuda[:N]", help="default: auto")
-    group.add_argument("--dtype", choices=DTYPES, help="number format of the networks (default: the device's best)")
+    group.add_argument("--dtype", choices=DTYPES,
+                       help="number format of the networks (default: fp32; live on AMX: bf16)")  # fmt: skip
     group.add_argument("--detect-every", type=_count, metavar="N", help="frames between looks for new faces")
     group.add_argument("--report", metavar="FILE.json", help="write what was done, as JSON")
     group.add_argument("--overwrite", action="store_true", help="replace files that exist")
@@ -80,16 +81,18 @@ def need_av() -> None:
         raise UsageError(f"video needs the package av, which is not installed. {NEED_AV}")
 
 
-def build(args: argparse.Namespace, options: dict[str, Any]) -> tuple[Swapper, Cast]:
+def build(args: argparse.Namespace, options: dict[str, Any], live: bool = False) -> tuple[Swapper, Cast]:
     """The swapper and its roles.
 
     Args:
         args: parsed arguments.
         options: of the method's builder.
+        live: whether speed counts more than the last decimal: the quickest number format is then the usual one.
     """
     import cv2
 
     from mattface.cli.loading import load
+    from mattface.devices import quick_dtype, resolve_device
     from mattface.realtime.engine import accelerate
     from mattface.realtime.faces import Cast
 
@@ -97,7 +100,8 @@ def build(args: argparse.Namespace, options: dict[str, Any]) -> tuple[Swapper, C
         raise UsageError("expected --source FILE or --map REFERENCE=SOURCE; got neither.")
     cv2.setNumThreads(1)  # the stages run side by side; threads inside one would only wait for each other
     method = args.method or "mesh"
-    load_in = None if args.engine else args.dtype  # an engine converts the network itself
+    usual = quick_dtype(resolve_device(args.device)) if live else None
+    load_in = None if args.engine else args.dtype or usual  # an engine converts the network itself
     swapper = load(method, weights=args.weights, device=args.device, dtype=load_in, **options)
     if args.engine:
         swapper = accelerate(swapper, args.engine, args.dtype)

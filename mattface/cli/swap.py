@@ -65,7 +65,7 @@ def add_parser(commands: Any) -> None:
     how.add_argument("--face", type=_face, default="largest", metavar="largest|all|N",
                      help="which face of the target: N counts from 0, largest first (default: largest)")  # fmt: skip
     how.add_argument("--device", type=_device, default="auto", metavar="auto|cpu|cuda[:N]", help="default: auto")
-    how.add_argument("--dtype", choices=DTYPES, help="number format of the networks (default: the device's best)")
+    how.add_argument("--dtype", choices=DTYPES, help="number format of the networks (default: fp32)")
     how.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
 

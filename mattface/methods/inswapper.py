@@ -134,4 +134,4 @@ def build(weights: str | None, device: torch.device, dtype: torch.dtype, **optio
     signature = read_signature(path)
     embedder = load_embedder(IDENTITY, device)
     graph = session(path, device.type)
-    return Inswapper(graph, signature, embedder, load_parser(device=device), weights or WEIGHTS, device)
+    return Inswapper(graph, signature, embedder, load_parser(device=device, dtype=dtype), weights or WEIGHTS, device)

@@ -280,7 +280,7 @@ def build(
             raise UsageError(f'transfer "style-mix" has no parts to switch off; got {", ".join(sorted(options))}.')
         if weights not in (None, OFFICIAL):
             raise UsageError(f'transfer "style-mix" runs on the weights {OFFICIAL}; got {weights!r}.')
-        return StyleMixMethod(*official_parts(), load_parser(device=device), OFFICIAL, device, dtype)
+        return StyleMixMethod(*official_parts(), load_parser(device=device, dtype=dtype), OFFICIAL, device, dtype)
     if weights == OFFICIAL:
         raise WeightsError(
             f"{OFFICIAL} holds encoder and generator, but no trained IDATT and no blend; both are needed to swap. "
@@ -291,7 +291,7 @@ def build(
     tensors, metadata = registry.load_tensors(checkpoint_in(name))
     network = network_of(tensors, metadata, name)
     parts.keep(network, name)
-    return MattfaceMethod(network, load_parser(device=device), name, device, dtype)
+    return MattfaceMethod(network, load_parser(device=device, dtype=dtype), name, device, dtype)
 
 
 def network_of(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], name: str) -> MattfaceNetwork:

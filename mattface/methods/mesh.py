@@ -348,7 +348,7 @@ def build(weights: str | None, device: torch.device, dtype: torch.dtype, **optio
     Args:
         weights: must be None; the method has none.
         device: where the returned tensors lie (the work itself is done on the CPU).
-        dtype: float32 whatever is asked; there is no network to run in another format.
+        dtype: number format of the parser's network; there is no other.
         options: fields of `Config`.
 
     Raises:
@@ -359,4 +359,4 @@ def build(weights: str | None, device: torch.device, dtype: torch.dtype, **optio
     unknown = sorted(set(options) - set(Config.__dataclass_fields__))
     if unknown:
         raise UsageError(f"mesh options are {', '.join(Config.__dataclass_fields__)}; got {', '.join(unknown)}.")
-    return MeshMethod(Config(**options), load_parser(device=device), device)
+    return MeshMethod(Config(**options), load_parser(device=device, dtype=dtype), device)

@@ -99,22 +99,22 @@ def seen_in(network: VisibleFace, crop: Crop) -> torch.Tensor:
     return torch.from_numpy(seen(network, pixels, np.asarray(crop.mesh), min(crop.size, WORK)))[None, None]
 
 
-def _bisenet(device: torch.device) -> Parser:
+def _bisenet(device: torch.device, _: torch.dtype) -> Parser:
     network = read_bisenet(official(PARTS["bisenet"])).to(device)
     return Parser("bisenet", lambda crop: inner_of(network, crop.pixels))
 
 
-def _visible(device: torch.device) -> Parser:
+def _visible(device: torch.device, dtype: torch.dtype) -> Parser:
     tensors, metadata = weights.load_tensors(PARTS["visible"])
     network = VisibleFace(tuple(json.loads(metadata["config"])["widths"]))
     weights.load_strictly(network, {k: v.float() for k, v in tensors.items()}, PARTS["visible"])
-    return Parser("visible", partial(seen_in, folded(network.to(device))))
+    return Parser("visible", partial(seen_in, folded(network.to(device)).to(dtype)))
 
 
-LOADERS: dict[str, Callable[[torch.device], Parser]] = {
+LOADERS: dict[str, Callable[[torch.device, torch.dtype], Parser]] = {
     "bisenet": _bisenet,
     "visible": _visible,
-    "mesh": lambda device: Parser("mesh"),
+    "mesh": lambda device, dtype: Parser("mesh"),
 }
 
 
@@ -124,12 +124,13 @@ def available() -> list[tuple[str, bool, str]]:
     return [(name, state["note"] == "", state["note"]) for name, state in states]
 
 
-def load_parser(name: str = "auto", device: str | torch.device = "cpu") -> Parser:
+def load_parser(name: str = "auto", device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Parser:
     """The inner-face part.
 
     Args:
         name: "auto" for the strongest whose weights are here, or one of `PARTS`.
         device: where the network runs.
+        dtype: number format in which visible-face runs; a BiSeNet keeps single precision.
 
     Raises:
         UsageError: unknown name.
@@ -139,4 +140,4 @@ def load_parser(name: str = "auto", device: str | torch.device = "cpu") -> Parse
         raise UsageError(f"expected a parser auto, {', '.join(LOADERS)}; got {name!r}.")
     if name == "auto":
         name = next((part for part, weight in PARTS.items() if weights.present(weight)), "mesh")
-    return LOADERS[name](torch.device(device))
+    return LOADERS[name](torch.device(device), dtype)

@@ -139,9 +139,10 @@ def seen(network: VisibleFace, pixels: np.ndarray, mesh: np.ndarray, size: int) 
     matrix = square(mesh)
     maps = expected(mesh, matrix).astype(np.float32) / 255
     x = np.concatenate([looked_at(pixels, matrix).transpose(2, 0, 1), maps])[None]
-    device = next(network.parameters()).device
+    kept = next(network.parameters())
     with torch.no_grad():
-        chance = torch.sigmoid(network(torch.from_numpy(np.ascontiguousarray(x)).to(device)))[0, 0].cpu().numpy()
+        logit = network(torch.from_numpy(np.ascontiguousarray(x)).to(kept.device, kept.dtype))
+        chance = torch.sigmoid(logit.float())[0, 0].cpu().numpy()
     shown = np.clip((chance - DOUBT[0]) / (DOUBT[1] - DOUBT[0]), 0, 1)
     back = centred(matrix @ np.diag([pixels.shape[0] / size] * 2 + [1.0]))
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP

@@ -279,7 +279,9 @@ def build_trained(
     config, network = open_checkpoint(name, weights, kind, build_network, options)
     coder = IdentityCoder(load_embedder(config.identity, device), config.identity_crop)
     crop = CropSpec(config.template, config.size)
-    return AlignedMethod(name, crop, network, coder, load_parser(device=device), str(weights), device, dtype)
+    return AlignedMethod(
+        name, crop, network, coder, load_parser(device=device, dtype=dtype), str(weights), device, dtype
+    )
 
 
 def builder_of(name: str, kind: type[C], build_network: Callable[[C], SwapNetwork]) -> Callable[..., AlignedMethod]:

@@ -146,7 +146,7 @@ def build(weights: str | None, device: torch.device, dtype: torch.dtype, **optio
     network = public_network(config)
     coder = IdentityCoder(public_identity(device), config.identity_crop, identity_map(device))
     crop = CropSpec(config.template, config.size)
-    return AlignedMethod(NAME, crop, network, coder, load_parser(device=device), NAME, device, dtype)
+    return AlignedMethod(NAME, crop, network, coder, load_parser(device=device, dtype=dtype), NAME, device, dtype)
 
 
 def public_network(config: Config) -> SwapNetwork:
