@@ -44,11 +44,12 @@ def change_of_light(image: torch.Tensor, wanted: torch.Tensor, weight: torch.Ten
     Returns:
         (B, 3, S, S) for `relit`, at most `STEEPEST` either way.
     """
-    weight = weight + 1e-3
-    change, goal = torch.zeros_like(image), mean_around(wanted, weight, sigma)
-    for _ in range(ROUNDS):
-        change = change + goal - mean_around(relit(image, change), weight, sigma)
-        change = change.clamp(-STEEPEST, STEEPEST)
+    image, wanted, weight = (x.float().contiguous() for x in (image, wanted, weight + 1e-3))
+    with torch.autocast(image.device.type, enabled=False):  # half the digits would show as bands
+        change, goal = torch.zeros_like(image), mean_around(wanted, weight, sigma)
+        for _ in range(ROUNDS):
+            change = change + goal - mean_around(relit(image, change), weight, sigma)
+            change = change.clamp(-STEEPEST, STEEPEST)
     return change
 
 
