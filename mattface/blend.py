@@ -21,7 +21,9 @@ from mattface.vocabulary import Correspondence, GeneratorFeatures, Swap
 
 FLOOR = 0.02
 """Matte values up to this become exactly 0, so that pixels outside the face are the target's own."""
-SMOOTH = 1 / 32
+LIGHT_SIDE = 64
+"""Side of the copies of which the change of light is made."""
+SMOOTH = 1 / 24
 """Standard deviation, over the side, of the blur under which the decoder's picture says how bright the face is."""
 MARGIN = 8
 """Room left around the matte, in 128ths of the side: the convolutions at all finer levels reach less far."""
@@ -218,10 +220,10 @@ class TwoStageBlend(nn.Module):
             size: side of the whole result.
             view: cuts the part out of its maps.
         """
-        flow, small = view(resize(match.flow, size)), match.flow.shape[-1]
+        flow, small = view(resize(match.flow, size)), min(LIGHT_SIDE, match.flow.shape[-1])
         warped = warp(resize(source_image, size).float(), flow, "bicubic").clamp(-1, 1)
-        seen = warp(resize(source_image, small).float(), match.flow)
-        weight = cls.matte(match.matte) * match.confidence
+        seen = warp(resize(source_image, small).float(), resize(match.flow, small))
+        weight = resize(cls.matte(match.matte) * match.confidence, small)
         light = change_of_light(seen, resize(glance.float(), small), weight, SMOOTH * small)
         lit = relit(warped, view(F.interpolate(light, (size, size), mode="bicubic", align_corners=False)))
         confidence = view(resize(match.confidence, size))

@@ -27,6 +27,8 @@ from mattface.training.studio_pairs import studio_pairs
 Shown = tuple[torch.Tensor, torch.Tensor]
 """(B, 3, S, S) pictures in [-1, 1] and (B, 3, s, s) places on the mean face."""
 BATCH = 32
+MOST = 1024
+"""Sources of a store that are looked at."""
 
 
 def fit_latents(network: MattfaceNetwork, shown: Iterator[Shown], count: int = AXES) -> Latents:
@@ -47,8 +49,8 @@ def fit_latents(network: MattfaceNetwork, shown: Iterator[Shown], count: int = A
 
 
 def sources_of(store: PairStore) -> Iterator[Shown]:
-    """The sources of all pairs of a store."""
-    for indices in torch.arange(store.count).split(BATCH):
+    """The sources of a store's pairs, at most `MOST` of them, evenly spread."""
+    for indices in torch.linspace(0, store.count - 1, min(MOST, store.count)).long().split(BATCH):
         pair = store.batch(indices.tolist())
         yield pair.source, pair.source_places
 
