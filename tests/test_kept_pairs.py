@@ -25,7 +25,7 @@ def made(monkeypatch) -> list[str]:
         return store("studio", len(shards)), ("1 of 9 triplets were left out",)
 
     monkeypatch.setattr(pairs, "studio_pairs", studio)
-    monkeypatch.setattr(pairs, "made_by_teacher", lambda recipe, root: store("mesh", 2))
+    monkeypatch.setattr(pairs, "made_by_teacher", lambda recipe, root: (store("mesh", 2), ()))
     return calls
 
 
