@@ -30,6 +30,10 @@ def face_at(x: float, y: float, scale: float) -> Face:
     return Face(np.concatenate([mesh[:, :2].min(0), mesh[:, :2].max(0)]), 0.9, five_points(mesh), mesh, 0.99)
 
 
+FACE = face_at(80, 64, 24)
+"""The face in the middle of a clip."""
+
+
 class Told:
     """Detector, landmarker and embedder that know where faces are: a list, or a function of the frame's number."""
 
