@@ -1,4 +1,4 @@
-"""The commands for moving pictures, with told perception: what they make, say and report, also when they are ended."""
+"""The commands video and live, with told perception: what they make, say and report, also when they are ended."""
 
 from __future__ import annotations
 
@@ -15,23 +15,67 @@ from clips import FACE, Told, clip, frames, still, swapper
 from PIL import Image
 
 from mattface import cli
+from mattface.cli import moving
+from mattface.errors import NoFaceError
+from mattface.realtime import loop as loop_module
 from mattface.realtime.faces import Cast
 
 pytest.importorskip("av", reason="av is not installed")
 
 
 @pytest.fixture
-def alice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    """A source picture; the command line sees what it is told."""
-    from mattface.cli import moving
+def told_cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Told:
+    """The command line with told perception; alice.png is a source."""
+    told = Told(FACE)
 
     def build(args: Any, options: dict[str, Any]) -> Any:
-        ours = swapper(Told(FACE))
+        ours = swapper(told)
         return ours, Cast(ours, args.source or None, args.map)
 
     monkeypatch.setattr(moving, "build", build)
     Image.fromarray(still(7)).save(tmp_path / "alice.png")
+    return told
+
+
+@pytest.fixture
+def alice(told_cli: Told, tmp_path: Path) -> str:
+    """The source picture, where only its name is wanted."""
     return str(tmp_path / "alice.png")
+
+
+def test_the_command_converts_and_reports(told_cli: Told, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = clip(tmp_path / "in.mp4", 6)
+    given = ["video", "-s", str(tmp_path / "alice.png"), "-t", str(source), "-o", str(tmp_path / "out.mp4"),
+             "--preset", "ultrafast"]  # fmt: skip
+    assert cli.main([*given, "--report", str(tmp_path / "r.json")]) == 0
+    said = capsys.readouterr()
+    assert "6 frames, 6 of 6 with faces swapped" in said.out
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["whole"] and report["method"] == "mesh" and report["parts"]["landmarks"] == "told"
+    assert report["latency_ms"]["p95"] is not None and report["dropped"] == {"track": 0, "swap": 0, "show": 0}
+    assert cli.main(given) == 3 and "the file exists" in capsys.readouterr().err
+    told_cli.faces = []
+    assert cli.main([*given, "--overwrite"]) == NoFaceError.exit_code
+
+
+def test_ctrl_c_leaves_a_playable_file_and_says_how_to_go_on(
+    told_cli: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, show = clip(tmp_path / "in.mp4", 16), loop_module.Loop._show_one
+
+    def interrupted(self: Any, shot: Any) -> None:
+        show(self, shot)
+        if shot.index == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)  # impatience must not hurt
+
+    monkeypatch.setattr(loop_module.Loop, "_show_one", interrupted)
+    given = ["video", "-s", str(tmp_path / "alice.png"), "-t", str(source), "-o", str(tmp_path / "out.mp4"),
+             "--preset", "ultrafast"]  # fmt: skip
+    assert cli.main(given) == 130
+    assert "--resume" in capsys.readouterr().err and len(frames(tmp_path / "out.mp4")) == 8
+    monkeypatch.setattr(loop_module.Loop, "_show_one", show)
+    assert cli.main([*given, "--resume"]) == 0 and len(frames(tmp_path / "out.mp4")) == 16
 
 
 def test_the_command_plays_records_and_reports(alice: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
