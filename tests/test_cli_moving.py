@@ -28,7 +28,7 @@ def told_cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Told:
     """The command line with told perception; alice.png is a source."""
     told = Told(FACE)
 
-    def build(args: Any, options: dict[str, Any]) -> Any:
+    def build(args: Any, options: dict[str, Any], live: bool = False) -> Any:
         ours = swapper(told)
         return ours, Cast(ours, args.source or None, args.map)
 
