@@ -67,6 +67,17 @@ def faces(need: Callable[..., None], astronaut: np.ndarray, hopper: np.ndarray) 
 
 
 @pytest.fixture
+def written(tmp_path: Path) -> Callable[[bytes], Path]:
+    """written(data): the path of a file with this content."""
+
+    def write(data: bytes, name: str = "file") -> Path:
+        (tmp_path / name).write_bytes(data)
+        return tmp_path / name
+
+    return write
+
+
+@pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of weights in an empty home; it does not exist yet."""
     for name in ("MATTFACE_WEIGHTS_PATH", "MATTFACE_OFFLINE", "MATTFACE_MIRROR"):
