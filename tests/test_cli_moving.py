@@ -28,7 +28,7 @@ def told_cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Told:
     """The command line with told perception; alice.png is a source."""
     told = Told(FACE)
 
-    def build(args: Any, options: dict[str, Any], live: bool = False) -> Any:
+    def build(args: Any, options: dict[str, Any], dtype: str | None = None) -> Any:
         ours = swapper(told)
         return ours, Cast(ours, args.source or None, args.map)
 
@@ -95,9 +95,13 @@ def test_ctrl_c_ends_a_live_run_with_a_finished_file(
     alice: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source, target = clip(tmp_path / "in.mp4", 25), tmp_path / "out.mp4"
-    threading.Timer(2.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     given = ["live", "-s", alice, "--input", str(source), "--loop", "--output", str(target), "--watch"]
-    assert cli.main(given) == 0
+    press = threading.Timer(2.0, lambda: os.kill(os.getpid(), signal.SIGINT))
+    press.start()
+    try:
+        assert cli.main(given) == 0
+    finally:
+        press.cancel()  # or it would end the whole run of tests
     assert "stopping" in capsys.readouterr().err and len(frames(target)) > 5
     assert cli.main([*given, "--overwrite", "--seconds", "0.8", "--quiet"]) == 0
     assert capsys.readouterr().out == ""

@@ -62,7 +62,8 @@ def test_a_slow_stage_drops_old_frames_counts_them_and_keeps_the_delay_short() -
     loop.run()
     report, indices = loop.report(), [s.index for s in sink.shots]
     assert indices == sorted(indices) and 5 <= len(indices) < 25
-    assert report["dropped"]["swap"] == 40 - len(indices) and report["frames"] == {
+    assert report["dropped"]["swap"] > 5 and sum(report["dropped"].values()) == 40 - len(indices)
+    assert report["frames"] == {
         "captured": 40, "shown": len(indices), "with_faces": 0}  # fmt: skip
     assert 30 <= report["latency_ms"]["p50"] <= 150 and sink.closed == 1
     assert sum(report["latency_histogram"].values()) == len(indices)
