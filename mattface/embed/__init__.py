@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -117,6 +117,15 @@ def _region(rgb: np.ndarray, matrix: np.ndarray, size: int) -> tuple[np.ndarray,
     low = np.clip(np.floor(corners.min(0)).astype(int) - 2, 0, limits - 1)
     high = np.clip(np.ceil(corners.max(0)).astype(int) + 2, low + 1, limits)
     return np.ascontiguousarray(rgb[low[1] : high[1], low[0] : high[0]]), low
+
+
+def mean_identity(embeddings: Sequence[np.ndarray]) -> tuple[np.ndarray | None, int]:
+    """Mean of unit vectors (D,), normalised again, and the index of the one nearest to it; (None, 0) for none."""
+    if not embeddings:
+        return None, 0
+    mean = np.mean(embeddings, axis=0)
+    mean = mean / max(float(np.linalg.norm(mean)), 1e-12)
+    return mean.astype(np.float32), int(np.argmax([e @ mean for e in embeddings]))
 
 
 def sample(pixels: torch.Tensor, matrix: np.ndarray | torch.Tensor, size: int) -> torch.Tensor:
