@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from mattface.errors import UsageError
+from mattface.methods.psp import official_parts
 from mattface.training.judges import Judges
 from mattface.training.task import Batch, Recipe
 
@@ -175,10 +176,9 @@ def build_swapper(recipe: SwapRecipe) -> nn.Module:
     Raises:
         WeightsError: what the recipe starts from is not here.
     """
-    module = module_of(recipe)
-    network = module.build_network(network_config(recipe))
+    network = module_of(recipe).build_network(network_config(recipe))
     if recipe.start is not None:
-        parts = dict(zip(("encoder", "invert", "generate"), module.official_parts(), strict=True))
+        parts = dict(zip(("encoder", "invert", "generate"), official_parts(), strict=True))
         for name, part in parts.items():
             network.get_submodule(name).load_state_dict(part.state_dict())
     return network.to(memory_format=torch.channels_last)

@@ -20,7 +20,7 @@ from mattface import weights as registry
 from mattface.errors import InputError, UsageError, WeightsError
 from mattface.generate.latents import Latents
 from mattface.layers import resize
-from mattface.methods.mattface import MattfaceNetwork, build_network, checkpoint_in, network_of
+from mattface.methods.mattface import MattfaceNetwork, build_network, network_of
 from mattface.training import losses
 from mattface.training.augment import PlacedPairs, augment
 from mattface.training.checkpoint import load_state, save_state, save_weights
@@ -277,7 +277,7 @@ def begun(recipe: Recipe) -> MattfaceNetwork:
     """
     if not recipe.start:
         return build_network(recipe.config)
-    tensors, metadata = registry.load_tensors(checkpoint_in(recipe.start))
+    tensors, metadata = registry.load_tensors(registry.checkpoint_in(recipe.start))
     network = network_of(tensors, metadata, recipe.start)
     if network.config != recipe.config:
         raise WeightsError(
