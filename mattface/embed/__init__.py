@@ -20,6 +20,7 @@ from mattface.weights.convert import official
 from mattface.weights.layouts.arcface_onnx import reads_bytes
 from mattface.weights.onnx_graph import session
 from mattface.weights.onnx_read import open_graph, read_graph
+from mattface.weights.parts import states, strongest
 
 PARTS = {
     "arcface": "arcface-r50",
@@ -225,8 +226,7 @@ LOADERS: dict[str, Callable[[torch.device], Embedder]] = {
 
 def available() -> list[tuple[str, bool, str]]:
     """(part, usable, what to do if not) for every identity part, strongest first."""
-    states = [(name, weights.status(weight)) for name, weight in PARTS.items()]
-    return [(name, state["note"] == "", state["note"]) for name, state in states]
+    return states(PARTS)
 
 
 def load_embedder(name: str = "auto", device: str | torch.device = "cpu") -> Embedder:
@@ -243,5 +243,5 @@ def load_embedder(name: str = "auto", device: str | torch.device = "cpu") -> Emb
     if name != "auto" and name not in LOADERS:
         raise UsageError(f"expected an embedder auto, {', '.join(LOADERS)}; got {name!r}.")
     if name == "auto":
-        name = next((part for part, weight in PARTS.items() if weights.present(weight)), "resnet")
+        name = strongest(PARTS)
     return LOADERS[name](torch.device(device))
