@@ -47,7 +47,7 @@ def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torc
 
 
 def quick_dtype(device: torch.device) -> str:
-    """Name of the format in which networks run fastest here, for live pictures: bf16 where a processor multiplies it."""
+    """Name of the format in which networks run fastest, for live pictures: bf16 where a processor multiplies it."""
     units = device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False)
     return "bf16" if units else "fp32"
 

@@ -17,10 +17,14 @@ from mattface.mesh import topology
 from mattface.methods import mesh as mesh_method
 from mattface.parse import Parser
 from mattface.pipeline import Swapper
+from mattface.realtime.encoding import Encoding
+from mattface.realtime.faces import Cast
+from mattface.realtime.offline import Job, convert
 from mattface.vocabulary import Face
 
 SIZE = (160, 128)
 TICK = Fraction(1, 12800)
+ENCODING = Encoding(quality=8, preset="ultrafast")
 
 
 def face_at(x: float, y: float, scale: float) -> Face:
@@ -28,6 +32,10 @@ def face_at(x: float, y: float, scale: float) -> Face:
     mesh = topology().mean * scale
     mesh[:, :2] += [x, y]
     return Face(np.concatenate([mesh[:, :2].min(0), mesh[:, :2].max(0)]), 0.9, five_points(mesh), mesh, 0.99)
+
+
+FACE = face_at(80, 64, 24)
+"""The face in the middle of a clip."""
 
 
 class Told:
@@ -78,6 +86,14 @@ def swapper(told: Told, **config: Any) -> Swapper:
     method = mesh_method.MeshMethod(mesh_method.Config(**config), Parser("mesh"), torch.device("cpu"))
     parts: Any = (method, Part(told.detect), Part(told.measure), Part(told.embed))
     return Swapper(*parts, torch.device("cpu"))
+
+
+def run(source: Path, output: Path, told: Told | None = None, stop: Any = None, **options: Any) -> dict[str, Any]:
+    """Converts a clip with told perception."""
+    told = told or Told(FACE)
+    ours = swapper(told)
+    given = {"encoding": ENCODING, "part_frames": 5, **options}
+    return convert(Job(str(source), str(output), **given), ours, Cast(ours, still(7)), stop)
 
 
 def still(seed: int = 0, size: tuple[int, int] = SIZE) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What several tests share: reference data where it is at hand, test photographs, perception parts."""
+"""What several tests share: reference data where it is at hand, photographs, perception parts, weights to fetch."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from weight_server import Server, serving
 
 from mattface import weights
 from mattface.vocabulary import Face
-from mattface.weights import registry
+from mattface.weights import https, registry
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -66,6 +67,17 @@ def faces(need: Callable[..., None], astronaut: np.ndarray, hopper: np.ndarray) 
 
 
 @pytest.fixture
+def written(tmp_path: Path) -> Callable[[bytes], Path]:
+    """written(data): the path of a file with this content."""
+
+    def write(data: bytes, name: str = "file") -> Path:
+        (tmp_path / name).write_bytes(data)
+        return tmp_path / name
+
+    return write
+
+
+@pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of weights in an empty home; it does not exist yet."""
     for name in ("MATTFACE_WEIGHTS_PATH", "MATTFACE_OFFLINE", "MATTFACE_MIRROR"):
@@ -83,3 +95,19 @@ def own_cards(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     registry.cards.cache_clear()
     yield folder
     registry.cards.cache_clear()
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fetching tries again at once, and asks no proxy."""
+    monkeypatch.setattr(https, "PAUSES", (0.0,) * 4)
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A web server on this machine that serves a weight file, and misbehaves when told so."""
+    with serving() as made:
+        yield made

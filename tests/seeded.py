@@ -65,3 +65,8 @@ def repeated_state(shapes: Mapping[str, Sequence[int]]) -> dict[str, torch.Tenso
 def summary(state: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Size, float, float]]:
     """Key -> shape, least and greatest number: all there is to know about repeated ones."""
     return {key: (value.shape, float(value.min()), float(value.max())) for key, value in state.items()}
+
+
+def largest_error(got: torch.Tensor, expected: np.ndarray) -> float:
+    """Largest difference relative to the largest stored number."""
+    return float(np.abs(got.detach().numpy() - expected).max() / np.abs(expected).max())

@@ -13,6 +13,7 @@ from torch import nn
 
 from mattface import pipeline
 from mattface.cli import main
+from mattface.devices import quick_dtype, resolve_dtype
 from mattface.errors import DeviceError, InputError, MattfaceError, UsageError
 from mattface.methods import mesh as mesh_method
 from mattface.methods.contract import CropSpec
@@ -102,6 +103,13 @@ def test_an_accelerated_swapper_keeps_its_parts_and_leaves_the_first_alone() -> 
     assert half.dtype == torch.bfloat16 and next(half.method.network.parameters()).dtype == torch.bfloat16
     assert next(first.method.network.parameters()).dtype == torch.float32
     assert half.method.network.inject[0].first.conv.weight.is_contiguous()
+
+
+def test_live_networks_run_in_the_format_that_the_processor_multiplies(monkeypatch) -> None:
+    for units, name in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda units=units: {"amx_bf16": units})
+        assert quick_dtype(CPU) == name and resolve_dtype(quick_dtype(CPU), CPU) in (torch.bfloat16, torch.float32)
+        assert quick_dtype(torch.device("cuda")) == "fp32"
 
 
 def test_what_cannot_run_says_why() -> None:

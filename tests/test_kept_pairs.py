@@ -26,7 +26,7 @@ def made(monkeypatch) -> list[str]:
         return store("studio", len(shards)), ("1 of 9 triplets were left out",)
 
     monkeypatch.setattr(kept_pairs, "studio_pairs", studio)
-    monkeypatch.setattr(kept_pairs, "made_by_teacher", lambda recipe, root: store("mesh", 2))
+    monkeypatch.setattr(kept_pairs, "made_by_teacher", lambda recipe, root: (store("mesh", 2), ()))
     return calls
 
 

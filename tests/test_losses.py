@@ -46,6 +46,18 @@ def test_reconstruction_counts_same_identities_only():
     assert losses.same_identity_loss(swap, target, torch.zeros(2)) == 0
 
 
+def test_rare_and_frequent_places_count_alike_in_a_balanced_loss():
+    truth = torch.ones(1, 1, 10, 10)
+    truth[..., 0, 0] = 0  # one place of a hundred is not shown
+    weight = torch.ones(1, 1, 10, 10)
+    always, right = torch.full_like(truth, 0.9), truth * 0.8 + 0.1
+    known = (-math.log(0.9) - math.log(0.1)) / 2
+    assert losses.balanced_loss(always, truth, weight) == pytest.approx(known, rel=1e-4)
+    assert losses.balanced_loss(right, truth, weight) == pytest.approx(-math.log(0.9), rel=1e-4)
+    weight[..., 0, 0] = 0  # where nothing is hidden only the rest counts
+    assert losses.balanced_loss(always, truth, weight) == pytest.approx(-math.log(0.9) / 2, rel=1e-4)
+
+
 def test_masked_cycle_and_self_reconstruction():
     mask = torch.zeros(1, 1, 4, 4)
     mask[..., :2] = 1  # the left half is face

@@ -242,6 +242,24 @@ def test_wrong_configurations_are_refused():
         replace(TINY, resolution=128)
 
 
+def test_what_hides_the_source_is_not_brought_along():
+    network = randomised(TINY)
+    left = torch.ones(1, 1, 64, 64)
+    left[..., :32] = 0
+    source, target = crop(0), crop(1)
+    swaps = {}
+    for name, seen in (("plain", torch.ones(1, 1, 64, 64)), ("hidden", left)):
+        chain = MattfaceMethod(network, Parser("mesh"), "tiny", CPU, torch.float32)
+        chain.parser.seen = lambda crop, seen=seen: seen
+        with torch.inference_mode():
+            swaps[name] = chain.swap(chain.encode(source), target)
+    extras = swaps["plain"].extras
+    shown = extras["flow"][:, :1] > 0.1, extras["flow"][:, :1] < -0.1
+    assert all(s.any() for s in shown), "the flow reaches both halves of the source"
+    ratio = swaps["hidden"].extras["confidence"] / extras["confidence"]
+    assert ratio[shown[0]].median() > 0.99 and ratio[shown[1]].median() < 0.01
+
+
 def test_weights_that_are_told_places_want_a_mesh():
     network = randomised(replace(TINY, places=True))
     chain = MattfaceMethod(network, Parser("mesh"), "tiny", CPU, torch.float32)

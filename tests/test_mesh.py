@@ -185,3 +185,18 @@ def test_a_smile_keeps_its_teeth_when_the_source_is_closed() -> None:
     assert mouth_fit(closed, smiling, 0.115) == 0
     assert mouth_fit(smiling, smiling, 0.115) == 1
     assert mouth_fit(smiling, closed, 0.115) == 1
+
+
+def test_what_hides_the_source_leaves_the_target_alone() -> None:
+    size = 256
+    pixels = torch.zeros(1, 3, size, size)
+    crop = Crop(pixels, np.eye(3), face(), np.zeros((5, 2)))
+    seen = torch.ones(1, 1, size, size)
+    seen[..., 128:, :] = 0  # something lies over the lower half
+    parser = Parser("mesh")
+    plain = MeshMethod(Config(), parser, torch.device("cpu"))
+    whole = plain.swap(plain.encode(crop), crop).matte[0, 0]
+    parser.seen = lambda crop: seen  # type: ignore[method-assign]
+    half = plain.swap(plain.encode(crop), crop).matte[0, 0]
+    assert (half[:100] - whole[:100]).abs().mean() < 0.01 and half[:100].max() > 0.9 and whole[150:].max() > 0.9
+    assert half[150:].max() < 0.05

@@ -119,6 +119,13 @@ def test_network_narrows_the_mask() -> None:
     assert mask[..., 136:].max() < 1e-4
 
 
+def test_a_source_is_shown_in_doubt_and_hidden_when_it_is_sure() -> None:
+    crop = Crop(torch.zeros(1, 3, 64, 64), np.eye(3), disc(64), np.zeros((5, 2)))
+    said = torch.tensor([0.0, 0.1, 0.25, 0.6, 1.0]).view(1, 1, 1, 5).expand(1, 1, 5, 5)
+    assert torch.allclose(Parser("some", lambda crop: said).seen(crop)[0, 0, 0], torch.tensor([0, 0.4, 1, 1, 1]))
+    assert Parser("mesh").seen(crop).min() == 1
+
+
 def test_glasses_and_hair_are_not_inner_face() -> None:
     assert {"glasses", "hair", "hat", "left ear", "neck", "background"}.isdisjoint(INNER)
     assert set(INNER) <= set(CLASSES) and len(CLASSES) == 19

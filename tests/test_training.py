@@ -5,13 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 
+from mattface.errors import WeightsError
 from mattface.layers import warp
 from mattface.methods.mattface import Config
 from mattface.training import augment, losses
 from mattface.training.augment import PlacedPairs
+from mattface.training.checkpoint import save_weights
 from mattface.training.loop import fit
 from mattface.training.pairs import pack, unpack
 from mattface.training.recipes.mattface_demo import Recipe
+from mattface.training.tasks import pairs
 from mattface.training.tasks.pairs import PairFeed, build_network, stage
 from mattface.transfer.idatt import position_grid
 
@@ -180,3 +183,18 @@ def test_the_generator_learns_to_draw(tmp_path):
     fit(made.task, made.feed, made.loop, tmp_path, tiny_recipe(), "cpu", quiet=True)
     with torch.no_grad():
         assert made.task.terms(batch, None)["side"] < 0.9 * before
+
+
+def test_training_may_start_from_a_checkpoint_of_the_same_sizes(tmp_path):
+    recipe, other = tiny_recipe(), replace(tiny_recipe().config, style=12)
+    torch.manual_seed(7)
+    network = build_network(recipe.config)
+    metadata = {"config": recipe.config.to_json(), "method": "mattface", "name": "tiny"}
+    save_weights(tmp_path / "known.safetensors", network.state_dict(), metadata)
+    found = pairs.begun(replace(recipe, start=str(tmp_path / "known.safetensors")))
+    for (name, a), b in zip(found.state_dict().items(), network.state_dict().values(), strict=True):
+        assert torch.equal(a, b.half().float() if b.is_floating_point() else b), name  # as files keep it
+    with pytest.raises(WeightsError, match="of the recipe's sizes"):
+        pairs.begun(replace(recipe, config=other, start=str(tmp_path / "known.safetensors")))
+    with pytest.raises(WeightsError, match="nobody"):
+        pairs.begun(replace(recipe, start="nobody"))

@@ -58,6 +58,18 @@ def test_a_square_holds_picture_expectation_and_answer():
     assert visible_faces.square_of(triplet(1), "target", found(0.0)) is None
 
 
+def test_a_thin_frame_hides_what_lies_beside_it_too():
+    plain = triplet(1)
+    matte = plain.matte.copy()
+    matte[60] *= 0.6  # a line that covers two fifths of a row of pixels
+    thin = visible_faces.square_of(replace(plain, matte=matte), "target", found(1.0))[5]
+    known = visible_faces.square_of(plain, "target", found(1.0))[5]
+    lost = (known > 200) & (thin < 60)
+    rows = np.flatnonzero(lost.sum(1) > 0.5 * (known > 200).sum(1))
+    scale = visible_faces.KEPT / (visible_faces.KEPT / visible_faces.visible.SIDE * SIDE)
+    assert 2 <= len(rows) / scale <= 6, "the line and its neighbours, as wide as the square is enlarged"
+
+
 def test_an_open_mouth_belongs_to_the_face_unless_something_lies_before_it():
     """The matte has a hole where both mouths are open."""
     plain = triplet(1)

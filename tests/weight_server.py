@@ -1,4 +1,4 @@
-"""A web server on this machine that misbehaves on purpose, and cards that point to it."""
+"""A web server on this machine that misbehaves on purpose, cards that point to it, and how a pull of them ends."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from mattface import weights
+from mattface.errors import WeightsError
 from mattface.weights import registry
 
 CONTENT = bytes(range(256)) * 40
@@ -173,6 +177,14 @@ def write_card(folder: Path, *sources: str, sha256: str = SHA256, size: int = le
     text += f'commercial_use = true\nhow = "Type: nothing"\nsha256 = "{sha256}"\nsize = {size}\n'
     (folder / f"{fields['name']}.toml").write_text(text + "".join(f"[[sources]]\n{each}\n" for each in sources))
     registry.cards.cache_clear()
+
+
+def refused(match: str, **options: Any) -> str:
+    """The one-line error of a pull of tiny."""
+    with pytest.raises(WeightsError, match=match) as caught:
+        weights.pull(["tiny"], progress=False, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 def left_in(folder: Path) -> list[str]:

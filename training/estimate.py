@@ -165,7 +165,7 @@ def costs(found: Measured, loop: Loop, device: torch.device) -> list[str]:
     times = loop.images / found.images
     lines.append(
         f"  measured on {device}: {mean.seconds:.3g} s for a micro-batch of {found.images} ({mean.flop / 1e12:.3g} "
-        f"TFLOP), so {mean.seconds * times / 3600:.3g} h ({mean.flop * times / 1e18:.3g} EFLOP) for everything on one "
+        f"TFLOP), so {mean.seconds * times / 3600:.3g} h ({mean.flop * times / 1e18:.3g} EFLOP) in all on one "
         "such device (reading data, scores and grids not counted)"
     )
     lines.append(

@@ -25,7 +25,7 @@ def store_of(recipe: Recipe, data: Data) -> Made:
         wanted = {k: getattr(recipe, k) for k in ("size", "pairs", "same", "seed")} | {"parser": PARSER}
         wanted["shape"] = recipe.config.shape
         wanted["files"] = listed(training_portraits(data.root))
-        store, said = kept(data.out / "pairs-mesh.pt", wanted, lambda: (made_by_teacher(recipe, data.root), ()))
+        store, said = kept(data.out / "pairs-mesh.pt", wanted, lambda: made_by_teacher(recipe, data.root))
         stores.append(store)
         notes += [f"{store.count} pairs answered by mesh", *said]
     if shards := sorted(data.root.glob("*.tar")):
@@ -62,7 +62,11 @@ def kept(path: Path, wanted: dict[str, Any], make: Callable[[], Made]) -> Made:
     return store, notes
 
 
-def made_by_teacher(recipe: Recipe, root: Path) -> PairStore:
+def made_by_teacher(recipe: Recipe, root: Path) -> Made:
     """Mesh pairs of the portraits in a folder."""
-    teacher = Teacher(crops_of(training_portraits(root), 2 * recipe.size), recipe.config.shape)
-    return make_pairs(teacher, recipe.size, recipe.pairs, recipe.same, recipe.seed)
+    paths = training_portraits(root)
+    crops = crops_of(paths, 2 * recipe.size)
+    missed = len(paths) - len(crops)
+    notes = (f"{missed} of {len(paths)} portraits were left out: no face was found",) if missed else ()
+    store = make_pairs(Teacher(crops, recipe.config.shape), recipe.size, recipe.pairs, recipe.same, recipe.seed)
+    return store, notes

@@ -158,4 +158,6 @@ def planned(recipe: Any, data: Data, device: torch.device) -> str:
             notes.append(f"network: {start} is not here, the same parts with seeded weights were measured")
         stage = next(stages_of(recipe, data, device))
         print_notes(stage)
+        if stage.name:
+            notes.append(f"this is the first stage, {stage.name}, alone; those after it begin with its result")
         return plan(stage.task, stage.feed, stage.loop, device, notes)

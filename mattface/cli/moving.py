@@ -81,18 +81,17 @@ def need_av() -> None:
         raise UsageError(f"video needs the package av, which is not installed. {NEED_AV}")
 
 
-def build(args: argparse.Namespace, options: dict[str, Any], live: bool = False) -> tuple[Swapper, Cast]:
+def build(args: argparse.Namespace, options: dict[str, Any], dtype: str | None = None) -> tuple[Swapper, Cast]:
     """The swapper and its roles.
 
     Args:
         args: parsed arguments.
         options: of the method's builder.
-        live: whether speed counts more than the last decimal: the quickest number format is then the usual one.
+        dtype: number format where the arguments name neither one nor an engine, which converts the network itself.
     """
     import cv2
 
     from mattface.cli.loading import load
-    from mattface.devices import quick_dtype, resolve_device
     from mattface.realtime.engine import accelerate
     from mattface.realtime.faces import Cast
 
@@ -100,8 +99,7 @@ def build(args: argparse.Namespace, options: dict[str, Any], live: bool = False)
         raise UsageError("expected --source FILE or --map REFERENCE=SOURCE; got neither.")
     cv2.setNumThreads(1)  # the stages run side by side; threads inside one would only wait for each other
     method = args.method or "mesh"
-    usual = quick_dtype(resolve_device(args.device)) if live else None
-    load_in = None if args.engine else args.dtype or usual  # an engine converts the network itself
+    load_in = None if args.engine else args.dtype or dtype
     swapper = load(method, weights=args.weights, device=args.device, dtype=load_in, **options)
     if args.engine:
         swapper = accelerate(swapper, args.engine, args.dtype)

@@ -21,7 +21,7 @@ from mattface.errors import UsageError, WeightsError
 from mattface.generate.latents import PREFIX as LATENTS
 from mattface.generate.synthesis import Noise, SynthesisNetwork, num_styles
 from mattface.invert import OFFICIAL_LEVELS, LatentHeads
-from mattface.layers import resize
+from mattface.layers import resize, warp
 from mattface.mesh.shape import canonical, mixed
 from mattface.methods import style_mix
 from mattface.methods.ablation import Parts
@@ -103,6 +103,7 @@ class Encoded:
         features: resolution -> side encoder features; empty when detail is off.
         places: (B, 3, s, s) places on the mean face; None when the network does without.
         mesh: (468, 3) dense landmarks in pixels of the crop, where the shape is the source's in part.
+        seen: (B, 1, s, s) in [0, 1], how far the crop shows the face itself; None where that is not known.
     """
 
     pyramid: FeaturePyramid
@@ -110,6 +111,7 @@ class Encoded:
     features: dict[int, torch.Tensor]
     places: torch.Tensor | None = None
     mesh: np.ndarray | None = None
+    seen: torch.Tensor | None = None
 
 
 class MattfaceNetwork(nn.Module):
@@ -185,6 +187,8 @@ class MattfaceNetwork(nn.Module):
         match = None
         if self.correspond is not None:
             match = self.correspond(source.pyramid, target, swapped, flows, source.image, image, mask, both)
+            if source.seen is not None:  # what hides the source's face is not brought along
+                match = replace(match, confidence=match.confidence * warp(source.seen, match.flow))
         swap = self.blend(side, source.features, source.image, image, mask, match, upto, tight)
         swap.extras.update({f"flow_{name}": flow for name, flow in flows.items()})
         if side.image is not None:
@@ -227,7 +231,7 @@ class MattfaceMethod:
         places = self._places(source, source.mesh)
         with self._precision():
             encoded = self.network.encode_source(source.pixels.to(self.device), places)
-        return replace(encoded, mesh=source.mesh)
+        return replace(encoded, mesh=source.mesh, seen=None if source.mesh is None else self._seen(source))
 
     def swap(self, encoded: Encoded, target: Crop) -> Swap:
         """Swaps one target crop of the network's resolution."""
@@ -239,6 +243,11 @@ class MattfaceMethod:
         with self._precision():
             swap = self.network(encoded, target.pixels.to(self.device), mask, places, tight=True)
         return replace(swap, matte=torch.minimum(swap.matte, mask))  # never more than the parser lets through
+
+    def _seen(self, source: Crop) -> torch.Tensor:
+        """(1, 1, s, s) how far a source shows its face, shrunk without aliasing to the sizes of flows."""
+        seen = self.parser.seen(source)
+        return resize(seen, min(seen.shape[-1], self.network.config.encoder_size)).to(self.device)
 
     def _places(self, crop: Crop, mesh: np.ndarray | None) -> torch.Tensor | None:
         """(1, 3, s, s) places of a mesh in this crop, for a network that is told them."""

@@ -57,7 +57,7 @@ class Encoded:
     Attributes:
         pixels: (S, S, 3) float32 RGB in [0, 1].
         mesh: (468, 3) in pixels of the crop.
-        unhidden: (468,) of `mesh.unhidden`.
+        unhidden: (468,) of `mesh.unhidden`, 0 where something lies before the face.
     """
 
     pixels: np.ndarray
@@ -85,7 +85,9 @@ class MeshMethod:
             UsageError: the crop has no mesh.
         """
         points = required_mesh(source, "source")
-        return Encoded(to_array(source), points, mesh.unhidden(points))
+        seen = self.parser.seen(source)[0, 0].numpy()
+        shown = mesh.unhidden(points) * seen_at(seen, points * (len(seen) / source.size))
+        return Encoded(to_array(source), points, shown)
 
     def swap(self, encoded: Encoded, target: Crop, steady: Steady | None = None) -> Swap:
         """Swaps one target crop.
@@ -233,6 +235,14 @@ def required_mesh(crop: Crop, who: str) -> np.ndarray:
     if crop.mesh is None:
         raise UsageError(f"mesh needs dense landmarks of the {who}; this crop has no mesh. Find landmarks first.")
     return np.asarray(crop.mesh, np.float64)
+
+
+def seen_at(seen: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """(468,) the least of what (S, S) says around every point of a mesh in its pixels; it repeats its border."""
+    reach = max(1, round(0.02 * face_height(points)))
+    least = cv2.erode(seen, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
+    x, y = (np.clip(points[:, k], 0, len(seen) - 1).astype(int) for k in (0, 1))
+    return least[y, x]
 
 
 def face_height(points: np.ndarray) -> float:

@@ -22,6 +22,8 @@ FEATHER = 0.06
 """Width of the soft edge, as a fraction of the face's own size."""
 WORK = 512
 """Largest side at which a mask is computed; it is smooth, so larger ones are scaled up."""
+SURE = 0.25
+"""What `Parser.inner` must say of a source's place to have it taken: what hides a source is seldom."""
 PARTS = {"bisenet": "bisenet", "visible": "visible-face", "mesh": "face-mesh"}
 """Parser name -> weight name, strongest first."""
 
@@ -70,6 +72,15 @@ class Parser:
     def __init__(self, name: str, inner: Inner | None = None) -> None:
         self.name = name
         self.inner = inner
+
+    @torch.no_grad()
+    def seen(self, crop: Crop) -> torch.Tensor:
+        """How far every place of a crop with a mesh may be taken for the face itself; in doubt, unlike a mask, it is.
+
+        Returns:
+            (1, 1, s, s) float32 in [0, 1] on the CPU, s <= S; 1 everywhere for a parser that knows only the outline.
+        """
+        return torch.ones(1, 1, 1, 1) if self.inner is None else (self.inner(crop) / SURE).clamp(max=1)
 
     @torch.no_grad()
     def __call__(self, crop: Crop, feather: float = FEATHER) -> torch.Tensor:
