@@ -163,7 +163,10 @@ class Swapper:
             swapped.append(done)
         if measure and identity.embedding is not None and self.embedder is not None:
             with watch.stage("measure"):
-                self._add_cosines(self.embedder, result, eight, swapped, identity.embedding)
+                after = pixels.eight_bit(result.pixels)
+                for done in swapped:
+                    done.report["identity_cosine"] = float(self.embedder(after, done.face) @ identity.embedding)
+                    done.report["identity_cosine_before"] = float(self.embedder(eight, done.face) @ identity.embedding)
         report = self._report(watch, notes, swapped)
         return SwapResult(picture_io.to_caller(result, target), matte, tuple(swapped), report, result)
 
@@ -268,16 +271,6 @@ class Swapper:
             finish = partial(grain.match, strength=strength) if strength > 0 else None
             pasted = paste.paste_part(picture, swap, crop.image_to_crop, finish)
         return crop, swap, pasted
-
-    @staticmethod
-    def _add_cosines(
-        embedder: embed.Embedder, result: Picture, before: np.ndarray, swapped: list[SwappedFace], source: np.ndarray
-    ) -> None:
-        """Cosine to the source of every swapped face, and of what was there before."""
-        after = pixels.eight_bit(result.pixels)
-        for one in swapped:
-            one.report["identity_cosine"] = float(embedder(after, one.face) @ source)
-            one.report["identity_cosine_before"] = float(embedder(before, one.face) @ source)
 
     def _report(self, watch: Stopwatch, notes: Sequence[str], swapped: Sequence[SwappedFace]) -> dict[str, Any]:
         return {
