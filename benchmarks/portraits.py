@@ -15,7 +15,7 @@ from mattface.benchmarks.exam import evaluation_portraits
 from mattface.benchmarks.report import Number
 from mattface.benchmarks.sheets import close_up
 from mattface.errors import InputError
-from mattface.methods.mesh import Regions
+from mattface.mesh.regions import Regions
 from mattface.pipeline import Swapper
 from mattface.training.scoring import Scorer
 from mattface.vocabulary import Face, Identity, SwapResult

@@ -10,6 +10,7 @@ import numpy as np
 from mattface import weights
 from mattface.errors import UsageError
 from mattface.vocabulary import Face
+from mattface.weights.parts import states, strongest
 
 THRESHOLD = 0.5
 """Score from which a candidate counts as a face."""
@@ -255,8 +256,7 @@ def turn(shape: tuple[int, int], degrees: float) -> tuple[np.ndarray, tuple[int,
 
 def available() -> list[tuple[str, bool, str]]:
     """(part, usable, what to do if not) for every detector, strongest first."""
-    states = [(name, weights.status(weight)) for name, weight in PARTS.items()]
-    return [(name, state["note"] == "", state["note"]) for name, state in states]
+    return states(PARTS)
 
 
 def load_detector(name: str = "auto") -> Detector:
@@ -272,5 +272,5 @@ def load_detector(name: str = "auto") -> Detector:
     if name != "auto" and name not in NETWORKS:
         raise UsageError(f"expected a detector auto, {', '.join(NETWORKS)}; got {name!r}.")
     if name == "auto":
-        name = next((part for part, weight in PARTS.items() if weights.present(weight)), "centerface")
+        name = strongest(PARTS)
     return Detector(name, NETWORKS[name]())

@@ -15,6 +15,7 @@ from torch.nn import functional
 from mattface import weights
 from mattface.errors import UsageError
 from mattface.weights.convert import official
+from mattface.weights.parts import states
 
 SIDE = 224
 """Side of both networks' input."""
@@ -159,8 +160,7 @@ BUILDERS: dict[str, Callable[[], Hopenet | FaceRegressor]] = {"hopenet": Hopenet
 
 def available() -> list[tuple[str, bool, str]]:
     """(part, usable, what to do if not) for every estimator."""
-    states = [(name, weights.status(weight)) for name, weight in PARTS.items()]
-    return [(name, state["note"] == "", state["note"]) for name, state in states]
+    return states(PARTS)
 
 
 def load_estimator(name: str, device: str | torch.device = "cpu") -> Hopenet | FaceRegressor:

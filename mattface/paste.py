@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+import torch
 
 from mattface.checks import PIXEL_TYPES
 from mattface.errors import UsageError
-from mattface.vocabulary import Picture, Swap
+from mattface.vocabulary import Crop, Picture, Swap
 
 HALF = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
 """Moves cv2's coordinates (first pixel's centre at 0) to ours (at 0.5)."""
@@ -49,6 +50,12 @@ class Pasted:
             left, top, right, bottom = self.box
             whole[top:bottom, left:right] = self.matte
         return whole
+
+
+def onto_crop(swap: Swap, target: Crop) -> torch.Tensor:
+    """(B, 3, S, S) float32 in [-1, 1] on the CPU: the swap over the crop that it was made for."""
+    matte = swap.matte.float().cpu()
+    return matte * swap.pixels.float().cpu() + (1 - matte) * target.pixels.cpu()
 
 
 def paste(picture: Picture, swap: Swap, image_to_crop: np.ndarray) -> tuple[Picture, np.ndarray]:

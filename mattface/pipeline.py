@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -12,14 +11,12 @@ import numpy as np
 import torch
 
 from mattface import align, cuda_ops, detect, embed, grain, landmarks, paste, picture_io, pixels
+from mattface.choose import as_face, choose, remarks, without_doubtful
 from mattface.devices import DTYPES, Stopwatch, resolve_device, resolve_dtype
 from mattface.errors import NoFaceError, UsageError, WeightsError
 from mattface.methods import METHODS
-from mattface.methods.contract import CropSpec, Method, Steady
+from mattface.methods.contract import Method, Steady, steadied
 from mattface.vocabulary import Crop, Face, Identity, Picture, Swap, SwappedFace, SwapResult
-
-UNSURE = 0.5  # presence of the landmark stage below which a note is made
-SMALL = 80  # pixels between the sides of a face's box below which a note is made
 
 
 def load(
@@ -51,13 +48,8 @@ def load(
     kind = resolve_dtype(dtype, where)
     module, builder = METHODS[method].split(":")
     built = getattr(import_module(module), builder)(weights, where, kind, **options)
-    return Swapper(built, detect.load_detector(), landmarks.load_landmarker(), identity_part(where), where, kind, grain)
-
-
-def identity_part(device: torch.device) -> embed.Embedder | None:
-    """The strongest identity network that is here, or None."""
-    here = any(usable for _, usable, _ in embed.available())
-    return embed.load_embedder(device=device) if here else None
+    embedder = embed.load_embedder(device=where) if any(usable for _, usable, _ in embed.available()) else None
+    return Swapper(built, detect.load_detector(), landmarks.load_landmarker(), embedder, where, kind, grain)
 
 
 class Swapper:
@@ -120,14 +112,14 @@ class Swapper:
         crops, embeddings = [], []
         for index, one in enumerate(sources):
             picture = picture_io.read(one)
-            eight = eight_bit(picture.pixels)
+            eight = pixels.eight_bit(picture.pixels)
             name = f"source {index + 1}" if len(sources) > 1 else "source"
             face = self.landmarker(eight, self._faces(eight, name)[0])
             spec = self.method.crop
-            crops.append(align.cut(picture.pixels, face, spec.template, crop_size(face, spec)))
+            crops.append(align.cut(picture.pixels, face, spec.template, spec.side(face)))
             if self.embedder is not None:
                 embeddings.append(self.embedder(eight, face))
-        mean, primary = mean_identity(embeddings)
+        mean, primary = embed.mean_identity(embeddings)
         return Identity(self.method.name, tuple(crops), primary, mean, self.method.encode(crops[primary]))
 
     @torch.inference_mode()
@@ -153,7 +145,7 @@ class Swapper:
             identity = self._identity(source)
         with watch.stage("read"):
             picture = picture_io.read(target)
-            eight = eight_bit(picture.pixels)
+            eight = pixels.eight_bit(picture.pixels)
         with watch.stage("detect"):
             found = choose(self._faces(eight, "target"), face)
         with watch.stage("landmarks"):
@@ -171,7 +163,10 @@ class Swapper:
             swapped.append(done)
         if measure and identity.embedding is not None and self.embedder is not None:
             with watch.stage("measure"):
-                self._add_cosines(self.embedder, result, eight, swapped, identity.embedding)
+                after = pixels.eight_bit(result.pixels)
+                for done in swapped:
+                    done.report["identity_cosine"] = float(self.embedder(after, done.face) @ identity.embedding)
+                    done.report["identity_cosine_before"] = float(self.embedder(eight, done.face) @ identity.embedding)
         report = self._report(watch, notes, swapped)
         return SwapResult(picture_io.to_caller(result, target), matte, tuple(swapped), report, result)
 
@@ -239,7 +234,8 @@ class Swapper:
             "presence": face.presence,
             "matte_share": float((matte > 0).mean()),
         }
-        return pasted.picture, matte, SwappedFace(index, face, crop.image_to_crop, crop_pixels(swap, crop), report)
+        swapped = pixels.to_pixels(paste.onto_crop(swap, crop), np.uint8)
+        return pasted.picture, matte, SwappedFace(index, face, crop.image_to_crop, swapped, report)
 
     @torch.inference_mode()
     def swap_face(
@@ -266,28 +262,15 @@ class Swapper:
         Returns:
             The target's crop, the swapped crop, and the picture with it.
         """
-        spec, method = self.method.crop, self.method
+        spec = self.method.crop
         with watch.stage("align"):
-            crop = align.cut(picture.pixels, face, spec.template, size or crop_size(face, spec))
+            crop = align.cut(picture.pixels, face, spec.template, size or spec.side(face))
         with watch.stage("swap"):
-            if steady is not None and getattr(method, "steadies", False):
-                swap = method.swap(identity.encoded, crop, steady)  # type: ignore[call-arg]
-            else:
-                swap = calmed(method.swap(identity.encoded, crop), steady)
+            swap = steadied(self.method, identity.encoded, crop, steady)
         with watch.stage("paste"):
             finish = partial(grain.match, strength=strength) if strength > 0 else None
             pasted = paste.paste_part(picture, swap, crop.image_to_crop, finish)
         return crop, swap, pasted
-
-    @staticmethod
-    def _add_cosines(
-        embedder: embed.Embedder, result: Picture, before: np.ndarray, swapped: list[SwappedFace], source: np.ndarray
-    ) -> None:
-        """Cosine to the source of every swapped face, and of what was there before."""
-        after = eight_bit(result.pixels)
-        for one in swapped:
-            one.report["identity_cosine"] = float(embedder(after, one.face) @ source)
-            one.report["identity_cosine_before"] = float(embedder(before, one.face) @ source)
 
     def _report(self, watch: Stopwatch, notes: Sequence[str], swapped: Sequence[SwappedFace]) -> dict[str, Any]:
         return {
@@ -315,98 +298,3 @@ class Swapper:
                 "parser": "mesh" if parser is None else parser.name,
             },
         }
-
-
-def eight_bit(image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) of any supported type as uint8, for the perception parts."""
-    if image.dtype == np.uint8:
-        return image
-    if image.dtype == np.uint16:
-        return (image // 257).astype(np.uint8)
-    return np.rint(image * 255).astype(np.uint8)
-
-
-def crop_size(face: Face, spec: CropSpec) -> int | None:
-    """Side of the crop a method wants of a face; None leaves the choice to `align.cut`."""
-    if spec.size is not None or spec.largest is None:
-        return spec.size
-    return min(align.native_size(face, spec.template), spec.largest)
-
-
-def calmed(swap: Swap, steady: Steady | None) -> Swap:
-    """The swap with its matte calmed over time."""
-    if steady is None:
-        return swap
-    matte = steady(swap.matte[0, 0].float().cpu().numpy())
-    return replace(swap, matte=torch.from_numpy(matte)[None, None].to(swap.matte))
-
-
-def crop_pixels(swap: Swap, target: Crop) -> np.ndarray:
-    """(S, S, 3) uint8: the swapped crop over the target's crop."""
-    matte = swap.matte.float().cpu()
-    return pixels.to_pixels(matte * swap.pixels.float().cpu() + (1 - matte) * target.pixels.cpu(), np.uint8)
-
-
-def mean_identity(embeddings: Sequence[np.ndarray]) -> tuple[np.ndarray | None, int]:
-    """Mean of unit vectors (D,), normalised again, and the index of the one nearest to it; (None, 0) for none."""
-    if not embeddings:
-        return None, 0
-    mean = np.mean(embeddings, axis=0)
-    mean = mean / max(float(np.linalg.norm(mean)), 1e-12)
-    return mean.astype(np.float32), int(np.argmax([e @ mean for e in embeddings]))
-
-
-def choose(faces: Sequence[Face], which: str | int) -> list[tuple[int, Face]]:
-    """The chosen faces with their indices.
-
-    Raises:
-        UsageError: `which` is neither "largest", "all" nor a whole number.
-        NoFaceError: no face of that index.
-    """
-    if which == "largest":
-        return [(0, faces[0])]
-    if which == "all":
-        return list(enumerate(faces))
-    if isinstance(which, bool) or not isinstance(which, int | np.integer):
-        raise UsageError(f'face must be "largest", "all" or a whole number from 0; got {which!r}.')
-    if not 0 <= which < len(faces):
-        sizes = ", ".join(f"{k}: {face.box[2] - face.box[0]:.0f} px wide" for k, face in enumerate(faces))
-        raise NoFaceError(f"expected a face {which} in the target; it has {len(faces)} ({sizes}). Use one of those.")
-    return [(int(which), faces[which])]
-
-
-def without_doubtful(found: Sequence[tuple[int, Face]]) -> tuple[list[tuple[int, Face]], list[str]]:
-    """Leaves out what the landmark part takes for no face at all, and says so; never the last one."""
-    sure = [(index, face) for index, face in found if face.presence is None or face.presence >= UNSURE]
-    if not sure:
-        return list(found), []
-    left = sorted({index for index, _ in found} - {index for index, _ in sure})
-    return sure, [f"face {index} left out: the landmark part sees none there; ask for it by number" for index in left]
-
-
-def remarks(index: int, face: Face, size: tuple[int, int]) -> list[str]:
-    """What is worth knowing about a target face before one looks at the result."""
-    notes = []
-    width = float(face.box[2] - face.box[0])
-    if width < SMALL:
-        notes.append(f"face {index} is only {width:.0f} pixels wide: its landmarks are coarse")
-    if face.presence is not None and face.presence < UNSURE:
-        notes.append(f"face {index}: the landmark part is not sure ({face.presence:.2f}); look at the result")
-    points = face.points if face.mesh is None else face.mesh[:, :2]
-    if (points < 0).any() or (points > size).any():
-        notes.append(f"face {index} is cut by the frame: what lies beyond it was made up by mirroring")
-    return notes
-
-
-def as_face(face: Any) -> Face:
-    """A `Face` from ours or from insightface's (`bbox`, `kps`, `det_score`)."""
-    if isinstance(face, Face):
-        return face
-    box, points = getattr(face, "bbox", None), getattr(face, "kps", None)
-    if box is None or points is None or np.shape(points) != (5, 2):
-        raise UsageError(
-            f"target_face must be a Face or have bbox (4,) and kps (5, 2); got {type(face).__name__}. "
-            "Pass what the detector returns."
-        )
-    score = getattr(face, "det_score", None)
-    return Face(np.asarray(box, np.float64)[:4], 1.0 if score is None else float(score), np.asarray(points, np.float64))

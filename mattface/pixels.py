@@ -62,3 +62,12 @@ def to_pixels(tensor: torch.Tensor, dtype: np.dtype | type) -> np.ndarray:
         return values.clamp_(0, 1).permute(1, 2, 0).contiguous().cpu().numpy()
     rounded = values.round_().clamp_(0, np.iinfo(kind).max)
     return np.ascontiguousarray(rounded.permute(1, 2, 0).cpu().numpy().astype(kind))
+
+
+def eight_bit(image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) of any supported type as uint8, for the perception parts."""
+    if image.dtype == np.uint8:
+        return image
+    if image.dtype == np.uint16:
+        return (image // 257).astype(np.uint8)
+    return np.rint(image * 255).astype(np.uint8)

@@ -15,7 +15,7 @@ from mattface.errors import UsageError, WeightsError
 from mattface.generate.generator import build_generator
 from mattface.generate.latents import Latents
 from mattface.generate.synthesis import SynthesisNetwork
-from mattface.methods.mattface import checkpoint_in, network_of
+from mattface.methods.mattface import network_of
 from mattface.vocabulary import WPlus
 from mattface.weights.convert import LAYOUT_KEY, official
 
@@ -98,7 +98,10 @@ def load(weights: str | None = None, device: str | torch.device = "auto") -> Sam
     layout = registry.card(name).layout if name in registry.cards() else ""
     if layout and layout not in LAYOUTS:
         raise UsageError(f"expected weights that draw people, {WEIGHTS} or stylegan2-ffhq; {name} does not.")
-    tensors, metadata = (official(name), {LAYOUT_KEY: layout}) if layout else registry.load_tensors(checkpoint_in(name))
+    if layout:
+        tensors, metadata = official(name), {LAYOUT_KEY: layout}
+    else:
+        tensors, metadata = registry.load_tensors(registry.checkpoint_in(name))
     make = by_mapping if metadata.get(LAYOUT_KEY) in LAYOUTS else by_latents
     generate, draw = make(tensors, metadata, name)
     return Sampler(generate.to(where).eval().requires_grad_(False), draw, name, where)

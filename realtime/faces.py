@@ -12,7 +12,8 @@ import numpy as np
 
 from mattface import picture_io
 from mattface.errors import MattfaceError, NoFaceError, UsageError, WeightsError
-from mattface.pipeline import Swapper, eight_bit
+from mattface.pipeline import Swapper
+from mattface.pixels import eight_bit
 from mattface.vocabulary import Face, Identity
 
 ALIKE = 0.6

@@ -18,7 +18,8 @@ import torch
 
 from mattface.align import native_size
 from mattface.devices import Stopwatch
-from mattface.pipeline import Swapper, eight_bit
+from mattface.pipeline import Swapper
+from mattface.pixels import eight_bit
 from mattface.realtime.faces import Cast
 from mattface.realtime.meter import Meter
 from mattface.realtime.smooth import Pose, SteadyMatte

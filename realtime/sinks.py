@@ -16,7 +16,7 @@ import numpy as np
 from mattface import __version__, provenance
 from mattface.errors import DeviceError, InputError
 from mattface.picture_io.files import check_target
-from mattface.pipeline import eight_bit
+from mattface.pixels import eight_bit
 from mattface.realtime.encoding import Encoder, Encoding, check_container, no_space, write_synced
 from mattface.realtime.loop import Shot
 from mattface.realtime.planes import Origin, repaint, to_planes

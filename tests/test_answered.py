@@ -19,13 +19,14 @@ from mattface.errors import InputError, UsageError
 from mattface.mesh import topology
 from mattface.training import losses
 from mattface.training.data.answered import MIRROR, Answered, MeshSwaps, eight_bit, mirrored
+from mattface.training.judged import framing_of
 from mattface.training.judges import Judges
 from mattface.training.launch import find_recipe
 from mattface.training.loop import fit
 from mattface.training.pairs import held_out, training_portraits
 from mattface.training.studio import stream
 from mattface.training.studio.triplet import Triplet
-from mattface.training.swapping import framing_of
+from mattface.training.swapping import side
 from mattface.training.tasks import Data, swap
 
 __all__ = ["judged"]
@@ -120,7 +121,7 @@ def test_a_result_keeps_the_target_outside_the_predicted_matte(answers, judged):
     recipe = find_recipe("alphaface-demo", True, [])
     recipe = dataclasses.replace(recipe, sizes=recipe.sizes | {"code": 16}, judges=Judges("means", "whole"))
     (stage,) = swap.stages(recipe, Data(answers, held_out=0), CPU)
-    faces = [swap.side(stage.task.fixed, name) for name in ("source", "target")]
+    faces = [side(stage.task.fixed, name) for name in ("source", "target")]
     made = stage.task.make(stage.task.networks["swapper"], *faces)
     assert made.matte is not None and made.drawn.shape == made.picture.shape
     expected = faces[1]["image"] * (1 - made.matte) + made.drawn * made.matte

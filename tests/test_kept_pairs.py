@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from mattface.errors import InputError
+from mattface.training import kept_pairs
 from mattface.training.pairs import PairStore
 from mattface.training.recipes.mattface_demo import Recipe, tiny
-from mattface.training.tasks import Data, pairs
+from mattface.training.tasks import Data
 
 
 @pytest.fixture
@@ -24,8 +25,8 @@ def made(monkeypatch) -> list[str]:
     def studio(shards: list[Path], size: int) -> tuple[PairStore, tuple[str, ...]]:
         return store("studio", len(shards)), ("1 of 9 triplets were left out",)
 
-    monkeypatch.setattr(pairs, "studio_pairs", studio)
-    monkeypatch.setattr(pairs, "made_by_teacher", lambda recipe, root: (store("mesh", 2), ()))
+    monkeypatch.setattr(kept_pairs, "studio_pairs", studio)
+    monkeypatch.setattr(kept_pairs, "made_by_teacher", lambda recipe, root: (store("mesh", 2), ()))
     return calls
 
 
@@ -39,8 +40,8 @@ def data(tmp_path) -> Data:
 
 
 def test_the_same_files_and_settings_are_made_once_with_their_notes(data, made):
-    first, notes = pairs.store_of(tiny(), data)
-    again, told = pairs.store_of(tiny(), data)
+    first, notes = kept_pairs.store_of(tiny(), data)
+    again, told = kept_pairs.store_of(tiny(), data)
     assert made == ["mesh", "studio"]
     assert torch.equal(first.maps["source"], again.maps["source"]) and first.count == 3
     said = ("2 pairs answered by mesh", "1 pairs answered by studio", "1 of 9 triplets were left out")
@@ -63,29 +64,29 @@ def changed(**fields: object) -> Recipe:
     ],
 )
 def test_other_settings_make_what_depends_on_them_anew(data, made, recipe, anew):
-    pairs.store_of(tiny(), data)
+    kept_pairs.store_of(tiny(), data)
     made.clear()
-    _, notes = pairs.store_of(recipe, data)
+    _, notes = kept_pairs.store_of(recipe, data)
     assert made == anew
     assert sum("was made anew" in note for note in notes) == len(anew)
 
 
 @pytest.mark.parametrize(("name", "anew"), [("t-0.tar", ["studio"]), ("t-1.tar", ["studio"]), ("a.png", ["mesh"])])
 def test_other_files_make_their_pairs_anew(data, made, name, anew):
-    pairs.store_of(tiny(), data)
+    kept_pairs.store_of(tiny(), data)
     made.clear()
     (data.root / name).write_bytes(b"longer")
-    pairs.store_of(tiny(), data)
+    kept_pairs.store_of(tiny(), data)
     assert made == anew
 
 
 def test_maps_without_an_origin_are_not_trusted(data, made):
     data.out.mkdir()
     torch.save({"source": torch.zeros(9, 3, 4, 4, dtype=torch.uint8)}, data.out / "pairs-mesh.pt")
-    store, _ = pairs.store_of(tiny(), data)
+    store, _ = kept_pairs.store_of(tiny(), data)
     assert made == ["mesh", "studio"] and store.count == 3
 
 
 def test_a_folder_with_nothing_to_learn_from_is_refused(tmp_path):
     with pytest.raises(InputError, match="must hold portraits, or shards"):
-        pairs.store_of(tiny(), Data(tmp_path, out=tmp_path))
+        kept_pairs.store_of(tiny(), Data(tmp_path, out=tmp_path))

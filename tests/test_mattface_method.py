@@ -14,6 +14,7 @@ from mattface.errors import UsageError, WeightsError
 from mattface.layers import Window
 from mattface.methods import mattface as method
 from mattface.methods.mattface import Config, MattfaceMethod, build, build_network
+from mattface.methods.psp import official_parts
 from mattface.methods.style_mix import StyleMixMethod
 from mattface.parse import Parser
 from mattface.vocabulary import Crop
@@ -204,11 +205,11 @@ def test_official_file_opens_for_style_mixing(tmp_path, monkeypatch):
 def test_converted_official_file_works_as_the_original_does(tmp_path, monkeypatch):
     path, out = official_file(tmp_path), tmp_path / "converted.safetensors"
     monkeypatch.setenv("MATTFACE_HOME", str(tmp_path))
-    before = [summary(part.state_dict()) for part in method.official_parts()]
+    before = [summary(part.state_dict()) for part in official_parts()]
     assert convert(path, out) == "psp"
     path.unlink()
     assert adopt(out).name == "psp-ffhq"
-    assert [summary(part.state_dict()) for part in method.official_parts()] == before
+    assert [summary(part.state_dict()) for part in official_parts()] == before
 
 
 def test_another_file_in_place_of_the_official_one_is_refused(tmp_path, monkeypatch):
@@ -216,7 +217,7 @@ def test_another_file_in_place_of_the_official_one_is_refused(tmp_path, monkeypa
     monkeypatch.setenv("MATTFACE_HOME", str(tmp_path))
     torch.save({"state_dict": {"encoder.first": torch.zeros(1)}}, path)
     with pytest.raises(WeightsError, match=r"psp-ffhq.* in .*expected a pSp file.*no latent_avg"):
-        method.official_parts()
+        official_parts()
 
 
 def test_style_mixing_takes_the_middle_styles_of_the_source():

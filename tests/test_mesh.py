@@ -9,7 +9,8 @@ import torch
 
 from mattface import mesh
 from mattface.data.topology import LEFT_EYE, RIGHT_EYE
-from mattface.methods.mesh import Config, MeshMethod, mouth_fit
+from mattface.mesh.openings import mouth_fit
+from mattface.methods.mesh import Config, MeshMethod
 from mattface.parse import Parser
 from mattface.vocabulary import Crop
 

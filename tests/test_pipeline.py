@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import mattface
-from mattface import cuda_ops, detect, devices, landmarks, pipeline, weights
+from mattface import choose, cuda_ops, detect, devices, landmarks, pipeline, weights
 from mattface.errors import DeviceError, NoFaceError, UsageError, WeightsError
 from mattface.examples import example_pair
 from mattface.mesh import topology
@@ -180,9 +180,9 @@ def test_video_s_seam_calms_the_matte_before_the_paste() -> None:
         assert pasted.matte is not None and pasted.matte.max() <= 0.2501 and pasted.whole_matte().shape == (240, 260)
     left, top, right, bottom = pasted.box or (0, 0, 0, 0)
     assert pasted.whole_matte()[top:bottom, left:right].max() == pasted.matte.max()
-    assert pipeline.crop_size(face, CropSpec("ffhq", None, 256)) == 256
-    assert pipeline.crop_size(face_at(120, 120, 200), CropSpec("ffhq", None, 320)) == 320
-    assert pipeline.crop_size(face, CropSpec("ffhq", None)) is None
+    assert CropSpec("ffhq", None, 256).side(face) == 256
+    assert CropSpec("ffhq", None, 320).side(face_at(120, 120, 200)) == 320
+    assert CropSpec("ffhq", None).side(face) is None
 
 
 def test_insightface_habit() -> None:
@@ -252,6 +252,6 @@ def test_a_real_swap_moves_identity_and_leaves_the_rest() -> None:
 
 def test_doubtful_faces_are_left_out_of_all_but_never_everything():
     faces = [Face(np.array([0, 0, 9, 9.0]), 0.9, np.zeros((5, 2)), None, p) for p in (0.99, 0.004, 0.8)]
-    kept, notes = pipeline.without_doubtful(list(enumerate(faces)))
+    kept, notes = choose.without_doubtful(list(enumerate(faces)))
     assert [index for index, _ in kept] == [0, 2] and len(notes) == 1 and "face 1" in notes[0]
-    assert pipeline.without_doubtful([(1, faces[1])]) == ([(1, faces[1])], [])
+    assert choose.without_doubtful([(1, faces[1])]) == ([(1, faces[1])], [])

@@ -13,7 +13,8 @@ from seeded import repeated_state, seeded_input, seeded_state
 from mattface import weights
 from mattface.errors import InputError, UsageError, WeightsError
 from mattface.training import judges as judging
-from mattface.training.judges import VGG16, Judges, ResNetMaps, load_judges, load_perceptual
+from mattface.training.judge_networks import IMAGENET_MEAN, VGG16, ResNetMaps
+from mattface.training.judges import Judges, load_judges, load_perceptual
 from mattface.training.losses import shape_loss
 from mattface.training.scoring import HeldOut, load_scorer
 from mattface.weights.adopt import adopt
@@ -106,7 +107,7 @@ def test_vgg16_reads_torchvisions_keys_and_taps_its_layers(tmp_path):
     maps = features(torch.zeros(1, 3, 64, 64))
     assert heads is None
     assert [tuple(m.shape[1:]) for m in maps] == [(64, 224, 224), (128, 112, 112), (256, 56, 56), (512, 28, 28)]
-    grey = (torch.tensor(judging.IMAGENET_MEAN) * 2 - 1).view(1, 3, 1, 1).expand(1, 3, 16, 16)
+    grey = (torch.tensor(IMAGENET_MEAN) * 2 - 1).view(1, 3, 1, 1).expand(1, 3, 16, 16)
     bias = whole.features[0].bias
     assert torch.allclose(VGG16.forward(whole_first(whole), grey)[0][0, :, 4, 4], bias.relu(), atol=1e-5)
 

@@ -16,6 +16,7 @@ import torch
 from mattface.embed import Embedder
 from mattface.embed.arcface import SIZE, iresnet50
 from mattface.estimate import FaceRegressor
+from mattface.training.judge_networks import LPIPS_TAPS, VGG16, VGG_TAPS, FaceShape
 
 _notes: ContextVar[list[str] | None] = ContextVar("stand_ins", default=None)
 
@@ -39,8 +40,6 @@ def stand_in(kind: str, name: str, device: torch.device) -> dict[str, Any] | Non
         name: the recipe's.
         device: where it runs.
     """
-    from mattface.training.judges import LPIPS_TAPS, VGG16, VGG_TAPS, FaceShape
-
     notes = _notes.get()
     if notes is None:
         return None

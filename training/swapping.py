@@ -1,4 +1,4 @@
-"""What a swap training is made of: its configuration, the network it names, and taps of the network's decoder."""
+"""What a swap training is made of: its configuration, the faces of a pair, the network it names and what that made."""
 
 from __future__ import annotations
 
@@ -7,28 +7,16 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from mattface.data.templates import HALF, similarity
-from mattface.embed import Embedder
-from mattface.embed.resnet import CHIP_TEMPLATE, PADDING, SIZE
 from mattface.errors import UsageError
+from mattface.methods.psp import official_parts
 from mattface.training.judges import Judges
-from mattface.training.task import Recipe
+from mattface.training.task import Batch, Recipe
 
-JUDGED = {
-    "identity": "identity",
-    "perceptual": "perceptual",
-    "clip_text": "clip",
-    "clip_identity": "clip",
-    "shape": "shape",
-}
-"""Loss -> judge it needs."""
 ANSWERED = frozenset({"supervised", "flow", "matte"})
 """Losses that compare with a known answer."""
-TEXTS = ("tau", "always", "margin")
 
 
 @dataclass(frozen=True)
@@ -91,6 +79,20 @@ class SwapRecipe(Recipe):
     def weights(self) -> dict[str, float]:
         """The losses that count."""
         return {name: weight for name, weight in self.loss.items() if weight}
+
+
+Side = dict[str, Any]
+"""Fields of one face of a pair: image, mask, caption, and landmarks where the samples have them."""
+
+
+def side(batch: Batch, name: str) -> Side:
+    """The fields of "source" or "target"."""
+    return {k.removeprefix(name + "_"): v for k, v in batch.items() if k.startswith(name + "_")}
+
+
+def joined(a: Side, b: Side) -> Side:
+    """Two batches of faces one after the other."""
+    return {k: torch.cat([v, b[k]]) if isinstance(v, torch.Tensor) else [*v, *b[k]] for k, v in a.items()}
 
 
 @dataclass(frozen=True)
@@ -174,10 +176,9 @@ def build_swapper(recipe: SwapRecipe) -> nn.Module:
     Raises:
         WeightsError: what the recipe starts from is not here.
     """
-    module = module_of(recipe)
-    network = module.build_network(network_config(recipe))
+    network = module_of(recipe).build_network(network_config(recipe))
     if recipe.start is not None:
-        parts = dict(zip(("encoder", "invert", "generate"), module.official_parts(), strict=True))
+        parts = dict(zip(("encoder", "invert", "generate"), official_parts(), strict=True))
         for name, part in parts.items():
             network.get_submodule(name).load_state_dict(part.state_dict())
     return network.to(memory_format=torch.channels_last)
@@ -188,18 +189,3 @@ def draw_of(recipe: SwapRecipe, network: nn.Module) -> Any:
     if "geometry" not in getattr(network, "input_names", ()):
         return None
     return importlib.import_module(recipe.network.rpartition(".")[0] + ".geometry").geometry_maps
-
-
-def framing_of(embedder: Embedder, landmarks: np.ndarray) -> np.ndarray:
-    """(3, 3) from a picture's pixels to an identity network's own crop, by (68, 2) landmarks (iBUG order)."""
-    eyes = [landmarks[36:42].mean(0), landmarks[42:48].mean(0)]
-    if embedder.name != "resnet":  # eyes, nose tip, mouth corners
-        return embedder.matrix(None, np.stack([*eyes, landmarks[30], landmarks[48], landmarks[54]]))
-    five = landmarks[[36, 39, 45, 42, 33]].astype(np.float64) - 0.5  # the very points of its template
-    return similarity(five, (CHIP_TEMPLATE + PADDING) / (1 + 2 * PADDING) * SIZE) @ np.linalg.inv(HALF)
-
-
-def needs(recipe: SwapRecipe) -> set[str]:
-    """Judges that must be here."""
-    found = {JUDGED[name] for name in recipe.weights() if name in JUDGED}
-    return found if recipe.network.startswith("mattface.methods.") else found | {"identity"}

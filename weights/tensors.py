@@ -41,6 +41,23 @@ def load_tensors(name_or_path: str | Path, device: str = "cpu") -> tuple[dict[st
         raise WeightsError(f"expected a whole safetensors file; {path} is damaged ({error}). Get it again.") from error
 
 
+def checkpoint_in(name: str) -> str | Path:
+    """What `load_tensors` shall read: of a folder its one safetensors file, anything else as it is.
+
+    Args:
+        name: a weight name, a path of a .safetensors file, or a folder that holds one.
+
+    Raises:
+        WeightsError: a folder with none, or with several.
+    """
+    if not Path(name).is_dir():
+        return name
+    files = sorted(Path(name).glob("*.safetensors"))
+    if len(files) != 1:
+        raise WeightsError(f"{name} must hold one .safetensors file; found {len(files)}. Name the file itself.")
+    return files[0]
+
+
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """The dictionary in a torch checkpoint (.pth, .pt): tensors and plain containers, see `read_torch_file`.
 

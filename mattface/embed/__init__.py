@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from mattface.weights.convert import official
 from mattface.weights.layouts.arcface_onnx import reads_bytes
 from mattface.weights.onnx_graph import session
 from mattface.weights.onnx_read import open_graph, read_graph
+from mattface.weights.parts import states, strongest
 
 PARTS = {
     "arcface": "arcface-r50",
@@ -119,6 +120,15 @@ def _region(rgb: np.ndarray, matrix: np.ndarray, size: int) -> tuple[np.ndarray,
     return np.ascontiguousarray(rgb[low[1] : high[1], low[0] : high[0]]), low
 
 
+def mean_identity(embeddings: Sequence[np.ndarray]) -> tuple[np.ndarray | None, int]:
+    """Mean of unit vectors (D,), normalised again, and the index of the one nearest to it; (None, 0) for none."""
+    if not embeddings:
+        return None, 0
+    mean = np.mean(embeddings, axis=0)
+    mean = mean / max(float(np.linalg.norm(mean)), 1e-12)
+    return mean.astype(np.float32), int(np.argmax([e @ mean for e in embeddings]))
+
+
 def sample(pixels: torch.Tensor, matrix: np.ndarray | torch.Tensor, size: int) -> torch.Tensor:
     """Cuts squares by matrices, differentiably; shrinking averages whole pixels first, so that nothing aliases.
 
@@ -216,8 +226,7 @@ LOADERS: dict[str, Callable[[torch.device], Embedder]] = {
 
 def available() -> list[tuple[str, bool, str]]:
     """(part, usable, what to do if not) for every identity part, strongest first."""
-    states = [(name, weights.status(weight)) for name, weight in PARTS.items()]
-    return [(name, state["note"] == "", state["note"]) for name, state in states]
+    return states(PARTS)
 
 
 def load_embedder(name: str = "auto", device: str | torch.device = "cpu") -> Embedder:
@@ -234,5 +243,5 @@ def load_embedder(name: str = "auto", device: str | torch.device = "cpu") -> Emb
     if name != "auto" and name not in LOADERS:
         raise UsageError(f"expected an embedder auto, {', '.join(LOADERS)}; got {name!r}.")
     if name == "auto":
-        name = next((part for part, weight in PARTS.items() if weights.present(weight)), "resnet")
+        name = strongest(PARTS)
     return LOADERS[name](torch.device(device))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 
-from mattface.vocabulary import Crop, Swap
+from mattface.align import native_size
+from mattface.vocabulary import Crop, Face, Swap
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,12 @@ class CropSpec:
     size: int | None
     largest: int | None = None
 
+    def side(self, face: Face) -> int | None:
+        """Side of the crop of a face; None leaves the choice to `mattface.align.cut`."""
+        if self.size is not None or self.largest is None:
+            return self.size
+        return min(native_size(face, self.template), self.largest)
+
 
 Steady = Callable[[np.ndarray], np.ndarray]
 """(S, S) float32 matte of this frame -> the matte to use, calmed by those of the frames before."""
@@ -35,7 +43,7 @@ class Method(Protocol):
     """One way to swap an aligned face. Arguments are always (source, target).
 
     A method that uses its matte before it returns it (to blend in bands, say) has `steadies = True` and takes a third,
-    optional argument `steady: Steady | None`, which it applies to the matte first; for the others the caller does so.
+    optional argument `steady: Steady | None`, which it applies to the matte first; for the others `steadied` does so.
     """
 
     name: str
@@ -50,7 +58,25 @@ class Method(Protocol):
         """Swaps one target crop (batch of one), returning pixels and matte of the target crop's size."""
 
 
+def steadied(method: Method, encoded: Any, target: Crop, steady: Steady | None) -> Swap:
+    """Swaps one target crop, its matte calmed over time where `steady` is given: by the method itself, or afterwards.
+
+    Args:
+        method: swaps.
+        encoded: from the method's `encode`.
+        target: crop, batch of one.
+        steady: calms the matte.
+    """
+    if steady is None:
+        return method.swap(encoded, target)
+    if getattr(method, "steadies", False):
+        return method.swap(encoded, target, steady)  # type: ignore[call-arg]
+    swap = method.swap(encoded, target)
+    matte = steady(swap.matte[0, 0].float().cpu().numpy())
+    return replace(swap, matte=torch.from_numpy(matte)[None, None].to(swap.matte))
+
+
 Builder = Any
 """build(weights: str | None, device: torch.device, dtype: torch.dtype, **options) -> Method."""
 
-__all__: Sequence[str] = ["Builder", "CropSpec", "Method", "Steady"]
+__all__: Sequence[str] = ["Builder", "CropSpec", "Method", "Steady", "steadied"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,16 +23,16 @@ from mattface.generate.synthesis import Noise, SynthesisNetwork, num_styles
 from mattface.invert import OFFICIAL_LEVELS, LatentHeads
 from mattface.layers import resize, warp
 from mattface.mesh.shape import canonical, mixed
+from mattface.methods import style_mix
 from mattface.methods.ablation import Parts
 from mattface.methods.contract import CropSpec
+from mattface.methods.psp import OFFICIAL
 from mattface.methods.style_mix import StyleMixMethod
 from mattface.parse import Parser, load_parser
 from mattface.transfer.correspond import Correspond
 from mattface.transfer.idatt import LEVELS, PyramidIDATT
 from mattface.vocabulary import Crop, FeaturePyramid, Swap
-from mattface.weights.convert import official
-
-OFFICIAL = "psp-ffhq"
+from mattface.weights import checkpoint_in
 
 
 @dataclass(frozen=True)
@@ -285,11 +284,7 @@ def build(
     if transfer not in ("idatt", "style-mix"):
         raise UsageError(f'transfer must be "idatt" or "style-mix"; got {transfer!r}.')
     if transfer == "style-mix":
-        if options:
-            raise UsageError(f'transfer "style-mix" has no parts to switch off; got {", ".join(sorted(options))}.')
-        if weights not in (None, OFFICIAL):
-            raise UsageError(f'transfer "style-mix" runs on the weights {OFFICIAL}; got {weights!r}.')
-        return StyleMixMethod(*official_parts(), load_parser(device=device, dtype=dtype), OFFICIAL, device, dtype)
+        return style_mix.build(weights, device, dtype, **options)
     if weights == OFFICIAL:
         raise WeightsError(
             f"{OFFICIAL} holds encoder and generator, but no trained IDATT and no blend; both are needed to swap. "
@@ -319,28 +314,3 @@ def network_of(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str],
     own = {k: v.float() for k, v in tensors.items() if not k.startswith(LATENTS)}
     registry.load_strictly(network, own, name)
     return network
-
-
-def checkpoint_in(name: str) -> str | Path:
-    """The one safetensors file of a folder; anything that is no folder is returned as it is."""
-    if not Path(name).is_dir():
-        return name
-    files = sorted(Path(name).glob("*.safetensors"))
-    if len(files) != 1:
-        raise WeightsError(f"{name} must hold one .safetensors file; found {len(files)}. Name the file itself.")
-    return files[0]
-
-
-def official_parts() -> tuple[Encoder, LatentHeads, SynthesisNetwork]:
-    """Encoder, latent heads and generator of the official pSp FFHQ file, or of one converted from it.
-
-    Raises:
-        WeightsError: the file is not here, damaged, or another one.
-    """
-    tensors = official(OFFICIAL)
-    encoder, heads, generate = Encoder(), LatentHeads(), SynthesisNetwork()
-    networks = {"encoder.": encoder, "heads.": heads, "generator.synthesis.": generate}
-    for start, network in networks.items():
-        state = {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
-        registry.load_strictly(network, state, OFFICIAL)
-    return encoder, heads, generate

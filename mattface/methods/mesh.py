@@ -15,7 +15,10 @@ import torch
 
 from mattface import colour, mesh
 from mattface.errors import UsageError
+from mattface.mesh.openings import eye_fit, mouth_fit
+from mattface.mesh.regions import Regions
 from mattface.methods.contract import CropSpec, Steady
+from mattface.multiband import multiband, reached_box
 from mattface.parse import Parser, load_parser
 from mattface.vocabulary import Crop, Swap
 
@@ -187,39 +190,6 @@ class MeshMethod:
         return torch.from_numpy(planes)[None].to(self.device)
 
 
-@dataclass(frozen=True)
-class Regions:
-    """Parts of the target's face, (S, S) float32 in [0, 1].
-
-    Attributes:
-        face: everything within the oval.
-        skin: skin without eyes and lips.
-        mouth: between the lips.
-        eyes: inside of each eye, left on the screen first.
-        border: above the brows and at the sides, where hair may lie over the face (beard further in is swapped).
-    """
-
-    face: np.ndarray
-    skin: np.ndarray
-    mouth: np.ndarray
-    eyes: tuple[np.ndarray, np.ndarray]
-    border: np.ndarray
-
-    @classmethod
-    def draw(cls, drawing: mesh.Drawing) -> Regions:
-        """Draws the regions of a mesh."""
-        shape, ids = mesh.topology(), drawing.ids
-        region = np.where(ids >= 0, shape.region[ids], -1)
-        mouth, left, right = ((region == k).astype(np.float32) for k in (mesh.MOUTH, mesh.LEFT_EYE, mesh.RIGHT_EYE))
-        across, down = np.abs(shape.mean[:, 0]), shape.mean[:, 1]  # eyes at -0.6, brows at -1
-        upper = mesh.ramp(-down, 1.03, 1.25)
-        from_centre = np.select([down < -0.75, down < -0.4], [1.05, 0.95], 0.68)
-        sides = mesh.ramp(across, from_centre, from_centre + 0.2)
-        border = drawing.interpolate(np.maximum(upper, sides)[:, None])
-        face, skin = (ids >= 0).astype(np.float32), (region == mesh.SKIN).astype(np.float32)
-        return cls(face, skin, mouth, (left, right), np.clip(border[..., 0], 0, 1))
-
-
 ROOM = 0.05
 """Sides of the crop left around the mesh: what softens, and blends in wide bands, needs some."""
 
@@ -245,14 +215,6 @@ def resized(values: np.ndarray, side: int, up: int = cv2.INTER_LINEAR) -> np.nda
     if len(values) == side:
         return values
     return cv2.resize(values, (side, side), interpolation=cv2.INTER_AREA if side < len(values) else up)
-
-
-def reached_box(matte: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns that a matte reaches, with room for the blur in `multiband`."""
-    rows, columns = np.flatnonzero(matte.any(1)), np.flatnonzero(matte.any(0))
-    if not len(rows):
-        return slice(0, 0), slice(0, 0)
-    return slice(max(0, rows[0] - 9), rows[-1] + 10), slice(max(0, columns[0] - 9), columns[-1] + 10)
 
 
 def bordered(
@@ -299,57 +261,6 @@ def resample(pixels: np.ndarray, flow: np.ndarray) -> np.ndarray:
     x, y = (np.ascontiguousarray(flow[..., k] - np.float32(0.5)) for k in range(2))
     sampled = cv2.remap(pixels, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
     return np.clip(sampled, 0, 1)
-
-
-def distance(points: np.ndarray, a: int, b: int) -> float:
-    """Pixels between two mesh points on the screen."""
-    return float(np.linalg.norm(points[a, :2] - points[b, :2]))
-
-
-def similar(a: float, b: float) -> float:
-    """1 for openings within a factor of 1.8, 0 from 2 on: a half-blended mouth shows two rows of teeth."""
-    return 1 - float(mesh.ramp(np.abs(np.log(max(a, 1e-3) / max(b, 1e-3))), np.log(1.8), np.log(2.0)))
-
-
-def mouth_fit(source: np.ndarray, target: np.ndarray, visible: float) -> float:
-    """How far the inside of the source's mouth may be shown in the target's, in [0, 1]."""
-    opening = [distance(p, 13, 14) / max(distance(p, 78, 308), 1e-6) for p in (source, target)]
-    closed = 1 - float(mesh.ramp(np.array(opening[1]), 0.8 * visible, visible))
-    shown = float(mesh.ramp(np.array(opening[0]), visible, 1.2 * visible))  # thick closed lips measure up to `visible`
-    return max(closed, shown * similar(*opening))
-
-
-def eye_fit(source: np.ndarray, target: np.ndarray, eye: int) -> float:
-    """How far the source's eye may be shown in the target's opening, in [0, 1]; eye 0 is left on the screen."""
-    top, bottom, outer, inner = ((159, 145, 33, 133), (386, 374, 263, 362))[eye]
-    opening = [distance(p, top, bottom) / max(distance(p, outer, inner), 1e-6) for p in (source, target)]
-    return 1.0 if opening[1] <= opening[0] else similar(*opening)
-
-
-def multiband(source: np.ndarray, target: np.ndarray, matte: np.ndarray, smallest: int) -> np.ndarray:
-    """Laplacian pyramid blend (Burt and Adelson 1983, "A multiresolution spline").
-
-    Args:
-        source, target: (H, W, 3) float32 in [0, 1].
-        matte: (H, W) float32 in [0, 1], 1 takes the source.
-        smallest: the pyramid ends before a side falls below this many pixels.
-
-    Returns:
-        (H, W, 3) float32 in [0, 1].
-    """
-    soft = np.clip(cv2.GaussianBlur(matte, (0, 0), 2) * 2, 0, 1)
-    # pyramids are linear: that of the difference blends like those of both pictures
-    difference = (source - target) * (soft + matte * (1 - soft))[..., None]  # junk far from the matte stays out
-    bands: list[np.ndarray] = []
-    while min(matte.shape) // 2 >= smallest:
-        size = (matte.shape[1], matte.shape[0])
-        small = cv2.pyrDown(difference)
-        bands.append((difference - cv2.pyrUp(small, dstsize=size)) * matte[..., None])
-        difference, matte = small, cv2.pyrDown(matte)
-    blended = difference * matte[..., None]
-    for band in reversed(bands):
-        blended = cv2.pyrUp(blended, dstsize=(band.shape[1], band.shape[0])) + band
-    return np.clip(target + blended, 0, 1)
 
 
 def build(weights: str | None, device: torch.device, dtype: torch.dtype, **options: Any) -> MeshMethod:

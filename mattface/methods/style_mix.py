@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from mattface.encode import Encoder
+from mattface.errors import UsageError
 from mattface.generate.synthesis import SynthesisNetwork
 from mattface.invert import LatentHeads
 from mattface.layers import resize
 from mattface.methods.contract import CropSpec
-from mattface.parse import Parser
+from mattface.methods.psp import OFFICIAL, official_parts
+from mattface.parse import Parser, load_parser
 from mattface.vocabulary import Box, Crop, Swap
 
 
@@ -68,3 +72,22 @@ def face_box(mask: torch.Tensor) -> Box | None:
     low = [max(0, int(where[0]) - 2) for where in (columns, rows)]
     high = [min(mask.shape[-1], int(where[-1]) + 3) for where in (columns, rows)]
     return low[0], low[1], high[0], high[1]
+
+
+def build(weights: str | None, device: torch.device, dtype: torch.dtype, **options: Any) -> StyleMixMethod:
+    """Builds the method.
+
+    Args:
+        weights: None or the name of the official pSp file.
+        device, dtype: where and in which number format the networks run.
+        options: must be empty; the parts that other transfers switch off are not here.
+
+    Raises:
+        UsageError: other weights, or an option.
+        WeightsError: the file is not here, damaged, or another one.
+    """
+    if options:
+        raise UsageError(f'transfer "style-mix" has no parts to switch off; got {", ".join(sorted(options))}.')
+    if weights not in (None, OFFICIAL):
+        raise UsageError(f'transfer "style-mix" runs on the weights {OFFICIAL}; got {weights!r}.')
+    return StyleMixMethod(*official_parts(), load_parser(device=device, dtype=dtype), OFFICIAL, device, dtype)

@@ -16,6 +16,7 @@ from mattface.parse.bisenet import inner_of, read_bisenet
 from mattface.parse.visible import VisibleFace, folded, seen
 from mattface.vocabulary import Crop
 from mattface.weights.convert import official
+from mattface.weights.parts import states, strongest
 
 FEATHER = 0.06
 """Width of the soft edge, as a fraction of the face's own size."""
@@ -131,8 +132,7 @@ LOADERS: dict[str, Callable[[torch.device, torch.dtype], Parser]] = {
 
 def available() -> list[tuple[str, bool, str]]:
     """(part, usable, what to do if not) for every parser, strongest first."""
-    states = [(name, weights.status(weight)) for name, weight in PARTS.items()]
-    return [(name, state["note"] == "", state["note"]) for name, state in states]
+    return states(PARTS)
 
 
 def load_parser(name: str = "auto", device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Parser:
@@ -150,5 +150,5 @@ def load_parser(name: str = "auto", device: str | torch.device = "cpu", dtype: t
     if name != "auto" and name not in LOADERS:
         raise UsageError(f"expected a parser auto, {', '.join(LOADERS)}; got {name!r}.")
     if name == "auto":
-        name = next((part for part, weight in PARTS.items() if weights.present(weight)), "mesh")
+        name = strongest(PARTS)
     return LOADERS[name](torch.device(device), dtype)

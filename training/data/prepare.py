@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from mattface import align, picture_io
 from mattface.errors import InputError
-from mattface.pipeline import eight_bit
+from mattface.pixels import eight_bit
 from mattface.training.checkpoint import PARTIAL, write_json
 from mattface.training.data.captions import Captioner
 from mattface.training.data.catalogue import is_image, some

@@ -7,8 +7,7 @@ swap up to that size (`swap`); last come its own blocks above (`swap-fine`).
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,17 +16,17 @@ import torch
 from torch import nn
 
 from mattface import weights as registry
-from mattface.errors import InputError, UsageError, WeightsError
+from mattface.errors import UsageError, WeightsError
 from mattface.generate.latents import Latents
 from mattface.layers import resize
-from mattface.methods.mattface import MattfaceNetwork, build_network, checkpoint_in, network_of
+from mattface.methods.mattface import MattfaceNetwork, build_network, network_of
 from mattface.training import losses
 from mattface.training.augment import PlacedPairs, augment
-from mattface.training.checkpoint import load_state, save_state, save_weights
+from mattface.training.checkpoint import save_weights
+from mattface.training.kept_pairs import store_of
 from mattface.training.latents import fit_latents, sources_of
-from mattface.training.pairs import PARSER, PairStore, Teacher, crops_of, make_pairs, pictures, training_portraits
+from mattface.training.pairs import Teacher, crops_of, pictures, training_portraits
 from mattface.training.recipes.mattface_demo import Recipe
-from mattface.training.studio_pairs import studio_pairs
 from mattface.training.task import Batch, Clock, Feed, Optimiser, Phase, Terms
 from mattface.training.tasks import Data, Stage
 from mattface.vocabulary import Swap
@@ -215,64 +214,6 @@ def stage(recipe: Recipe, name: str, network: MattfaceNetwork, feed: Feed, laten
     return Stage(name, task, feed, loop)
 
 
-Made = tuple[PairStore, tuple[str, ...]]
-"""Pairs, and sentences about what was left out of them."""
-
-
-def store_of(recipe: Recipe, data: Data) -> Made:
-    """Pairs of portraits answered by the teacher and triplets of the studio, made once and kept beside the run."""
-    stores, notes = [], []
-    if pictures(data.root):
-        wanted = {k: getattr(recipe, k) for k in ("size", "pairs", "same", "seed")} | {"parser": PARSER}
-        wanted["shape"] = recipe.config.shape
-        wanted["files"] = listed(training_portraits(data.root))
-        store, said = kept(data.out / "pairs-mesh.pt", wanted, lambda: made_by_teacher(recipe, data.root))
-        stores.append(store)
-        notes += [f"{store.count} pairs answered by mesh", *said]
-    if shards := sorted(data.root.glob("*.tar")):
-        wanted = {"size": recipe.size, "parser": PARSER, "files": listed(shards)}
-        store, said = kept(data.out / "pairs-studio.pt", wanted, lambda: studio_pairs(shards, recipe.size))
-        stores.append(store)
-        notes += [f"{store.count} pairs answered by studio", *said]
-    if not stores:
-        raise InputError(f"{data.root} must hold portraits, or shards of triplets (*.tar), or both; found neither.")
-    return PairStore.joined(stores), tuple(notes)
-
-
-def listed(paths: Sequence[Path]) -> list[str]:
-    """Names and sizes of files."""
-    return [f"{path.name} {path.stat().st_size}" for path in paths]
-
-
-def kept(path: Path, wanted: dict[str, Any], make: Callable[[], Made]) -> Made:
-    """The pairs in a file, if they were made from what is wanted now; else they are made, and kept there.
-
-    Args:
-        path: the file; it says what its pairs were made from, and what was left out.
-        wanted: settings and files that the pairs depend on, as JSON can say them.
-        make: makes them.
-    """
-    origin, there = json.dumps(wanted, sort_keys=True), load_state(path)
-    if there is not None and there.get("origin") == origin:
-        return PairStore(there["maps"]), tuple(there["notes"])
-    store, notes = make()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_state(path, {"maps": store.maps, "origin": origin, "notes": list(notes)})
-    if there is not None:
-        notes = (*notes, f"{path.name} held pairs of other files or settings and was made anew")
-    return store, notes
-
-
-def made_by_teacher(recipe: Recipe, root: Path) -> Made:
-    """Mesh pairs of the portraits in a folder."""
-    paths = training_portraits(root)
-    crops = crops_of(paths, 2 * recipe.size)
-    missed = len(paths) - len(crops)
-    notes = (f"{missed} of {len(paths)} portraits were left out: no face was found",) if missed else ()
-    store = make_pairs(Teacher(crops, recipe.config.shape), recipe.size, recipe.pairs, recipe.same, recipe.seed)
-    return store, notes
-
-
 def begun(recipe: Recipe) -> MattfaceNetwork:
     """The network as training finds it: fresh, or with the weights that the recipe starts from.
 
@@ -281,7 +222,7 @@ def begun(recipe: Recipe) -> MattfaceNetwork:
     """
     if not recipe.start:
         return build_network(recipe.config)
-    tensors, metadata = registry.load_tensors(checkpoint_in(recipe.start))
+    tensors, metadata = registry.load_tensors(registry.checkpoint_in(recipe.start))
     network = network_of(tensors, metadata, recipe.start)
     if network.config != recipe.config:
         raise WeightsError(

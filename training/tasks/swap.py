@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -19,37 +18,25 @@ from mattface.training.critics import build_critic
 from mattface.training.data.answered import Answered, write_mesh_swaps
 from mattface.training.data.catalogue import Catalogue, catalogue
 from mattface.training.data.feed import FacePairs, LoaderFeed, face_sample
+from mattface.training.judged import JudgedLosses, needs
 from mattface.training.judges import Frozen, load_judges
 from mattface.training.scoring import HeldOut
 from mattface.training.swapping import (
     ANSWERED,
-    TEXTS,
     Critic,
     DecoderMaps,
     Made,
+    Side,
     SwapRecipe,
     build_swapper,
     draw_of,
-    framing_of,
+    joined,
     module_of,
-    needs,
     network_config,
+    side,
 )
 from mattface.training.task import Batch, Clock, Optimiser, Phase, Terms
 from mattface.training.tasks import Data, Stage
-
-Side = dict[str, Any]
-"""Fields of one face of a pair: image, mask, caption, and landmarks where the samples have them."""
-
-
-def side(batch: Batch, name: str) -> Side:
-    """The fields of "source" or "target"."""
-    return {k.removeprefix(name + "_"): v for k, v in batch.items() if k.startswith(name + "_")}
-
-
-def joined(a: Side, b: Side) -> Side:
-    """Two batches of faces one after the other."""
-    return {k: torch.cat([v, b[k]]) if isinstance(v, torch.Tensor) else [*v, *b[k]] for k, v in a.items()}
 
 
 class SwapTask:
@@ -68,9 +55,8 @@ class SwapTask:
     def __init__(
         self, recipe: SwapRecipe, network: nn.Module, judges: Frozen, fixed: Batch, held_out: HeldOut | None = None
     ) -> None:
-        if recipe.text not in TEXTS:
-            raise UsageError(f"text must be one of {', '.join(TEXTS)}; got {recipe.text!r}.")
         self.recipe, self.judges, self.fixed, self.held_out = recipe, judges, fixed, held_out
+        self.judged = JudgedLosses(recipe, judges)
         self.name, self.weights = recipe.name, recipe.weights()
         for part in recipe.frozen:
             network.get_submodule(part).requires_grad_(False).eval()
@@ -94,14 +80,6 @@ class SwapTask:
         source, target = side(batch, "source"), side(batch, "target")
         return (joined(source, target), joined(target, source)) if self.recipe.both_ways else (source, target)
 
-    def embed(self, pictures: torch.Tensor, face: Side) -> torch.Tensor:
-        """Identity of pictures framed like `face`."""
-        judge = self.judges.identity
-        if judge is None or self.judges.framing == "whole" or "mesh" in face or "landmarks" not in face:
-            return self.judges.embed(pictures, face.get("mesh"), face.get("points"))
-        matrices = [torch.from_numpy(framing_of(judge, marks)) for marks in face["landmarks"].cpu().numpy()]
-        return judge.differentiable(pictures.float(), torch.stack(matrices))
-
     def make(self, network: nn.Module, source: Side, target: Side) -> Made:
         """The result with everything the network says beside it."""
         if self.recipe.network.startswith("mattface.methods."):
@@ -109,7 +87,7 @@ class SwapTask:
             swap = network(encoded, target["image"], target["mask"])
             return Made(swap.pixels.float(), swap.pixels.float(), flow=swap.extras.get("flow"))
         with torch.no_grad():
-            code = self.embed(source["image"], source)
+            code = self.judged.embed(source["image"], source)
         maps = (target["maps"],) if "maps" in target else ()
         found = network(target["image"], code, *maps).float()
         if found.shape[1] == 3:
@@ -145,7 +123,7 @@ class SwapTask:
                 terms["feature"] = losses.feature_loss(maps, own_maps, target["mask"])
         if "weights" in wanted:
             terms["weights"] = losses.weight_penalty(p for p in network.parameters() if p.requires_grad)
-        terms |= self._judged(found, source, target)
+        terms |= self.judged.terms(found, source, target)
         if "adversarial" in wanted and self._critic_takes_part(clock):
             terms["adversarial"] = self._deceive(found, target)
         return terms
@@ -178,49 +156,6 @@ class SwapTask:
         if "matte" in wanted and made.matte is not None:
             terms["matte"] = losses.cover_loss(made.matte, answer["matte"])
         return terms
-
-    def _judged(self, found: torch.Tensor, source: Side, target: Side) -> Terms:
-        """Losses that ask a judge."""
-        judges, wanted, terms = self.judges, self.weights, {}
-        if "identity" in wanted:
-            with torch.no_grad():
-                truth = self.embed(source["image"], source)
-            terms["identity"] = losses.identity_loss(self.embed(found, target), truth)
-        if "perceptual" in wanted and judges.features is not None:
-            if judges.heads is not None:
-                value = losses.lpips_loss(judges.features, judges.heads, found, target["image"])
-            else:
-                value = losses.perceptual_loss(judges.features, found, target["image"], self.recipe.power)
-            terms["perceptual"] = value
-        if "shape" in wanted and judges.shape is not None:
-            with torch.no_grad():
-                shape = judges.shape(source["image"])
-            terms["shape"] = losses.shape_loss(judges.shape(found), shape)
-        return terms | self._clip(found, source, target)
-
-    def _clip(self, found: torch.Tensor, source: Side, target: Side) -> Terms:
-        """CLIP's losses; samples without a caption take no part in the one on text."""
-        wanted, terms = self.weights, {}
-        if self.judges.clip is None:
-            return {}
-        image, text = self.judges.clip
-        seen = image(found)
-        if "clip_identity" in wanted:
-            with torch.no_grad():
-                truth = image(source["image"])
-            terms["clip_identity"] = losses.clip_identity_loss(seen, truth)
-        told = [i for i, caption in enumerate(target.get("caption", ())) if caption]
-        if "clip_text" in wanted:
-            words = text([target["caption"][i] for i in told]) if told else seen[:0].detach()
-            with torch.no_grad():
-                before = image(target["image"][told]) if told else words
-            terms["clip_text"] = self._text(seen[told], words, before) if told else seen.sum() * 0
-        return terms
-
-    def _text(self, seen: torch.Tensor, words: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
-        if self.recipe.text == "margin":
-            return losses.clip_text_margin_loss(seen, words, before)
-        return losses.clip_text_loss(seen, words, before if self.recipe.text == "tau" else None)
 
     def _critic_takes_part(self, clock: Clock) -> bool:
         return clock.images >= self.critic.begins
