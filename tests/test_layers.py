@@ -22,6 +22,7 @@ MODULES = {
     "gaussian": 1,
     "layers": 1,
     "provenance": 1,
+    "relight": 1,
     "methods": 3,
     "pipeline": 4,
     "sampling": 4,

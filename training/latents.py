@@ -19,7 +19,7 @@ from mattface import weights as registry
 from mattface.errors import InputError, MattfaceError, UsageError
 from mattface.generate.latents import AXES, PREFIX, Latents
 from mattface.mesh.shape import canonical
-from mattface.methods.mattface import MattfaceNetwork, checkpoint_in, network_of
+from mattface.methods.mattface import MattfaceNetwork, network_of
 from mattface.training.checkpoint import save_weights
 from mattface.training.pairs import PairStore, crops_of, pictures, training_portraits
 from mattface.training.studio_pairs import studio_pairs
@@ -94,7 +94,7 @@ def add_latents(checkpoint: str, root: Path, out: Path, count: int = AXES) -> La
         raise UsageError(
             f"expected --out FILE.safetensors in an existing folder and --axes of at least 1; got {out} and {count}."
         )
-    tensors, metadata = registry.load_tensors(checkpoint_in(checkpoint))
+    tensors, metadata = registry.load_tensors(registry.checkpoint_in(checkpoint))
     network = network_of(tensors, metadata, checkpoint)
     latents = fit_latents(network, people_in(root, network.config.encoder_size), count)
     kept = {name: value for name, value in tensors.items() if not name.startswith(PREFIX)}

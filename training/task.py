@@ -167,7 +167,11 @@ class Phase:
 
 
 class Task(Protocol):
-    """What is trained. Methods get `networks`: the averaged ones where an average is kept, else the trained ones."""
+    """What is trained. Methods get `networks`: the averaged ones where an average is kept, else the trained ones.
+
+    A task whose losses ask networks that stand still has them as `judges` (`mattface.training.judges.Frozen`) as well, and
+    a plan measures them one by one.
+    """
 
     name: str
     networks: dict[str, nn.Module]

@@ -32,7 +32,6 @@ from mattface.parse import Parser, load_parser
 from mattface.transfer.correspond import Correspond
 from mattface.transfer.idatt import LEVELS, PyramidIDATT
 from mattface.vocabulary import Crop, FeaturePyramid, Swap
-from mattface.weights import checkpoint_in
 
 
 @dataclass(frozen=True)
@@ -292,7 +291,7 @@ def build(
             'transfer="style-mix").'
         )
     name = weights or "mattface-demo"
-    tensors, metadata = registry.load_tensors(checkpoint_in(name))
+    tensors, metadata = registry.load_tensors(registry.checkpoint_in(name))
     network = network_of(tensors, metadata, name)
     parts.keep(network, name)
     return MattfaceMethod(network, load_parser(device=device, dtype=dtype), name, device, dtype)
