@@ -169,8 +169,8 @@ class Phase:
 class Task(Protocol):
     """What is trained. Methods get `networks`: the averaged ones where an average is kept, else the trained ones.
 
-    A task whose losses ask networks that stand still has them as `judges` (`mattface.training.judges.Frozen`) as well, and
-    a plan measures them one by one.
+    Losses may ask networks that stand still; a task that has such keeps them as `judges` too, of the type
+    `mattface.training.judges.Frozen`, and a plan measures them one by one.
     """
 
     name: str
