@@ -35,7 +35,7 @@ from mattface.realtime.loop import Loop, Painter, Shot
 from mattface.realtime.track import LIVE, Tracked, Tracker
 from mattface.vocabulary import Crop, Face, Swap
 
-LIVE_OPTIONS: dict[str, Any] = {"coarse": 2.0, "light_side": 96, "largest": 320}
+LIVE_OPTIONS: dict[str, Any] = {"coarse": 2.0, "light_side": 96, "largest": 320, "look_every": 3}
 FPS = 30
 STEPS = 120
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from mattface.errors import UsageError
 from mattface.mesh import topology
 from mattface.parse import visible
+from mattface.vocabulary import Crop
 
 
 def face(size: int, angle: float = 0.0, scale: float = 0.28, centre: tuple[float, float] = (0.5, 0.52)) -> np.ndarray:
@@ -64,12 +68,13 @@ def test_answer_lands_where_the_thing_is(size, angle):
     bar = np.zeros((size, size), np.uint8)
     cv2.circle(bar, tuple(int(v) for v in middle), size // 12, 1, -1)
     pixels[bar > 0] = (0.9, -0.8, -0.8)
-    shown = visible.seen(Reddish(), pixels, mesh, size)
+    crop = Crop(torch.from_numpy(pixels).permute(2, 0, 1)[None], np.eye(3), mesh, mesh[:5, :2])
+    shown = visible.Looks(Reddish())(crop, size)
     room = np.ones((size // 24, size // 24))  # the square has fewer pixels than the picture
     core, rim = cv2.erode(bar, room), cv2.dilate(bar, room)
     assert shown.shape == (size, size) and shown[core > 0].max() < 0.1
     assert shown[rim == 0].min() > 0.9 and shown[0, 0] == 1
-    half = visible.seen(Reddish(), pixels, mesh, size // 2)
+    half = visible.Looks(Reddish())(crop, size // 2)
     assert half[cv2.resize(core, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) > 0].max() < 0.2
 
 
@@ -93,3 +98,57 @@ def test_folded_network_says_the_same():
 
 def test_degenerate_mesh_still_gives_a_square():
     assert np.isfinite(visible.square(np.zeros((468, 3)))).all()
+
+
+def frame(shade: float, place: tuple[float, float] = (0.0, 0.0)) -> Crop:
+    """A crop in one colour, which lies at a place of the whole picture, with a face in its middle."""
+    mesh, matrix = face(128), np.eye(3)
+    matrix[:2, 2] = -np.array(place)
+    return Crop(torch.full((1, 3, 128, 128), shade), matrix, mesh, mesh[:5, :2])
+
+
+class Counted(Reddish):
+    """Counts its looks."""
+
+    looks = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.looks += 1
+        return super().forward(x)
+
+
+def test_a_followed_face_is_looked_at_now_and_then():
+    network = Counted()
+    looks = visible.Looks(network, every=3)
+    for step in range(9):
+        looks(frame(0.1, (4.0 * step, 2.0 * step)), 64)  # it moves on by little
+    assert network.looks == 3
+    looks(frame(0.1, (120.0, 10.0)), 64)
+    assert network.looks == 4, "another place is another face"
+    always = visible.Looks(Counted())
+    for _ in range(4):
+        always(frame(0.1), 64)
+    assert always.network.looks == 4
+
+
+def test_what_was_seen_moves_with_the_face():
+    looks = visible.Looks(Reddish(), every=2)
+    red = frame(-0.8)
+    red.pixels[:, 0, 60:80, 56:72] = 0.9
+    first = looks(red, 128)
+    moved = frame(-0.8)  # nothing red any more, and the face a little to the right of the crop
+    moved = replace(
+        moved, mesh=moved.mesh + np.array([6.0, 0, 0]), image_to_crop=np.array([[1.0, 0, 6], [0, 1, 0], [0, 0, 1]])
+    )
+    second = looks(moved, 128)
+    assert first[70, 64] < 0.05 and second[70, 70] < 0.05 < 0.95 < second[70, 52]
+    assert looks(moved, 128).min() > 0.95, "looked at anew"
+
+
+def test_a_forgotten_face_leaves_nothing_behind():
+    looks = visible.Looks(Reddish(), every=2)
+    for step in range(60):
+        looks(frame(0.1, (200.0 * step, 0.0)), 32)
+    assert len(looks._glances) <= visible.FORGOTTEN * 2 + 1
+    with pytest.raises(UsageError, match="every 1 frame or more; got 0"):
+        visible.Looks(Reddish(), every=0)

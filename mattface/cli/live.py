@@ -13,7 +13,7 @@ from mattface.errors import UsageError
 
 OWN_FORMAT = ("inswapper",)
 """Methods that run a graph in its own number format and take no other."""
-OPTIONS: dict[str, dict[str, Any]] = {"mesh": {"coarse": 2.0, "light_side": 96, "largest": 320}}
+OPTIONS: dict[str, dict[str, Any]] = {"mesh": {"coarse": 2.0, "light_side": 96, "largest": 320, "look_every": 3}}
 """Method -> options that trade a little of a still's detail for speed."""
 EPILOG = """examples:
   mattface live -s alice.jpg

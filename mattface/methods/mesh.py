@@ -37,6 +37,7 @@ class Config:
         coarse: the mesh is drawn at one `coarse`-th of the crop's resolution; more is faster (video).
         light_side: side in pixels at which light is measured; less is faster (video).
         largest: largest side of a crop in pixels; None for 4096.
+        look_every: frames of a moving picture from one look at what lies before a face to the next; more is faster.
     """
 
     light_radius: float = 0.10
@@ -48,6 +49,7 @@ class Config:
     coarse: float = 1.0
     light_side: int = colour.WORK_SIDE
     largest: int | None = None
+    look_every: int = 1
 
 
 @dataclass(frozen=True)
@@ -280,4 +282,5 @@ def build(weights: str | None, device: torch.device, dtype: torch.dtype, **optio
     unknown = sorted(set(options) - set(Config.__dataclass_fields__))
     if unknown:
         raise UsageError(f"mesh options are {', '.join(Config.__dataclass_fields__)}; got {', '.join(unknown)}.")
-    return MeshMethod(Config(**options), load_parser(device=device, dtype=dtype), device)
+    config = Config(**options)
+    return MeshMethod(config, load_parser(device=device, dtype=dtype, every=config.look_every), device)

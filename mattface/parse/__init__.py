@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from torch.nn import functional
 from mattface import weights
 from mattface.errors import UsageError
 from mattface.parse.bisenet import inner_of, read_bisenet
-from mattface.parse.visible import VisibleFace, folded, seen
+from mattface.parse.visible import Looks, VisibleFace, folded
 from mattface.vocabulary import Crop
 from mattface.weights.convert import official
 from mattface.weights.parts import states, strongest
@@ -67,11 +66,12 @@ class Parser:
     Attributes:
         name: which part runs ("bisenet", "visible", "mesh").
         inner: what it finds within the outline of the mesh; None for everything.
+        moving: the same for crops that are frames of one moving picture; None asks `inner`.
     """
 
-    def __init__(self, name: str, inner: Inner | None = None) -> None:
+    def __init__(self, name: str, inner: Inner | None = None, moving: Inner | None = None) -> None:
         self.name = name
-        self.inner = inner
+        self.inner, self.moving = inner, moving
 
     @torch.no_grad()
     def seen(self, crop: Crop) -> torch.Tensor:
@@ -99,34 +99,35 @@ class Parser:
         if crop.mesh is None:
             raise UsageError("expected a crop with a mesh; got one without. Run the landmark stage first.")
         mask = inner_face(crop.mesh, crop.size, feather)
-        if self.inner is None:
+        inner = self.moving or self.inner
+        if inner is None:
             return mask
-        found = self.inner(crop)
+        found = inner(crop)
         return mask * functional.interpolate(found, (crop.size, crop.size), mode="bilinear", align_corners=False)
 
 
-def seen_in(network: VisibleFace, crop: Crop) -> torch.Tensor:
-    """(1, 1, s, s) how far the face is seen, s at most `WORK`."""
-    pixels = crop.pixels[0].permute(1, 2, 0).cpu().float().numpy()
-    return torch.from_numpy(seen(network, pixels, np.asarray(crop.mesh), min(crop.size, WORK)))[None, None]
+def _inner(looks: Looks) -> Inner:
+    """How far the face is seen, at most `WORK` a side."""
+    return lambda crop: torch.from_numpy(looks(crop, min(crop.size, WORK)))[None, None]
 
 
-def _bisenet(device: torch.device, _: torch.dtype) -> Parser:
+def _bisenet(device: torch.device, _: torch.dtype, __: int) -> Parser:
     network = read_bisenet(official(PARTS["bisenet"])).to(device)
     return Parser("bisenet", lambda crop: inner_of(network, crop.pixels))
 
 
-def _visible(device: torch.device, dtype: torch.dtype) -> Parser:
+def _visible(device: torch.device, dtype: torch.dtype, every: int) -> Parser:
     tensors, metadata = weights.load_tensors(PARTS["visible"])
     network = VisibleFace(tuple(json.loads(metadata["config"])["widths"]))
     weights.load_strictly(network, {k: v.float() for k, v in tensors.items()}, PARTS["visible"])
-    return Parser("visible", partial(seen_in, folded(network.to(device)).to(dtype)))
+    network = folded(network.to(device)).to(dtype)
+    return Parser("visible", _inner(Looks(network)), _inner(Looks(network, every)))
 
 
-LOADERS: dict[str, Callable[[torch.device, torch.dtype], Parser]] = {
+LOADERS: dict[str, Callable[[torch.device, torch.dtype, int], Parser]] = {
     "bisenet": _bisenet,
     "visible": _visible,
-    "mesh": lambda device, dtype: Parser("mesh"),
+    "mesh": lambda device, dtype, every: Parser("mesh"),
 }
 
 
@@ -135,20 +136,23 @@ def available() -> list[tuple[str, bool, str]]:
     return states(PARTS)
 
 
-def load_parser(name: str = "auto", device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Parser:
+def load_parser(
+    name: str = "auto", device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, every: int = 1
+) -> Parser:
     """The inner-face part.
 
     Args:
         name: "auto" for the strongest whose weights are here, or one of `PARTS`.
         device: where the network runs.
         dtype: number format in which visible-face runs; a BiSeNet keeps single precision.
+        every: in moving pictures, visible-face looks at a face every so many frames.
 
     Raises:
-        UsageError: unknown name.
+        UsageError: unknown name, or every below 1.
         WeightsError: its weights are not here.
     """
     if name != "auto" and name not in LOADERS:
         raise UsageError(f"expected a parser auto, {', '.join(LOADERS)}; got {name!r}.")
     if name == "auto":
         name = strongest(PARTS)
-    return LOADERS[name](torch.device(device), dtype)
+    return LOADERS[name](torch.device(device), dtype, every)

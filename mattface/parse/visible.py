@@ -6,6 +6,8 @@ told by two maps where face and features are expected. Ours, a U-Net (Ronneberge
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 import torch
@@ -14,8 +16,10 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mattface.data.topology import LEFT_EYE, LIPS_OUTER, RIGHT_EYE
+from mattface.errors import UsageError
 from mattface.layers import resize
 from mattface.parse.bisenet import ConvNorm
+from mattface.vocabulary import Crop
 
 SIDE = 160
 """Side of the square in pixels."""
@@ -23,6 +27,10 @@ ROOM = 1.25
 """Side of the square over the larger extent of the landmarks."""
 DOUBT = (0.4, 0.8)
 """Probabilities up to which a place counts as hidden and from which on as seen: in doubt the target is kept."""
+MOVED, RESIZED = 0.3, 1.25
+"""Way, over its extent, and change of size within which a face of the next frame is taken for the same."""
+FORGOTTEN = 8
+"""Looks after which a face that did not come back is forgotten."""
 TOP, CHIN = 10, 152
 """Landmarks whose direction is upright in the square."""
 
@@ -124,17 +132,16 @@ def centred(matrix: np.ndarray) -> np.ndarray:
     return moved
 
 
-def seen(network: VisibleFace, pixels: np.ndarray, mesh: np.ndarray, size: int) -> np.ndarray:
-    """How far the face is seen, where the square shows it; 1 elsewhere.
+def looked(network: VisibleFace, pixels: np.ndarray, mesh: np.ndarray) -> np.ndarray:
+    """What the network says of a face.
 
     Args:
         network: trained.
         pixels: (S, S, 3) float32 in [-1, 1].
         mesh: (468, 3) in pixels of that picture.
-        size: side of the result.
 
     Returns:
-        (size, size) float32 in [0, 1].
+        (SIDE, SIDE) float32 in [0, 1], how far the face is seen, in the square of the mesh.
     """
     matrix = square(mesh)
     maps = expected(mesh, matrix).astype(np.float32) / 255
@@ -143,7 +150,64 @@ def seen(network: VisibleFace, pixels: np.ndarray, mesh: np.ndarray, size: int) 
     with torch.no_grad():
         logit = network(torch.from_numpy(np.ascontiguousarray(x)).to(kept.device, kept.dtype))
         chance = torch.sigmoid(logit.float())[0, 0].cpu().numpy()
-    shown = np.clip((chance - DOUBT[0]) / (DOUBT[1] - DOUBT[0]), 0, 1)
-    back = centred(matrix @ np.diag([pixels.shape[0] / size] * 2 + [1.0]))
+    return np.clip((chance - DOUBT[0]) / (DOUBT[1] - DOUBT[0]), 0, 1)
+
+
+def laid(shown: np.ndarray, mesh: np.ndarray, whole: int, size: int) -> np.ndarray:
+    """What `looked` says, laid over a copy of side `size` of the picture of side `whole` with the mesh; 1 around."""
+    back = centred(square(mesh) @ np.diag([whole / size] * 2 + [1.0]))
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(shown, back, (size, size), flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=1.0)
+
+
+@dataclass
+class Glance:
+    """What was seen of a face: its middle and extent in pixels of the whole picture, the map, calls since then."""
+
+    middle: np.ndarray
+    extent: float
+    shown: np.ndarray
+    age: int = 0
+
+
+class Looks:
+    """Looks at faces, and in moving pictures at each of them only now and then: what lies before a face moves with it.
+
+    Args:
+        network: trained, see `folded`.
+        every: calls from one look at a face to the next; 1 looks always.
+    """
+
+    def __init__(self, network: VisibleFace, every: int = 1) -> None:
+        if every < 1:
+            raise UsageError(f"a face must be looked at every 1 frame or more; got {every}.")
+        self.network, self.every = network, every
+        self._glances: list[Glance] = []
+
+    def __call__(self, crop: Crop, size: int) -> np.ndarray:
+        """How far a face is seen, (size, size) float32 in [0, 1], for a crop with a mesh."""
+        mesh = np.asarray(crop.mesh)
+        return laid(self._shown(crop, mesh), mesh, crop.size, size)
+
+    def _shown(self, crop: Crop, mesh: np.ndarray) -> np.ndarray:
+        pixels = crop.pixels[0].permute(1, 2, 0).cpu().float().numpy()
+        if self.every == 1:
+            return looked(self.network, pixels, mesh)
+        scale = float(np.sqrt(abs(np.linalg.det(crop.image_to_crop[:2, :2]))))
+        middle = (np.linalg.inv(crop.image_to_crop) @ [*mesh[:, :2].mean(0), 1.0])[:2]
+        extent = float(np.ptp(mesh[:, :2], axis=0).max()) / scale
+        for glance in self._glances:
+            glance.age += 1
+        near = [g for g in self._glances if same_face(g, middle, extent)]
+        self._glances = [g for g in self._glances if all(g is not n for n in near) and g.age < FORGOTTEN * self.every]
+        fresh = bool(near) and near[0].age < self.every
+        found = near[0] if fresh else Glance(middle, extent, looked(self.network, pixels, mesh))
+        found.middle, found.extent = middle, extent
+        self._glances.append(found)
+        return found.shown
+
+
+def same_face(glance: Glance, middle: np.ndarray, extent: float) -> bool:
+    """Whether a face is where a glance was, at about its size."""
+    near = float(np.linalg.norm(glance.middle - middle)) < MOVED * glance.extent
+    return near and 1 / RESIZED < extent / max(glance.extent, 1e-6) < RESIZED
