@@ -11,7 +11,7 @@ from seeded import seeded_input, seeded_state
 
 from mattface import parse
 from mattface.errors import UsageError, WeightsError
-from mattface.parse import Parser, inner_face, load_parser
+from mattface.parse import Parser, inner_face, load_parser, visible
 from mattface.parse.bisenet import CLASSES, INNER, BiSeNet, inner_of, read_bisenet
 from mattface.vocabulary import Crop
 from mattface.weights import layouts
@@ -119,11 +119,17 @@ def test_network_narrows_the_mask() -> None:
     assert mask[..., 136:].max() < 1e-4
 
 
-def test_a_source_is_shown_in_doubt_and_hidden_when_it_is_sure() -> None:
+def test_a_source_has_a_rule_of_its_own() -> None:
     crop = Crop(torch.zeros(1, 3, 64, 64), np.eye(3), disc(64), np.zeros((5, 2)))
-    said = torch.tensor([0.0, 0.1, 0.25, 0.6, 1.0]).view(1, 1, 1, 5).expand(1, 1, 5, 5)
-    assert torch.allclose(Parser("some", lambda crop: said).seen(crop)[0, 0, 0], torch.tensor([0, 0.4, 1, 1, 1]))
+    strict, generous = torch.zeros(1, 1, 5, 5), torch.full((1, 1, 5, 5), 0.7)
+    parser = Parser("some", lambda crop: strict, source=lambda crop: generous)
+    assert parser(crop).max() == 0 and torch.equal(parser.seen(crop), generous)
+    assert torch.equal(Parser("some", lambda crop: strict).seen(crop), strict)
     assert Parser("mesh").seen(crop).min() == 1
+
+
+def test_in_doubt_a_source_is_shown_and_a_target_kept() -> None:
+    assert visible.SURE[1] <= visible.DOUBT[0], "what is surely hidden in a source is hidden in a target too"
 
 
 def test_glasses_and_hair_are_not_inner_face() -> None:

@@ -59,12 +59,14 @@ class Encoded:
     Attributes:
         pixels: (S, S, 3) float32 RGB in [0, 1].
         mesh: (468, 3) in pixels of the crop.
-        unhidden: (468,) of `mesh.unhidden`, 0 where something lies before the face.
+        unhidden: (468,) of `mesh.unhidden`.
+        seen: (s, s) float32 in [0, 1], how far the crop shows the face itself and not what lies before it.
     """
 
     pixels: np.ndarray
     mesh: np.ndarray
     unhidden: np.ndarray
+    seen: np.ndarray
 
 
 class MeshMethod:
@@ -87,9 +89,7 @@ class MeshMethod:
             UsageError: the crop has no mesh.
         """
         points = required_mesh(source, "source")
-        seen = self.parser.seen(source)[0, 0].numpy()
-        shown = mesh.unhidden(points) * seen_at(seen, points * (len(seen) / source.size))
-        return Encoded(to_array(source), points, shown)
+        return Encoded(to_array(source), points, mesh.unhidden(points), self.parser.seen(source)[0, 0].numpy())
 
     def swap(self, encoded: Encoded, target: Crop, steady: Steady | None = None) -> Swap:
         """Swaps one target crop.
@@ -138,6 +138,7 @@ class MeshMethod:
         drawn_at = points * (coarse / size)
         drawing = mesh.Drawing.of(drawn_at, coarse)
         flow, visibility = mesh.flow(encoded.mesh, drawn_at, coarse, encoded.unhidden, drawing)
+        visibility *= shown_at(encoded.seen, flow / len(encoded.pixels))
         regions, height = Regions.draw(drawing), face_height(drawn_at)
         flow, fine = resized(flow, size, cv2.INTER_CUBIC), resized(visibility, size)
         warped = resample(encoded.pixels, flow)
@@ -239,12 +240,10 @@ def required_mesh(crop: Crop, who: str) -> np.ndarray:
     return np.asarray(crop.mesh, np.float64)
 
 
-def seen_at(seen: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """(468,) the least of what (S, S) says around every point of a mesh in its pixels; it repeats its border."""
-    reach = max(1, round(0.02 * face_height(points)))
-    least = cv2.erode(seen, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
-    x, y = (np.clip(points[:, k], 0, len(seen) - 1).astype(int) for k in (0, 1))
-    return least[y, x]
+def shown_at(seen: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """(C, C) of a source's (s, s) map, where a flow (C, C, 2) of shares of its side points; the border repeats."""
+    at = (flow * len(seen) - 0.5).astype(np.float32)
+    return cv2.remap(seen, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def face_height(points: np.ndarray) -> float:

@@ -12,7 +12,7 @@ from torch.nn import functional
 from mattface import weights
 from mattface.errors import UsageError
 from mattface.parse.bisenet import inner_of, read_bisenet
-from mattface.parse.visible import Looks, VisibleFace, folded
+from mattface.parse.visible import SURE, Looks, VisibleFace, folded
 from mattface.vocabulary import Crop
 from mattface.weights.convert import official
 from mattface.weights.parts import states, strongest
@@ -21,8 +21,6 @@ FEATHER = 0.06
 """Width of the soft edge, as a fraction of the face's own size."""
 WORK = 512
 """Largest side at which a mask is computed; it is smooth, so larger ones are scaled up."""
-SURE = 0.25
-"""What `Parser.inner` must say of a source's place to have it taken: what hides a source is seldom."""
 PARTS = {"bisenet": "bisenet", "visible": "visible-face", "mesh": "face-mesh"}
 """Parser name -> weight name, strongest first."""
 
@@ -67,20 +65,23 @@ class Parser:
         name: which part runs ("bisenet", "visible", "mesh").
         inner: what it finds within the outline of the mesh; None for everything.
         moving: the same for crops that are frames of one moving picture; None asks `inner`.
+        source: the same for sources, more generous; None asks `inner`.
     """
 
-    def __init__(self, name: str, inner: Inner | None = None, moving: Inner | None = None) -> None:
+    def __init__(
+        self, name: str, inner: Inner | None = None, moving: Inner | None = None, source: Inner | None = None
+    ) -> None:
         self.name = name
-        self.inner, self.moving = inner, moving
+        self.inner, self.moving, self.source = inner, moving or inner, source or inner
 
     @torch.no_grad()
     def seen(self, crop: Crop) -> torch.Tensor:
-        """How far every place of a crop with a mesh may be taken for the face itself; in doubt, unlike a mask, it is.
+        """How far every place of a source shows the face itself, and not what lies before it.
 
         Returns:
             (1, 1, s, s) float32 in [0, 1] on the CPU, s <= S; 1 everywhere for a parser that knows only the outline.
         """
-        return torch.ones(1, 1, 1, 1) if self.inner is None else (self.inner(crop) / SURE).clamp(max=1)
+        return torch.ones(1, 1, 1, 1) if self.source is None else self.source(crop)
 
     @torch.no_grad()
     def __call__(self, crop: Crop, feather: float = FEATHER) -> torch.Tensor:
@@ -99,10 +100,9 @@ class Parser:
         if crop.mesh is None:
             raise UsageError("expected a crop with a mesh; got one without. Run the landmark stage first.")
         mask = inner_face(crop.mesh, crop.size, feather)
-        inner = self.moving or self.inner
-        if inner is None:
+        if self.moving is None:
             return mask
-        found = inner(crop)
+        found = self.moving(crop)
         return mask * functional.interpolate(found, (crop.size, crop.size), mode="bilinear", align_corners=False)
 
 
@@ -121,7 +121,8 @@ def _visible(device: torch.device, dtype: torch.dtype, every: int) -> Parser:
     network = VisibleFace(tuple(json.loads(metadata["config"])["widths"]))
     weights.load_strictly(network, {k: v.float() for k, v in tensors.items()}, PARTS["visible"])
     network = folded(network.to(device)).to(dtype)
-    return Parser("visible", _inner(Looks(network)), _inner(Looks(network, every)))
+    looks = Looks(network), Looks(network, every), Looks(network, doubt=SURE)
+    return Parser("visible", *(_inner(one) for one in looks))
 
 
 LOADERS: dict[str, Callable[[torch.device, torch.dtype, int], Parser]] = {

@@ -27,6 +27,8 @@ ROOM = 1.25
 """Side of the square over the larger extent of the landmarks."""
 DOUBT = (0.4, 0.8)
 """Probabilities up to which a place counts as hidden and from which on as seen: in doubt the target is kept."""
+SURE = (0.1, 0.3)
+"""The same for a source: in doubt it is shown, since what hides a source is seldom and its likeness is at stake."""
 MOVED, RESIZED = 0.3, 1.25
 """Way, over its extent, and change of size within which a face of the next frame is taken for the same."""
 FORGOTTEN = 8
@@ -132,13 +134,16 @@ def centred(matrix: np.ndarray) -> np.ndarray:
     return moved
 
 
-def looked(network: VisibleFace, pixels: np.ndarray, mesh: np.ndarray) -> np.ndarray:
+def looked(
+    network: VisibleFace, pixels: np.ndarray, mesh: np.ndarray, doubt: tuple[float, float] = DOUBT
+) -> np.ndarray:
     """What the network says of a face.
 
     Args:
         network: trained.
         pixels: (S, S, 3) float32 in [-1, 1].
         mesh: (468, 3) in pixels of that picture.
+        doubt: see `DOUBT`.
 
     Returns:
         (SIDE, SIDE) float32 in [0, 1], how far the face is seen, in the square of the mesh.
@@ -150,7 +155,7 @@ def looked(network: VisibleFace, pixels: np.ndarray, mesh: np.ndarray) -> np.nda
     with torch.no_grad():
         logit = network(torch.from_numpy(np.ascontiguousarray(x)).to(kept.device, kept.dtype))
         chance = torch.sigmoid(logit.float())[0, 0].cpu().numpy()
-    return np.clip((chance - DOUBT[0]) / (DOUBT[1] - DOUBT[0]), 0, 1)
+    return np.clip((chance - doubt[0]) / (doubt[1] - doubt[0]), 0, 1)
 
 
 def laid(shown: np.ndarray, mesh: np.ndarray, whole: int, size: int) -> np.ndarray:
@@ -176,12 +181,13 @@ class Looks:
     Args:
         network: trained, see `folded`.
         every: calls from one look at a face to the next; 1 looks always.
+        doubt: see `DOUBT`.
     """
 
-    def __init__(self, network: VisibleFace, every: int = 1) -> None:
+    def __init__(self, network: VisibleFace, every: int = 1, doubt: tuple[float, float] = DOUBT) -> None:
         if every < 1:
             raise UsageError(f"a face must be looked at every 1 frame or more; got {every}.")
-        self.network, self.every = network, every
+        self.network, self.every, self.doubt = network, every, doubt
         self._glances: list[Glance] = []
 
     def __call__(self, crop: Crop, size: int) -> np.ndarray:
@@ -192,7 +198,7 @@ class Looks:
     def _shown(self, crop: Crop, mesh: np.ndarray) -> np.ndarray:
         pixels = crop.pixels[0].permute(1, 2, 0).cpu().float().numpy()
         if self.every == 1:
-            return looked(self.network, pixels, mesh)
+            return looked(self.network, pixels, mesh, self.doubt)
         scale = float(np.sqrt(abs(np.linalg.det(crop.image_to_crop[:2, :2]))))
         middle = (np.linalg.inv(crop.image_to_crop) @ [*mesh[:, :2].mean(0), 1.0])[:2]
         extent = float(np.ptp(mesh[:, :2], axis=0).max()) / scale
@@ -201,7 +207,7 @@ class Looks:
         near = [g for g in self._glances if same_face(g, middle, extent)]
         self._glances = [g for g in self._glances if all(g is not n for n in near) and g.age < FORGOTTEN * self.every]
         fresh = bool(near) and near[0].age < self.every
-        found = near[0] if fresh else Glance(middle, extent, looked(self.network, pixels, mesh))
+        found = near[0] if fresh else Glance(middle, extent, looked(self.network, pixels, mesh, self.doubt))
         found.middle, found.extent = middle, extent
         self._glances.append(found)
         return found.shown
