@@ -22,6 +22,8 @@ from mattface.training.studio_pairs import mesh_in
 
 KEPT = 192
 """Side of the kept squares: they show a little more than the network sees, for the augmentation to move in."""
+GUESSED = 0.15
+"""Weight of places of which only an estimate says that they are hidden."""
 LIPS = slice(60, 68)
 """Inner lips among the 68 landmarks."""
 BLOBS, PLAIN, BLURRED, NOISE = 0.3, 0.4, 0.3, 0.04
@@ -31,9 +33,10 @@ CLEAR = 0.75
 
 
 def square_of(triplet: Triplet, picture: str, measure: landmarks.Landmarker) -> np.ndarray | None:
-    """A picture of a triplet: RGB, the maps of `visible.expected` and what of the face is seen.
+    """A picture of a triplet: RGB, the maps of `visible.expected`, what of the face is seen, how sure that is.
 
-    An open mouth is part of the face. What is half hidden counts as hidden, and so does what lies beside it.
+    An open mouth is part of the face. What is half hidden counts as hidden, and so does what lies beside it. What an
+    estimate alone calls hidden, hair and cloth in a photograph, weighs `GUESSED`: it errs on dark foreheads.
 
     Args:
         triplet: any.
@@ -41,7 +44,7 @@ def square_of(triplet: Triplet, picture: str, measure: landmarks.Landmarker) -> 
         measure: finds the landmarks, as for a user's picture.
 
     Returns:
-        (6, KEPT, KEPT) uint8; None where no face is found.
+        (7, KEPT, KEPT) uint8, the weight behind them; None where no face is found.
     """
     pixels, marks = getattr(triplet, picture), triplet.landmarks[picture]
     mesh = mesh_in(pixels, marks, measure)
@@ -52,12 +55,15 @@ def square_of(triplet: Triplet, picture: str, measure: landmarks.Landmarker) -> 
     label = np.maximum(triplet.matte, mouth * (1 - triplet.occluder)).astype(np.float32)
     matrix = visible.square(mesh, KEPT, visible.ROOM * KEPT / visible.SIDE)
     clear = cv2.erode((label >= CLEAR).astype(np.uint8) * 255, np.ones((3, 3), np.uint8))
-    seen = [visible.looked_at(m, matrix, KEPT) for m in (pixels, clear)]
-    return np.concatenate([seen[0].transpose(2, 0, 1), visible.expected(mesh, matrix, KEPT), seen[1][None]])
+    known = (triplet.kind == "head") | (clear > 0) | (cv2.dilate(triplet.occluder, np.ones((5, 5))) > 0.1)
+    weight = np.where(known, 255, round(255 * GUESSED)).astype(np.uint8)
+    seen = [visible.looked_at(m, matrix, KEPT) for m in (pixels, clear, weight)]
+    maps = [seen[0].transpose(2, 0, 1), visible.expected(mesh, matrix, KEPT), seen[1][None], seen[2][None]]
+    return np.concatenate(maps)
 
 
 def squares(shards: Sequence[Path]) -> tuple[torch.Tensor, tuple[str, ...]]:
-    """(N, 6, KEPT, KEPT) uint8 of `square_of`, target and swap of every triplet; and what was left out.
+    """(N, 7, KEPT, KEPT) uint8 of `square_of`, target and swap of every triplet; and what was left out.
 
     Raises:
         InputError: no triplet shows a face.
@@ -87,7 +93,7 @@ class SquareFeed:
         self.maps, self.seed = maps, seed
 
     def batches(self, positions: Iterator[list[int]]) -> Iterator[dict[str, torch.Tensor]]:
-        """ "input" (B, 5, S, S) of `visible.VisibleFace` and "seen" (B, 1, S, S) in [0, 1]."""
+        """ "input" (B, 5, S, S) of `visible.VisibleFace`; "seen" and its weight "sure", (B, 1, S, S) in [0, 1]."""
         for chosen in positions:
             rng = torch.Generator().manual_seed(self.seed * 1_000_003 + chosen[0])
             index = torch.randint(len(self.maps), (len(chosen),), generator=rng)
@@ -99,13 +105,13 @@ class SquareFeed:
 
 
 def augmented(maps: torch.Tensor, rng: torch.Generator) -> dict[str, torch.Tensor]:
-    """Moves, mirrors, recolours, blurs and covers (B, 6, KEPT, KEPT) in [0, 1] and cuts what the network sees."""
+    """Moves, mirrors, recolours, blurs and covers (B, 7, KEPT, KEPT) in [0, 1] and cuts what the network sees."""
     count, side = len(maps), visible.SIDE
     maps = torch.where((torch.rand(count, generator=rng) < 0.5)[:, None, None, None], maps.flip(-1), maps)
     matrix = affine_matrices(count, 15, 1.12, 0.06, rng) * (side / KEPT)
-    grid = F.affine_grid(matrix, [count, 6, side, side], align_corners=False)
+    grid = F.affine_grid(matrix, [count, 7, side, side], align_corners=False)
     maps = F.grid_sample(maps, grid, padding_mode="border", align_corners=False)
-    image, told, seen = maps[:, :3] * 2 - 1, maps[:, 3:5], maps[:, 5:]
+    image, told, seen, sure = maps[:, :3] * 2 - 1, maps[:, 3:5], maps[:, 5:6], maps[:, 6:]
     cover = blob(count, side, rng) * (torch.rand((count, 1, 1, 1), generator=rng) < BLOBS)
     texture = resample(image.roll(1, 0).flip(-2), affine_matrices(count, 180, 2.0, 0.6, rng))
     plain = (torch.rand((count, 1, 1, 1), generator=rng) < PLAIN).float()
@@ -114,8 +120,9 @@ def augmented(maps: torch.Tensor, rng: torch.Generator) -> dict[str, torch.Tenso
     texture = texture * (1 - plain) + (paint.clamp(-1, 1) + 0.05 * texture) * plain
     texture = recolour(texture, *colour_curve(count, 0.4, rng))
     image, seen = image * (1 - cover) + texture * cover, seen * (1 - cover)
+    sure = torch.maximum(sure, cover)
     image = recolour(image, *colour_curve(count, 0.35, rng))
     soft = F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, 1)
     image = torch.where((torch.rand(count, generator=rng) < BLURRED)[:, None, None, None], soft, image)
     image = image + torch.randn(image.shape, generator=rng) * uniform(0, NOISE, (count, 1, 1, 1), rng)
-    return {"input": torch.cat([image.clamp(-1, 1), told], 1), "seen": seen}
+    return {"input": torch.cat([image.clamp(-1, 1), told], 1), "seen": seen, "sure": sure}

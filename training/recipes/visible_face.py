@@ -20,6 +20,7 @@ class Recipe:
         name: of the recipe, its run and its checkpoint.
         loop: settings of the loop.
         optimiser: how the network is optimised.
+        start: weights to start from, of the same widths; a name or a file. None: from scratch.
         widths: channels of `mattface.parse.visible.VisibleFace`.
         task: module of `mattface.training.tasks` that trains it.
     """
@@ -28,6 +29,7 @@ class Recipe:
     loop: Loop
     optimiser: Optimiser
     widths: tuple[int, int, int, int] = (24, 48, 64, 96)
+    start: str | None = None
     task: str = "visible"
 
 

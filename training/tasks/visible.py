@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mattface import weights
 from mattface.errors import InputError
 from mattface.parse.visible import VisibleFace
 from mattface.training.checkpoint import save_weights
@@ -29,7 +30,7 @@ class VisibleTask:
 
     def __init__(self, recipe: Recipe, sample: Batch) -> None:
         self.recipe, self.name, self.sample = recipe, recipe.name, sample
-        network = VisibleFace(recipe.widths)
+        network = begun(recipe)
         self.networks: dict[str, nn.Module] = {"network": network.to(memory_format=torch.channels_last)}  # type: ignore[call-overload]
         self.optimisers = {"network": recipe.optimiser}
         self.phases = (Phase("face", "network", self.terms, {"seen": 1.0}),)
@@ -37,7 +38,7 @@ class VisibleTask:
     def terms(self, batch: Batch, _: Clock) -> Terms:
         """Cross-entropy where the face is expected; a little everywhere else, so that the rim is learned."""
         logit = self.networks["network"](batch["input"].contiguous(memory_format=torch.channels_last)).float()
-        weight = batch["input"][:, 3:4] + 0.1
+        weight = (batch["input"][:, 3:4] + 0.1) * batch["sure"]
         loss = F.binary_cross_entropy_with_logits(logit, batch["seen"], reduction="none")
         return {"seen": (loss * weight).sum() / weight.sum()}
 
@@ -58,6 +59,15 @@ class VisibleTask:
     def score(self, networks: Mapping[str, nn.Module]) -> dict[str, float]:
         """None: `mattface bench quality` scores it within the methods."""
         return {}
+
+
+def begun(recipe: Recipe) -> VisibleFace:
+    """The network as training finds it: fresh, or with the weights that the recipe starts from."""
+    network = VisibleFace(recipe.widths)
+    if recipe.start:
+        tensors, _ = weights.load_tensors(recipe.start)
+        weights.load_strictly(network, {k: v.float() for k, v in tensors.items()}, recipe.start)
+    return network
 
 
 def stages(recipe: Recipe, data: Data, device: torch.device) -> Iterator[Stage]:
