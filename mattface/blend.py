@@ -23,8 +23,10 @@ FLOOR = 0.02
 """Matte values up to this become exactly 0, so that pixels outside the face are the target's own."""
 LIGHT_SIDE = 64
 """Side of the copies of which the change of light is made."""
-SMOOTH = 1 / 24
+SMOOTH = 1 / 12
 """Standard deviation, over the side, of the blur under which the decoder's picture says how bright the face is."""
+TRUSTED = (0.2, 0.5)
+"""Confidence up to which a pixel is the decoder's, and from which on it is the source's: a mean of both is a blur."""
 MARGIN = 8
 """Room left around the matte, in 128ths of the side: the convolutions at all finer levels reach less far."""
 
@@ -227,5 +229,6 @@ class TwoStageBlend(nn.Module):
         light = change_of_light(seen, resize(glance.float(), small), weight, SMOOTH * small)
         lit = relit(warped, view(F.interpolate(light, (size, size), mode="bicubic", align_corners=False)))
         confidence = view(resize(match.confidence, size))
-        pixels = confidence * lit + (1 - confidence) * decoded
+        share = ((confidence - TRUSTED[0]) / (TRUSTED[1] - TRUSTED[0])).clamp(0, 1)
+        pixels = share * lit + (1 - share) * decoded
         return pixels, {"flow": flow, "warped": lit, "confidence": confidence}
