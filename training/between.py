@@ -35,7 +35,7 @@ def between(start: str, end: str, share: float, out: Path) -> None:
     after, metadata = registry.load_tensors(registry.checkpoint_in(end))
     for name, tensor in before.items():
         if name not in after or after[name].shape != tensor.shape:
-            raise WeightsError(f"{start} and {end} must be of one network; {name} differs. Take checkpoints of one run.")
+            raise WeightsError(f"{start} and {end} must hold one network; {name} differs. Take checkpoints of one run.")
         if tensor.is_floating_point():
             after[name] = (1 - share) * tensor.float() + share * after[name].float()
     save_weights(out, after, metadata | {"training": f"{share:g} of {metadata.get('training', 'its training')}"})
