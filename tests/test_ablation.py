@@ -7,6 +7,7 @@ import torch
 from test_mattface_method import CPU, TINY, crop, randomised, saved
 
 from mattface.benchmarks.crew import contender
+from mattface.blend import TRUSTED
 from mattface.errors import UsageError, WeightsError
 from mattface.layers import resize
 from mattface.methods.ablation import Parts
@@ -102,7 +103,8 @@ def test_with_detail_the_generators_picture_takes_the_decoders_place():
     swap, whole = swapped(blend="off"), swapped()
     sure = swap.extras["confidence"]
     assert torch.equal(sure, whole.extras["confidence"]) and 0 < float(sure.mean()) < 1
-    mixed = sure * swap.extras["warped"] + (1 - sure) * swap.extras["side"]
+    share = ((sure - TRUSTED[0]) / (TRUSTED[1] - TRUSTED[0])).clamp(0, 1)
+    mixed = share * swap.extras["warped"] + (1 - share) * swap.extras["side"]
     assert torch.allclose(swap.pixels, mixed, atol=1e-6)
     assert torch.equal(swap.matte, resize(whole.matte, 64))
 
