@@ -138,8 +138,9 @@ class MeshMethod:
         drawn_at = points * (coarse / size)
         drawing = mesh.Drawing.of(drawn_at, coarse)
         flow, visibility = mesh.flow(encoded.mesh, drawn_at, coarse, encoded.unhidden, drawing)
-        visibility *= shown_at(encoded.seen, flow / len(encoded.pixels))
         regions, height = Regions.draw(drawing), face_height(drawn_at)
+        shown = shown_at(encoded.seen, flow / len(encoded.pixels))
+        visibility *= np.maximum(shown, regions.border)  # hair at the border is found by its colour, see `match`
         flow, fine = resized(flow, size, cv2.INTER_CUBIC), resized(visibility, size)
         warped = resample(encoded.pixels, flow)
         side = max(1, round(min(self.config.light_side, whole) * size / whole))
