@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def load(
-    method: str = "mesh",
+    method: str = "mattface",
     weights: str | None = None,
     device: str = "auto",
     dtype: str | None = None,

@@ -20,7 +20,7 @@ from mattface.vocabulary import Crop, Face, Identity, Picture, Swap, SwappedFace
 
 
 def load(
-    method: str = "mesh",
+    method: str = "mattface",
     weights: str | None = None,
     device: str | torch.device = "auto",
     dtype: str | torch.dtype | None = None,
