@@ -243,8 +243,8 @@ def required_mesh(crop: Crop, who: str) -> np.ndarray:
 
 def shown_at(seen: np.ndarray, flow: np.ndarray) -> np.ndarray:
     """(C, C) of a source's (s, s) map, where a flow (C, C, 2) of shares of its side points; the border repeats."""
-    at = (flow * len(seen) - 0.5).astype(np.float32)
-    return cv2.remap(seen, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    x, y = (np.ascontiguousarray(flow[..., k] * len(seen) - 0.5, np.float32) for k in range(2))
+    return cv2.remap(seen, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def face_height(points: np.ndarray) -> float:
