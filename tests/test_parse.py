@@ -150,6 +150,8 @@ def test_missing_or_unknown_parser(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         load_parser("bisenet")
     with pytest.raises(UsageError, match="bisenet, visible, mesh"):
         load_parser("u-net")
+    with pytest.raises(UsageError, match="every 1 frame or more; got 0"):
+        load_parser("mesh", every=0)
     torch.save(bisenet_file(), tmp_path / "x.pth")
     assert adopt(tmp_path / "x.pth").name == "bisenet"
     assert load_parser().name == "bisenet"

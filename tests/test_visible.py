@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import nn
 
-from mattface.errors import UsageError
 from mattface.mesh import topology
 from mattface.parse import visible
 from mattface.vocabulary import Crop
@@ -150,5 +149,3 @@ def test_a_forgotten_face_leaves_nothing_behind():
     for step in range(60):
         looks(frame(0.1, (200.0 * step, 0.0)), 32)
     assert len(looks._glances) <= visible.FORGOTTEN * 2 + 1
-    with pytest.raises(UsageError, match="every 1 frame or more; got 0"):
-        visible.Looks(Reddish(), every=0)

@@ -146,7 +146,7 @@ def load_parser(
         name: "auto" for the strongest whose weights are here, or one of `PARTS`.
         device: where the network runs.
         dtype: number format in which visible-face runs; a BiSeNet keeps single precision.
-        every: in moving pictures, visible-face looks at a face every so many frames.
+        every: in moving pictures, visible-face looks at a face every so many frames; a BiSeNet looks at every one.
 
     Raises:
         UsageError: unknown name, or every below 1.
@@ -154,6 +154,8 @@ def load_parser(
     """
     if name != "auto" and name not in LOADERS:
         raise UsageError(f"expected a parser auto, {', '.join(LOADERS)}; got {name!r}.")
+    if every < 1:
+        raise UsageError(f"a face must be looked at every 1 frame or more; got {every}.")
     if name == "auto":
         name = strongest(PARTS)
     return LOADERS[name](torch.device(device), dtype, every)

@@ -16,7 +16,6 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mattface.data.topology import LEFT_EYE, LIPS_OUTER, RIGHT_EYE
-from mattface.errors import UsageError
 from mattface.layers import resize
 from mattface.parse.bisenet import ConvNorm
 from mattface.vocabulary import Crop
@@ -180,13 +179,11 @@ class Looks:
 
     Args:
         network: trained, see `folded`.
-        every: calls from one look at a face to the next; 1 looks always.
+        every: calls from one look at a face to the next, from 1 on; 1 looks always.
         doubt: see `DOUBT`.
     """
 
     def __init__(self, network: VisibleFace, every: int = 1, doubt: tuple[float, float] = DOUBT) -> None:
-        if every < 1:
-            raise UsageError(f"a face must be looked at every 1 frame or more; got {every}.")
         self.network, self.every, self.doubt = network, every, doubt
         self._glances: list[Glance] = []
 
