@@ -3,6 +3,9 @@
 mattface studio people --portraits DIR --out people.npz
 mattface studio shards --people people.npz --out DIR --count 5000 --occluded 0.8 --wide 0.45
 mattface train visible-face --data DIR --out runs/visible-face
+
+The bundled file went on from such a run, made before estimated covers weighed little, with --set start=FILE
+--set loop.images=32000 --set optimiser.rate=0.001.
 """
 
 from __future__ import annotations
