@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ WAYS = ("ddp", "fsdp2")
 """Every process keeps everything and gradients are averaged; or each keeps a share of weights and optimiser."""
 AVERAGE = "average."
 """How names of averaged networks begin."""
+SETTLE = 0.2
+"""Seconds before a process leaves the others: threads of gloo still let go of tensors, for which they need the
+interpreter; one that comes when the interpreter has ended aborts the process."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,7 @@ def world(device: str | torch.device, parallel: str = "ddp") -> Iterator[World]:
     try:
         yield World(dist.get_rank(), dist.get_world_size(), chosen, parallel)
     finally:
+        time.sleep(SETTLE)
         dist.destroy_process_group()
 
 
