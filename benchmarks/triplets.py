@@ -23,6 +23,8 @@ from mattface.training.studio.triplet import Triplet
 
 MARGIN = 16
 """Pixels around the true matte that the perceptual distance sees."""
+LEAST = 0.02
+"""Share of the true matte that the source does not show, from which on it is judged apart."""
 LIGHT_SIGMA = 1 / 16
 """Of the Gaussian that leaves low frequencies, in face heights."""
 
@@ -32,8 +34,14 @@ def occluded(row: Row) -> bool:
     return bool(row["occluder"])
 
 
+def unseen(row: Row) -> bool:
+    """Whether the source hides enough of what the answer shows for it to be judged apart."""
+    return "hidden" in row
+
+
 NUMBERS = (
     Number("psnr", "PSNR inside the true matte, dB", everywhere=True),
+    Number("hidden", "PSNR of what the source does not show, dB", wanted=unseen, everywhere=True),
     Number("target psnr", "PSNR of the untouched target, dB", everywhere=True, given=True),
     Number("features", "feature distance inside the true matte (CenterFace, form of LPIPS)", everywhere=True),
     Number("target features", "feature distance of the untouched target", everywhere=True, given=True),
@@ -144,6 +152,8 @@ def compared(triplet: Triplet, answer: Answer) -> Row:
     near, truth, inside = framed(answer.image, triplet)
     untouched, _, _ = framed(triplet.target, triplet)
     kept = measure.kept_share(answer.image, triplet.target, answer.matte, before_face(triplet))
+    hidden = matte * (1 - triplet.visible)
+    enough = hidden.sum() >= LEAST * matte.sum()
     return {
         "seed": triplet.seed,
         "yaw": question.yaw,
@@ -151,6 +161,7 @@ def compared(triplet: Triplet, answer: Answer) -> Row:
         "occluder": question.occluder,
         "found": float(answer.found),
         "psnr": measure.psnr(answer.image, true, matte),
+        **({"hidden": measure.psnr(answer.image, true, hidden)} if enough else {}),
         "features": measure.feature_distance(near, truth, inside),
         "structure": measure.structure_loss(near, truth, inside),
         "light": measure.light_error(answer.image, true, matte, sigma),

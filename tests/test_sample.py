@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +20,7 @@ from mattface.generate.latents import Latents
 from mattface.methods.mattface import build
 from mattface.pixels import to_pixels
 from mattface.provenance import GENERATED
-from mattface.training import latents as fitting
-from mattface.training.tasks import Data, pairs
+from mattface.training.tasks import pairs
 
 STYLES, WIDTH = 10, 8
 """Of the tiny network."""
@@ -140,7 +138,7 @@ def test_a_seed_is_a_person(tmp_path, kind):
 
 
 def test_weights_that_draw_nothing_are_refused(tmp_path):
-    with pytest.raises(WeightsError, match=r"carries no latents.*mattface\.training\.latents"):
+    with pytest.raises(WeightsError, match=r"carries no latents.*mattface train mattface-demo"):
         sampling.load(str(checkpoint(tmp_path, latents=False)), "cpu")
     with pytest.raises(UsageError, match="expected weights that draw people"):
         sampling.load("bisenet", "cpu")
@@ -195,58 +193,9 @@ def test_the_command_writes_marked_pictures_once(tmp_path, capsys):
 def test_exports_carry_the_latents(tmp_path):
     recipe = tiny_recipe()
     latents = Latents.fit(known())
-    made = pairs.stage(recipe, "swap", pairs.build_network(recipe.config), pairs.PairFeed(MemoryStore(), 0), latents)
+    network, feed = pairs.build_network(recipe.config), pairs.PairFeed(MemoryStore(), 0)
+    made = pairs.stage(recipe, "swap", network, feed, None, latents)
     made.task.export(made.task.networks, tmp_path, "now")
     assert torch.equal(load_file(tmp_path / "tiny.safetensors")["latents.axes"], latents.axes.half())
     begun(recipe, "swap").task.export(made.task.networks, tmp_path, "now")
     assert not any(key.startswith("latents") for key in load_file(tmp_path / "tiny.safetensors"))
-
-
-def test_training_fits_them_when_the_generator_can_draw(tmp_path, monkeypatch):
-    """The stages in order, each of them taken for done as it is."""
-    store = MemoryStore()
-    monkeypatch.setattr(pairs, "store_of", lambda recipe, data: (store, ()))
-    monkeypatch.setattr(pairs, "pictures", lambda root: [])
-    carried = {}
-    for stage in pairs.stages(tiny_recipe(), Data(tmp_path), torch.device("cpu")):
-        carried[stage.name] = stage.task.latents
-        stage.result = dict(stage.task.networks)
-        network = stage.task.network
-        if stage.name == "generator":
-            expected = fitting.fit_latents(network, fitting.sources_of(store))
-    assert list(carried) == ["generator", "swap"] and carried["generator"] is None
-    assert torch.equal(carried["swap"].mean, expected.mean) and torch.equal(carried["swap"].axes, expected.axes)
-    pair = store.batch([0, 1])
-    with torch.no_grad():
-        codes = network.eval().invert(network.encode(pair.source, pair.source_places))
-    assert torch.allclose(expected.mean, codes.mean(0), atol=1e-5)
-
-
-def test_latents_are_added_to_a_finished_file(tmp_path, monkeypatch):
-    without, out = checkpoint(tmp_path, latents=False), tmp_path / "out.safetensors"
-    shown = [(torch.rand(5, 3, 32, 32, generator=rng(k)) * 2 - 1, torch.zeros(5, 3, 32, 32)) for k in range(3)]
-    monkeypatch.setattr(fitting, "people_in", lambda root, size: iter(shown))
-    latents = fitting.add_latents(str(without), tmp_path, out, 4)
-    assert latents.axes.shape == (4, STYLES * WIDTH)
-    before, after = load_file(without), load_file(out)
-    assert set(after) == set(before) | {"latents.mean", "latents.axes"}
-    assert all(torch.equal(after[k], before[k].to(after[k].dtype)) for k in before)
-    again = fitting.add_latents(str(out), tmp_path, out, 2)
-    assert again.axes.shape == (2, STYLES * WIDTH) and load_file(out)["latents.axes"].shape == (2, STYLES * WIDTH)
-    assert sampling.load(str(out), "cpu")(0).shape == (64, 64, 3)
-    with pytest.raises(UsageError, match="expected --out"):
-        fitting.add_latents(str(without), tmp_path, tmp_path / "out.pt")
-
-
-def test_a_folder_without_people_is_refused(tmp_path):
-    with pytest.raises(InputError, match="found neither"):
-        next(fitting.people_in(tmp_path, 32))
-    with pytest.raises(InputError, match="found neither"):
-        next(fitting.people_in(tmp_path / "none", 32))
-
-
-def test_places_reach_a_network_that_is_told_them():
-    network = randomised(replace(TINY, places=True))
-    image = torch.rand(6, 3, 32, 32, generator=rng()) * 2 - 1
-    here, there = (fitting.fit_latents(network, iter([(image, torch.full((6, 3, 32, 32), v))])) for v in (0.0, 1.0))
-    assert not torch.allclose(here.mean, there.mean)

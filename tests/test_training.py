@@ -117,7 +117,9 @@ def tiny_recipe() -> Recipe:
         detail_widths=(8, 8, 8),
         places=True,
     )
-    return Recipe("tiny", config, size=32, draw_steps=30, draw_fine_steps=2, steps=6, batch=2, warmup=1)
+    counts = {"draw_steps": 30, "draw_fine_steps": 2, "invert_steps": 3, "steps": 6, "batch": 2, "warmup": 1}
+    unjudged = Recipe("tiny", config).loss | {"identity": 0.0, "features": 0.0}
+    return Recipe("tiny", config, size=32, loss=unjudged, **counts)
 
 
 def begun(recipe: Recipe, name: str, store=None):
@@ -163,26 +165,28 @@ def trained_parts(network) -> set[str]:
     return {n.split(".")[0] for n, p in network.named_parameters() if p.requires_grad}
 
 
-def test_the_generator_stands_still_while_swapping_is_learnt():
-    drawing, swapping = (begun(tiny_recipe(), name).task.network for name in ("generator", "swap"))
-    assert "generate" in trained_parts(drawing)
+def test_the_generator_stands_still_once_it_can_draw():
+    inverting, swapping = (begun(tiny_recipe(), name).task.network for name in ("invert", "swap"))
+    assert "generate" not in trained_parts(inverting) and {"encoder", "invert"} <= trained_parts(inverting)
     assert trained_parts(swapping) == {"encoder", "transfer", "invert", "blend", "correspond"}
+    known = begun(replace(tiny_recipe(), start="somewhere"), "invert").task.network
+    assert trained_parts(known) == {"invert"}, "an encoder that is known already stays as it is"
 
 
-@pytest.mark.parametrize(("name", "part"), [("generator-fine", "generate"), ("swap-fine", "blend")])
-def test_the_fine_stages_train_only_the_blocks_above_the_others(name, part):
-    network = begun(replace(tiny_recipe(), size=16), name).task.network
+def test_the_fine_stage_trains_only_the_blocks_above_the_others():
+    network = begun(replace(tiny_recipe(), size=16), "swap-fine").task.network
     chosen = [n for n, p in network.named_parameters() if p.requires_grad]
-    assert chosen and all(n.startswith(part) and "32" in n for n in chosen), chosen
+    assert chosen and all(n.startswith("blend") and "32" in n for n in chosen), chosen
 
 
-def test_the_generator_learns_to_draw(tmp_path):
-    made = begun(tiny_recipe(), "generator")
+@pytest.mark.slow
+def test_the_heads_learn_what_codes_people_have(tmp_path):
+    made = begun(replace(tiny_recipe(), invert_steps=30), "invert")
     batch = vars(MemoryStore().batch([0, 1]))
     before = made.task.terms(batch, None)["side"]
     fit(made.task, made.feed, made.loop, tmp_path, tiny_recipe(), "cpu", quiet=True)
     with torch.no_grad():
-        assert made.task.terms(batch, None)["side"] < 0.9 * before
+        assert made.task.terms(batch, None)["side"] < 0.95 * before
 
 
 def test_training_may_start_from_a_checkpoint_of_the_same_sizes(tmp_path):
@@ -191,7 +195,8 @@ def test_training_may_start_from_a_checkpoint_of_the_same_sizes(tmp_path):
     network = build_network(recipe.config)
     metadata = {"config": recipe.config.to_json(), "method": "mattface", "name": "tiny"}
     save_weights(tmp_path / "known.safetensors", network.state_dict(), metadata)
-    found = pairs.begun(replace(recipe, start=str(tmp_path / "known.safetensors")))
+    found, latents = pairs.begun(replace(recipe, start=str(tmp_path / "known.safetensors")))
+    assert latents is None
     for (name, a), b in zip(found.state_dict().items(), network.state_dict().values(), strict=True):
         assert torch.equal(a, b.half().float() if b.is_floating_point() else b), name  # as files keep it
     with pytest.raises(WeightsError, match="of the recipe's sizes"):

@@ -67,7 +67,7 @@ class Latents:
         found = {name.removeprefix(PREFIX): t.float() for name, t in tensors.items() if name.startswith(PREFIX)}
         if not found:
             raise WeightsError(
-                f"{what} carries no latents, from which people are drawn; fit them: python -m mattface.training.latents"
+                f"{what} carries no latents, from which people are drawn; files of mattface train mattface-demo do."
             )
         shapes = {name: tuple(value.shape) for name, value in found.items()}
         many = shapes.get("axes", (0,))[0]

@@ -17,13 +17,15 @@ class Recipe:
         config: network sizes.
         size: side of the training pictures up to which everything trains.
         pairs: mesh swaps to make of portraits, of which `same` is the share whose source is the target.
-        draw_steps, draw_fine_steps: steps in which the generator learns to draw, up to `size` and above.
+        draw_steps, draw_fine_steps: steps in which the generator learns to draw portraits, up to `size` and above.
+        invert_steps: steps in which encoder and latent heads learn what codes people have.
         steps, fine_steps: steps of swapping, up to `size` and above.
         batch, rate, fine_rate: pairs per step (above `size`: one) and peak learning rates (AdamW, cosine, `warmup`
-            steps).
+            steps); draw_rate: of the generator.
         decay: weight decay; average: decay of the exponential moving average that is kept.
         save_every, log_every: steps between saved states, and between lines of the metrics.
-        loss: weight of every loss term.
+        loss: weight of every loss term; "identity" (of swaps) and "features" (of drawn people), which ask the identity
+            network, are left out with 0.
         start: weights to start from, of the same sizes; a name, file or folder. None: from scratch.
         seed: of everything random.
         task: module of `mattface.training.tasks` that trains it.
@@ -34,13 +36,15 @@ class Recipe:
     size: int = 128
     pairs: int = 400
     same: float = 0.1
-    draw_steps: int = 450
-    draw_fine_steps: int = 50
+    draw_steps: int = 5000
+    draw_fine_steps: int = 200
+    invert_steps: int = 450
     steps: int = 2800
     fine_steps: int = 30
     batch: int = 8
     rate: float = 1e-3
     fine_rate: float = 1e-3
+    draw_rate: float = 2e-3
     warmup: int = 100
     decay: float = 1e-3
     average: float = 0.998
@@ -58,11 +62,19 @@ class Recipe:
             "masks": 0.1,
             "smooth": 2.0,
             "confidence": 0.5,
+            "identity": 0.5,
+            "drawn": 1.0,
+            "features": 0.15,
         }
     )
     start: str | None = None
     seed: int = 20261121
     task: str = "pairs"
+
+    @property
+    def judged(self) -> bool:
+        """Whether its losses ask the identity network."""
+        return bool(self.loss["identity"] or self.loss["features"])
 
     @property
     def loop(self) -> Loop:
@@ -120,10 +132,12 @@ def tiny() -> Recipe:
         pairs=24,
         draw_steps=8,
         draw_fine_steps=2,
+        invert_steps=4,
         steps=40,
         fine_steps=4,
         batch=4,
         warmup=4,
         save_every=20,
         log_every=1,
+        loss=recipe().loss | {"identity": 0.0, "features": 0.0},
     )

@@ -1,13 +1,14 @@
-"""The mattface network taught by answered pairs, in four stages.
+"""The mattface network taught by answered pairs, in five stages.
 
-First encoder, latent heads and generator learn to draw people (`generator`), then the generator's blocks above the
-recipe's `size` follow at full resolution (`generator-fine`). Then the generator stands still and the rest learns to
-swap up to that size (`swap`); last come its own blocks above (`swap-fine`).
+First the generator learns to draw people (`generator`), then its blocks above the recipe's `size` follow at full
+resolution (`generator-fine`). From then on it stands still. Encoder and latent heads learn its codes (`invert`; of a
+network that was trained before, the heads alone). Then everything but the generator learns to swap up to that size
+(`swap`); last come the blend's blocks above (`swap-fine`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,17 +18,19 @@ from torch import nn
 
 from mattface import weights as registry
 from mattface.errors import UsageError, WeightsError
-from mattface.generate.latents import Latents
+from mattface.generate.latents import PREFIX, Latents
 from mattface.layers import resize
 from mattface.methods.mattface import MattfaceNetwork, build_network, network_of
 from mattface.training import losses
 from mattface.training.augment import PlacedPairs, augment
 from mattface.training.checkpoint import save_weights
+from mattface.training.framing import Framed, likeness_loss
+from mattface.training.judges import Frozen, Judges, load_judges
 from mattface.training.kept_pairs import store_of
-from mattface.training.latents import fit_latents, sources_of
-from mattface.training.pairs import Teacher, crops_of, pictures, training_portraits
+from mattface.training.pairs import PairStore, Teacher, crops_of, pictures, training_portraits
+from mattface.training.people import People, PeopleFeed, PeopleTask, Shown, latents_of
 from mattface.training.recipes.mattface_demo import Recipe
-from mattface.training.task import Batch, Clock, Feed, Optimiser, Phase, Terms
+from mattface.training.task import Batch, Clock, Feed, Loop, Optimiser, Phase, Terms
 from mattface.training.tasks import Data, Stage
 from mattface.vocabulary import Swap
 
@@ -79,14 +82,24 @@ class PairTask:
         optimiser: how.
         upto: highest resolution that is computed.
         stage: for the exported file's metadata.
+        judges: who compares identities; None leaves that out.
+        latents: of the people the generator draws; exported with the network.
     """
 
     averaged = ("network",)
-    latents: Latents | None = None
-    """Of the people the generator learned to draw; exported with the network."""
 
-    def __init__(self, recipe: Recipe, network: MattfaceNetwork, optimiser: Optimiser, upto: int, stage: str) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        network: MattfaceNetwork,
+        optimiser: Optimiser,
+        upto: int,
+        stage: str,
+        judges: Frozen | None = None,
+        latents: Latents | None = None,
+    ) -> None:
         self.recipe, self.name, self.upto, self.stage = recipe, recipe.name, upto, stage
+        self.judges, self.latents = judges, latents
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.networks: dict[str, nn.Module] = {"network": self.network}
         self.optimisers = {"network": optimiser}
@@ -98,7 +111,12 @@ class PairTask:
         told = self.recipe.config.places
         source = self.network.encode_source(pair.source, pair.source_places if told else None, self.upto)
         places = pair.places if told else None
-        return pair_losses(self.network(source, pair.target, pair.mask, places, self.upto), pair)
+        swap = self.network(source, pair.target, pair.mask, places, self.upto)
+        terms = pair_losses(swap, pair)
+        if self.judges is not None:
+            truths = Framed(pair.source, pair.source_places), Framed(pair.swap, pair.places)
+            terms["identity"] = likeness_loss(self.judges, Framed(swap.pixels, pair.places), truths)
+        return terms
 
     def export(self, networks: Mapping[str, nn.Module], folder: Path, progress: str) -> None:
         """The network with its configuration, in the stage's folder; that of the last stage is the one to use."""
@@ -116,8 +134,8 @@ class PairTask:
         return {}
 
 
-class DrawTask(PairTask):
-    """Encoder, latent heads and generator draw the sources and the answers as they are; nothing is swapped."""
+class InvertTask(PairTask):
+    """Sources and answers are encoded and drawn as they are; nothing is swapped."""
 
     def terms(self, batch: Batch, _: Clock) -> Terms:
         """How far the drawings are off; the face counts ten times what is around it."""
@@ -181,76 +199,112 @@ class TeacherFeed:
         return {"people": len(self.teacher.crops)}
 
 
-def above(network: MattfaceNetwork, size: int, drawing: bool) -> None:
-    """Leaves only the blocks of resolutions above `size` to train: the generator's, or those of the blend."""
+def above(network: MattfaceNetwork, size: int) -> None:
+    """Leaves only the blend's blocks of resolutions above `size` to train."""
     network.requires_grad_(False).eval()  # batch statistics stay: a batch of one would ruin them
-    groups = [network.blend.encoder.levels, network.blend.blends, network.blend.decoder]
-    chosen = [m for group in groups for r, m in group.items() if int(r) > size]
-    if drawing:
-        chosen = [network.generate.get_submodule(f"b{r}") for r in network.generate.resolutions if r > size]
-    for module in chosen:
-        module.requires_grad_(True)
+    for group in (network.blend.encoder.levels, network.blend.blends, network.blend.decoder):
+        for resolution, module in group.items():
+            module.requires_grad_(int(resolution) > size)
 
 
-def stage(recipe: Recipe, name: str, network: MattfaceNetwork, feed: Feed, latents: Latents | None = None) -> Stage:
-    """One of the four stages, see the module; freezes what does not train in it; exports `latents` too."""
-    drawing, fine = name.startswith("generator"), name.endswith("fine")
-    size, steps = recipe.size, recipe.draw_steps if drawing else recipe.steps
-    batch, rate, warmup = recipe.batch, recipe.rate, recipe.warmup * recipe.batch
-    if fine:
-        above(network, size, drawing)
-        size, steps = recipe.config.resolution, recipe.draw_fine_steps if drawing else recipe.fine_steps
-        batch, rate, warmup = 1, recipe.fine_rate, 0
-    else:
-        network.requires_grad_(True).train()
-        network.generate.requires_grad_(drawing)
-    optimiser = Optimiser("adamw", rate, decay=recipe.decay, clip=1.0, schedule="cosine", warmup=warmup)
-    kind = DrawTask if drawing else PairTask
+def loop_of(recipe: Recipe, steps: int, batch: int) -> Loop:
+    """Settings of a stage."""
     average = recipe.average if steps > 1 / (1 - recipe.average) else 0.0  # a shorter run would keep its random start
     log, save = recipe.log_every * batch, recipe.save_every * batch
-    loop = replace(recipe.loop, images=steps * batch, batch=batch, average=average, log_every=log, save_every=save)
-    task = kind(recipe, network, optimiser, size, name)
-    task.latents = latents
-    return Stage(name, task, feed, loop)
+    return replace(recipe.loop, images=steps * batch, batch=batch, average=average, log_every=log, save_every=save)
 
 
-def begun(recipe: Recipe) -> MattfaceNetwork:
-    """The network as training finds it: fresh, or with the weights that the recipe starts from.
+def stage(
+    recipe: Recipe,
+    name: str,
+    network: MattfaceNetwork,
+    feed: Feed,
+    judges: Frozen | None = None,
+    latents: Latents | None = None,
+) -> Stage:
+    """`invert`, `swap` or `swap-fine`, see the module; freezes what does not train in it."""
+    size, batch, rate, warmup = recipe.size, recipe.batch, recipe.rate, recipe.warmup * recipe.batch
+    steps = recipe.invert_steps if name == "invert" else recipe.steps
+    if name == "swap-fine":
+        above(network, size)
+        size, steps = recipe.config.resolution, recipe.fine_steps
+        batch, rate, warmup = 1, recipe.fine_rate, 0
+    else:
+        network.train().requires_grad_(name == "swap" or not recipe.start)
+        network.invert.requires_grad_(True)
+        network.generate.requires_grad_(False)
+    optimiser = Optimiser("adamw", rate, decay=recipe.decay, clip=1.0, schedule="cosine", warmup=warmup)
+    kind, asked = InvertTask if name == "invert" else PairTask, judges if name == "swap" else None
+    task = kind(recipe, network, optimiser, size, name, asked, latents)
+    return Stage(name, task, feed, loop_of(recipe, steps, batch))
+
+
+def draw_stages(
+    recipe: Recipe, data: Data, store: PairStore, network: MattfaceNetwork, judges: Frozen | None
+) -> Generator[Stage, None, Latents | None]:
+    """`generator` and `generator-fine`, see the module; returns the latents of the people, if any were learned.
+
+    Raises:
+        UsageError: fine steps alone, for which there are no codes.
+    """
+    if recipe.draw_fine_steps and not recipe.draw_steps:
+        raise UsageError(f"draw_fine_steps needs draw_steps, which find the codes; got {recipe.draw_fine_steps} and 0.")
+    portraits, people = bool(pictures(data.root)), None
+    for name, steps in (("generator", recipe.draw_steps), ("generator-fine", recipe.draw_fine_steps)):
+        fine = name.endswith("fine")
+        if not steps or (fine and not portraits):
+            continue
+        size = recipe.config.resolution if fine else recipe.size
+        shown = Shown.portraits(data.root, size, recipe.size) if portraits else Shown.sources(store)
+        people = people or People(network.generate, shown.count)
+        people.requires_grad_(not fine)
+        for resolution in network.generate.resolutions:
+            network.generate.get_submodule(f"b{resolution}").requires_grad_((resolution > recipe.size) == fine)
+        optimiser = Optimiser("adam", recipe.draw_rate, (0.9, 0.99), schedule="cosine")
+        task = PeopleTask(recipe, network, people, optimiser, size, name, None if fine else judges)
+        feed, batch = PeopleFeed(shown, recipe.seed), 1 if fine else recipe.batch
+        made = Stage(name, task, feed, loop_of(recipe, steps, batch))
+        yield made
+        people.load_state_dict(made.result["people"].state_dict())
+    return None if people is None else latents_of(people)
+
+
+def begun(recipe: Recipe) -> tuple[MattfaceNetwork, Latents | None]:
+    """The network as training finds it: fresh, or with weights and latents that the recipe starts from.
 
     Raises:
         WeightsError: the weights are missing, or of another network than the recipe's.
     """
     if not recipe.start:
-        return build_network(recipe.config)
+        return build_network(recipe.config), None
     tensors, metadata = registry.load_tensors(registry.checkpoint_in(recipe.start))
     network = network_of(tensors, metadata, recipe.start)
     if network.config != recipe.config:
         raise WeightsError(
             f"start must be a network of the recipe's sizes; got {recipe.start}, which has others. Leave start out."
         )
-    return network
+    if not any(name.startswith(PREFIX) for name in tensors):
+        return network, None
+    return network, Latents.read(tensors, (network.generate.num_styles, network.generate.w_dim), recipe.start)
 
 
 def stages(recipe: Recipe, data: Data, device: torch.device) -> Iterator[Stage]:
-    """The four stages on the portraits and the shards of triplets in one folder; full resolution needs portraits."""
+    """The five stages on the portraits and the shards of triplets in one folder; full resolution needs portraits."""
     store, notes = store_of(recipe, data)
+    named = Judges("resnet", "own", perceptual="resnet-maps")
+    judges = load_judges(named, {"identity", "perceptual"}, device) if recipe.judged else None
     torch.manual_seed(recipe.seed)
-    network = begun(recipe)
-    teacher: list[Teacher] = []
-    latents: Latents | None = None
-    for name in ("generator", "generator-fine", "swap", "swap-fine"):
+    network, latents = begun(recipe)
+    latents = (yield from draw_stages(recipe, data, store, network, judges)) or latents
+    for name in ("invert", "swap", "swap-fine"):
         feed: Feed = PairFeed(store, recipe.seed)
-        if name.endswith("fine"):
+        if name == "swap-fine":
             if not pictures(data.root):
                 continue
-            if not teacher:
-                crops = crops_of(training_portraits(data.root), recipe.config.resolution)
-                teacher.append(Teacher(crops, recipe.config.shape))
-            feed = TeacherFeed(teacher[0], recipe.seed)
-        made = stage(recipe, name, network, feed, latents)
+            crops = crops_of(training_portraits(data.root), recipe.config.resolution)
+            feed = TeacherFeed(Teacher(crops, recipe.config.shape), recipe.seed)
+        made = stage(recipe, name, network, feed, judges, latents)
         made.notes = notes
         if made.loop.steps:
             yield made
             network.load_state_dict(made.result["network"].state_dict())
-            if name.startswith("generator"):
-                latents = fit_latents(network, sources_of(store))
