@@ -200,3 +200,21 @@ def test_what_hides_the_source_leaves_the_target_alone() -> None:
     half = plain.swap(plain.encode(crop), crop).matte[0, 0]
     assert (half[:100] - whole[:100]).abs().mean() < 0.01 and half[:100].max() > 0.9 and whole[150:].max() > 0.9
     assert half[150:, 96:160].max() < 0.05 < 0.9 < whole[150:, 96:160].max(), "but for the sides, where hair lies"
+
+
+def test_the_face_fades_towards_what_lies_before_it() -> None:
+    size = 256
+    crop = Crop(torch.zeros(1, 3, size, size), np.eye(3), face(), np.zeros((5, 2)))
+
+    class Half(Parser):
+        """Something with an edge as sharp as a picture can show lies over the right half."""
+
+        def __call__(self, crop: Crop) -> torch.Tensor:
+            return super().__call__(crop) * (torch.arange(size) < 128)
+
+    methods = [MeshMethod(Config(hidden=h), Half("mesh"), torch.device("cpu")) for h in (0.0, Config().hidden)]
+    sharp, soft = (m.swap(m.encode(crop), crop).matte[0, 0] for m in methods)
+    row = 150
+    assert sharp[row, 128:].max() == soft[row, 128:].max() == 0, "nothing of what lies there changes"
+    assert sharp[row, 127] > 0.9 and soft[row, 127] < 0.6 and soft[row, 110] > 0.9
+    assert (soft <= sharp + 1e-6).all()

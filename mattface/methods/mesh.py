@@ -34,6 +34,7 @@ class Config:
         mouth_open: opening of the mouth (inner lips, in mouth widths) from which its inside is visible.
         bands: smallest side of the blending pyramid in pixels.
         feather: softness of inner borders (eyes, mouth, hair), in face heights.
+        hidden: softness, inwards only, of the border of what lies before the face, in face heights.
         coarse: the mesh is drawn at one `coarse`-th of the crop's resolution; more is faster (video).
         light_side: side in pixels at which light is measured; less is faster (video).
         largest: largest side of a crop in pixels; None for 4096.
@@ -46,6 +47,7 @@ class Config:
     mouth_open: float = 0.115
     bands: int = 32
     feather: float = 0.008
+    hidden: float = 0.03
     coarse: float = 1.0
     light_side: int = colour.WORK_SIDE
     largest: int | None = None
@@ -146,13 +148,25 @@ class MeshMethod:
         side = max(1, round(min(self.config.light_side, whole) * size / whole))
         own, new, covered = self.match(warped, pixels, regions, visibility, height, side)
         keep = np.clip(1 - covered, 0, 1) * self.openings(encoded.mesh, points, regions, height)
-        matte = self.parser(target)[0, 0].numpy() * fine * resized(keep, size)
+        matte = self.uncovered(target, coarse, height) * fine * resized(keep, size)
         matte = matte if steady is None else steady(matte)
         reach = reached_box(matte)  # beyond it everything is the target's
         matched = pixels.copy()
         own, new = (resized(light, size, cv2.INTER_CUBIC) for light in (own, new))
         matched[reach] = colour.relight(warped[reach], own[reach], new[reach])
         return multiband(matched, pixels, matte, self.config.bands), matte, flow, fine
+
+    def uncovered(self, target: Crop, coarse: int, height: float) -> np.ndarray:
+        """(S, S) what the parser lets through, fading towards what lies before the face.
+
+        Args:
+            target: the crop.
+            coarse: side at which it is softened.
+            height: of the face at that side.
+        """
+        seen: np.ndarray = self.parser(target)[0, 0].numpy()
+        around = mesh.blur(resized(seen, coarse), self.config.hidden * height)
+        return np.minimum(seen, resized(around, target.size))
 
     def match(
         self, warped: np.ndarray, pixels: np.ndarray, regions: Regions, visibility: np.ndarray, height: float, side: int
