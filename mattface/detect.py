@@ -16,8 +16,9 @@ THRESHOLD = 0.5
 """Score from which a candidate counts as a face."""
 OVERLAP = 0.3
 """Intersection over union above which two boxes are one face."""
-SIDES = (640, 1280, 1920)
-"""Longest side of the picture as the network sees it: the first is the usual one, the others look for small faces."""
+SIDES = (640, 320, 160, 1280, 1920)
+"""Longest side of the picture as the network sees it: the first is the usual one, the smaller ones look for faces that
+fill the picture (in profile they are missed at the usual side), the larger ones for small faces."""
 TINY = 24
 """Height of a face in the network's input below which its points are not to be trusted."""
 STRIDE = 32
@@ -153,8 +154,9 @@ class Detector:
     def __call__(self, rgb: np.ndarray, thorough: bool = True) -> list[Face]:
         """Faces of a picture, largest first.
 
-        Looks upright first, at the usual size and then larger for small faces; when that finds nothing, or only points
-        that cannot be a face, it looks at copies turned by quarters, then by eighths.
+        Looks upright first, at the usual size, then smaller for faces that fill the picture and larger for small ones;
+        when that finds nothing, or only points that cannot be a face, it looks at copies turned by quarters, then by
+        eighths.
 
         Args:
             rgb: (H, W, 3) uint8.
@@ -179,10 +181,12 @@ class Detector:
         return sorted(faces, key=lambda face: -float(np.prod(face.box[2:] - face.box[:2])))
 
     def _upright(self, rgb: np.ndarray, sides: tuple[int, ...]) -> Candidates:
-        """Faces of the picture as it is; the next larger size is tried while even the largest face is tiny."""
+        """Faces of the picture as it is; smaller sizes are tried if there is none, larger ones if all are tiny."""
         longest = max(rgb.shape[:2])
         found = Candidates(np.zeros((0, 4)), np.zeros(0), np.zeros((0, 5, 2)))
         for side in sides:
+            if side < SIDES[0] and len(found.scores):
+                continue
             scale = min(side / longest, max(1.0, side / SIDES[0]))
             seen = self._at(rgb, np.eye(3), rgb.shape[:2], scale)
             if len(seen.scores):

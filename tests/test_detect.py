@@ -95,6 +95,19 @@ def test_turned_copies_map_back() -> None:
     np.testing.assert_allclose(face.box, [60.5, 90.5, 120.5, 150.5], atol=2)
 
 
+def test_faces_that_fill_the_picture_are_found_in_a_smaller_copy() -> None:
+    def network(rgb: np.ndarray) -> Candidates:
+        if max(rgb.shape) > 352:
+            return Candidates(np.zeros((0, 4)), np.zeros(0), np.zeros((0, 5, 2)))
+        return Candidates(BOX[None], np.array([0.9]), POINTS[None])
+
+    picture = np.zeros((480, 640, 3), np.uint8)
+    (face,) = Detector("smaller", network)(picture)
+    np.testing.assert_allclose(face.box, BOX * 2)
+    np.testing.assert_allclose(face.points, POINTS * 2)
+    assert Detector("smaller", network)(picture, thorough=False) == []
+
+
 def test_quick_look_is_one_look() -> None:
     shapes = []
 
