@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mattface.layers import Window, resize, start_at_zero, warp
-from mattface.relight import change_of_light, relit
+from mattface.relight import blurred, change_of_light, relit
 from mattface.vocabulary import Correspondence, GeneratorFeatures, Swap
 
 FLOOR = 0.02
@@ -27,6 +27,10 @@ SMOOTH = 1 / 12
 """Standard deviation, over the side, of the blur under which the decoder's picture says how bright the face is."""
 TRUSTED = (0.2, 0.5)
 """Confidence up to which a pixel is the decoder's, and from which on it is the source's: a mean of both is a blur."""
+LENT = 0.5
+"""Share of the target's own detail that the decoder's picture borrows: by itself that is smooth."""
+DETAIL = 1 / 32
+"""Standard deviation, over the side, of the blur without which the rest of a picture is detail."""
 MARGIN = 8
 """Room left around the matte, in 128ths of the side: the convolutions at all finer levels reach less far."""
 
@@ -187,7 +191,8 @@ class TwoStageBlend(nn.Module):
         extras["matte_logit"] = logit if match is None else match.matte
         if match is None:
             return Swap(decoded, self.matte(logit), extras)
-        pixels, more = self._with_detail(decoded, glance, match, source_image, r, view)
+        borrowed = view(self._detail(resize(target_image, r).float(), match))
+        pixels, more = self._with_detail(decoded + LENT * borrowed, glance, match, source_image, r, view)
         matte = resize(self.matte(match.matte), r)
         if view is not whole and window is not None:
             pixels = window.laid(pixels, resize(target_image, r))
@@ -204,6 +209,14 @@ class TwoStageBlend(nn.Module):
         return torch.cat([warp(source[r], view(resize(match.flow, r))) * confidence, confidence], 1)
 
     @classmethod
+    def _detail(cls, image: torch.Tensor, match: Correspondence) -> torch.Tensor:
+        """(B, 3, S, S) a target without its low frequencies; those are the matte's alone, not of what lies beside."""
+        side = min(LIGHT_SIDE, image.shape[-1])
+        weight = resize(cls.matte(match.matte).float(), side) + 1e-3
+        low = blurred(resize(image, side) * weight, DETAIL * side) / blurred(weight, DETAIL * side)
+        return image - F.interpolate(low, image.shape[-2:], mode="bicubic", align_corners=False)
+
+    @classmethod
     def _with_detail(
         cls,
         decoded: torch.Tensor,
@@ -216,8 +229,8 @@ class TwoStageBlend(nn.Module):
         """The source's pixels in the light of the decoder's picture, mixed with that picture by confidence.
 
         Args:
-            decoded: (B, 3, s, s), of the part that is made.
-            glance: (B, 3, S, S) the whole of it, of any resolution.
+            decoded: (B, 3, s, s) the decoder's picture with borrowed detail, of the part that is made.
+            glance: (B, 3, S, S) the whole of that picture as decoded, of any resolution.
             match, source_image: see `forward`.
             size: side of the whole result.
             view: cuts the part out of its maps.

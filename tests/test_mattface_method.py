@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from seeded import repeated_state, summary
 
+from mattface.blend import TwoStageBlend
 from mattface.errors import UsageError, WeightsError
 from mattface.layers import Window
 from mattface.methods import mattface as method
@@ -17,7 +18,7 @@ from mattface.methods.mattface import Config, MattfaceMethod, build, build_netwo
 from mattface.methods.psp import official_parts
 from mattface.methods.style_mix import StyleMixMethod
 from mattface.parse import Parser
-from mattface.vocabulary import Crop
+from mattface.vocabulary import Correspondence, Crop
 from mattface.weights.adopt import adopt
 from mattface.weights.convert import convert
 
@@ -315,3 +316,17 @@ def test_a_batch_is_cut_around_all_its_mattes():
 def test_a_shape_that_cannot_be_is_refused(fields, message):
     with pytest.raises(UsageError, match=message):
         replace(TINY, **fields)
+
+
+def test_the_target_lends_detail_but_not_the_edge_of_what_lies_beside_its_face() -> None:
+    """A grey face with stripes, beside it something black: the stripes are detail, the black is not."""
+    side = 256
+    matte = torch.full((1, 1, side, side), -20.0)
+    matte[..., 64:192, 64:192] = 20
+    inside = torch.sigmoid(matte)
+    stripes = 0.2 * torch.sin(torch.arange(side) * 1.5).expand(1, 3, side, side)
+    match = Correspondence(torch.zeros(1, 2, side, side), torch.zeros(1, 1, side, side), matte)
+    plain, striped = (TwoStageBlend._detail((x + 0.1) * inside - (1 - inside), match) for x in (0 * stripes, stripes))
+    face = (slice(None), slice(None), slice(68, 188), slice(68, 188))
+    assert plain[face].abs().max() < 0.05
+    assert (striped - stripes)[face].abs().mean() < 0.03

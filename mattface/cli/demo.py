@@ -1,7 +1,7 @@
-"""mattface demo: an example pair, swapped both ways by every method that has weights.
+"""mattface demo: an example pair, swapped both ways by every method that has weights, and somebody who does not exist.
 
 The pair is two public-domain photographs out of installed packages: matplotlib's Grace Hopper and scikit-image's
-astronaut (Eileen Collins).
+astronaut (Eileen Collins). The third source is drawn (`mattface sample`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 TILE = 512
 MARGIN = 12
 CAPTION = 26
+SEED = 0
+"""Of the person who is drawn."""
 HEAD = 2.2
 """Side of a close-up, in sides of the face's box."""
 
@@ -42,14 +44,14 @@ def run(args: argparse.Namespace) -> None:
     from mattface import picture_io, weights
 
     start = time.perf_counter()
-    pictures = {name: picture_io.read(path) for name, path in example_pair().items()}
+    pictures = {name: picture_io.read(path) for name, path in example_pair().items()} | {"drawn": drawn(args.device)}
     weights.pull(["embedded"])
     folder = Path(args.out)
     folder.mkdir(parents=True, exist_ok=True)
     results: dict[str, list[SwapResult]] = {}
     for method in sorted(METHODS, reverse=True):
         try:
-            results[method] = swap_both_ways(method, pictures, args.device, folder)
+            results[method] = swap_all(method, pictures, args.device, folder)
         except WeightsError as error:
             print(f"{method}: left out. {error}")
     sheet = folder / "contact-sheet.png"
@@ -57,13 +59,21 @@ def run(args: argparse.Namespace) -> None:
     print(f"contact sheet: {sheet.resolve()}\ndone in {time.perf_counter() - start:.1f} s")
 
 
+def drawn(device: str) -> Picture:
+    """Somebody who does not exist."""
+    from mattface import sampling
+    from mattface.vocabulary import Picture
+
+    return Picture(sampling.load(None, device)(SEED))
+
+
 def directions(pictures: dict[str, Picture]) -> list[tuple[str, str]]:
-    """(source, target) both ways."""
-    first, second = pictures
-    return [(second, first), (first, second)]
+    """(source, target): the photographs both ways, then who is drawn onto the second of them."""
+    first, second, made = pictures
+    return [(second, first), (first, second), (made, second)]
 
 
-def swap_both_ways(method: str, pictures: dict[str, Picture], device: str, folder: Path) -> list[SwapResult]:
+def swap_all(method: str, pictures: dict[str, Picture], device: str, folder: Path) -> list[SwapResult]:
     """Swaps, writes each result as a PNG, and prints where it is and how it went."""
     from mattface import picture_io
     from mattface.cli.loading import load
@@ -97,7 +107,8 @@ def rows(pictures: dict[str, Picture], results: dict[str, list[SwapResult]]) -> 
     boxes = {target: some[k].faces[0].face.box for k, (_, target) in enumerate(directions(pictures))}
     table = []
     for k, (source, target) in enumerate(directions(pictures)):
-        row = {f"source: {source}": close_up(pictures[source], boxes[source])}
+        own = pictures[source]
+        row = {f"source: {source}": close_up(own, boxes[source]) if source in boxes else own}
         row[f"target: {target}"] = close_up(pictures[target], boxes[target])
         table.append(row | {m: close_up(both[k].picture, boxes[target]) for m, both in results.items()})
     return table
