@@ -23,9 +23,9 @@ FLOOR = 0.02
 """Matte values up to this become exactly 0, so that pixels outside the face are the target's own."""
 LIGHT_SIDE = 64
 """Side of the copies of which the change of light is made."""
-SMOOTH = 1 / 12
+SMOOTH = 1 / 16
 """Standard deviation, over the side, of the blur under which the decoder's picture says how bright the face is."""
-TRUSTED = (0.2, 0.5)
+TRUSTED = (0.3, 0.6)
 """Confidence up to which a pixel is the decoder's, and from which on it is the source's: a mean of both is a blur."""
 LENT = 0.5
 """Share of the target's own detail that the decoder's picture borrows: by itself that is smooth."""
