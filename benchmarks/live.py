@@ -35,7 +35,11 @@ from mattface.realtime.loop import Loop, Painter, Shot
 from mattface.realtime.track import LIVE, Tracked, Tracker
 from mattface.vocabulary import Crop, Face, Swap
 
-LIVE_OPTIONS: dict[str, Any] = {"coarse": 2.0, "light_side": 96, "largest": 320, "look_every": 3}
+LIVE_OPTIONS: dict[str, dict[str, Any]] = {
+    "mesh": {"coarse": 2.0, "light_side": 96, "largest": 320, "look_every": 3},
+    "alphaface": {"weights": "alphaface-demo"},
+}
+"""Method -> what the live command gives it."""
 FPS = 30
 STEPS = 120
 
@@ -115,11 +119,11 @@ def run(loop: Loop) -> dict[str, Any]:
     return report
 
 
-def mesh_live(seconds: float, size: tuple[int, int], **options: Any) -> dict[str, Any]:
-    """The whole loop with the method mesh, at 30 frames a second."""
+def whole(method: str, seconds: float, size: tuple[int, int]) -> dict[str, Any]:
+    """The whole loop with a method, at 30 frames a second."""
     cv2.setNumThreads(1)  # as the live command does
     dtype = quick_dtype(torch.device("cpu"))
-    swapper = mattface.load("mesh", device="cpu", dtype=dtype, **{**LIVE_OPTIONS, **options})
+    swapper = mattface.load(method, device="cpu", dtype=dtype, **LIVE_OPTIONS[method])
     cast = Cast(swapper, example_pair()["astronaut"])
     frames = moving(size)
     warm = Loop(iter(Frames(frames, 30, True)), tracker(swapper, cast), Painter(swapper, cast), Nowhere())
@@ -231,15 +235,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="of the live run (default: 60)")
     parser.add_argument("--frames", type=int, default=10_000, help="of the memory run (default: 10000)")
     parser.add_argument("--overhead-frames", type=int, default=600)
-    parser.add_argument("--only", choices=("mesh", "overhead", "memory"))
+    parser.add_argument("--only", choices=(*LIVE_OPTIONS, "overhead", "memory"))
     args = parser.parse_args()
     cv2.setNumThreads(1)  # stages run side by side; inside one, threads would only wait for each other
     torch.set_num_threads(1)
     numbers: dict[str, Any] = {}
-    if args.only in (None, "mesh"):
-        numbers["mesh_640x480"] = mesh_live(args.seconds, (640, 480))
-        told = numbers["mesh_640x480"]
-        print(f"mesh 640x480: {told['fps']} fps, latency {told['latency_ms']}, dropped {told['dropped']}, "
+    for method in LIVE_OPTIONS if args.only is None else {args.only} & LIVE_OPTIONS.keys():
+        told = numbers[f"{method}_640x480"] = whole(method, args.seconds, (640, 480))
+        print(f"{method} 640x480: {told['fps']} fps, latency {told['latency_ms']}, dropped {told['dropped']}, "
               f"CPU {told['cpu_ms_per_frame']} ms a frame, load {told['load_average']}")  # fmt: skip
     if args.only in (None, "overhead"):
         numbers["overhead_1280x720"] = overhead(args.overhead_frames)

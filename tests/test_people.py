@@ -13,7 +13,7 @@ from test_training import self_pair, smooth_picture, tiny_recipe
 
 from mattface.embed import Embedder
 from mattface.embed.resnet import DIM, SIZE, IdentityResNet, chip_matrix
-from mattface.errors import UsageError
+from mattface.errors import UsageError, WeightsError
 from mattface.generate.latents import Latents
 from mattface.mesh import topology
 from mattface.mesh.shape import canonical
@@ -142,3 +142,11 @@ def test_latents_of_the_start_are_kept_where_nobody_is_drawn(tmp_path, monkeypat
 def test_fine_steps_alone_are_refused(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"draw_fine_steps needs draw_steps.*got 2 and 0"):
         passed(replace(tiny_recipe(), draw_steps=0), tmp_path, monkeypatch)
+
+
+def test_a_missing_identity_network_is_named_with_the_way_around(tmp_path, monkeypatch):
+    monkeypatch.setenv("MATTFACE_HOME", str(tmp_path / "empty"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    asking = replace(tiny_recipe(), loss=tiny_recipe().loss | {"identity": 0.5})
+    with pytest.raises(WeightsError, match=r"judge resnet \(--set loss.identity=0.*weights pull identity-resnet"):
+        passed(asking, tmp_path, monkeypatch)

@@ -7,7 +7,7 @@ judges.perceptual=resnet-maps`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -107,13 +107,16 @@ OTHERWISE = {
 """Kind of judge -> what to do without it."""
 
 
-def load_judges(names: Judges, needed: set[str], device: torch.device) -> Frozen:
+def load_judges(
+    names: Judges, needed: set[str], device: torch.device, otherwise: Mapping[str, str] = OTHERWISE
+) -> Frozen:
     """Loads the networks that are needed.
 
     Args:
         names: the recipe's.
         needed: of "identity", "perceptual", "clip", "shape".
         device: where they run.
+        otherwise: kind of judge -> what to do without it, for messages.
 
     Raises:
         WeightsError: one is not here; the message says how to give or replace it.
@@ -126,7 +129,7 @@ def load_judges(names: Judges, needed: set[str], device: torch.device) -> Frozen
         except WeightsError as error:
             replaced = stand_in(kind, name, device)
             if replaced is None:
-                raise WeightsError(f"the losses need the judge {name} ({OTHERWISE[kind]}): {error}") from error
+                raise WeightsError(f"the losses need the judge {name} ({otherwise[kind]}): {error}") from error
             made |= replaced
     return Frozen(**made)
 

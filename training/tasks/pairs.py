@@ -8,10 +8,9 @@ network that was trained before, the heads alone). Then everything but the gener
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -22,11 +21,12 @@ from mattface.generate.latents import PREFIX, Latents
 from mattface.layers import resize
 from mattface.methods.mattface import MattfaceNetwork, build_network, network_of
 from mattface.training import losses
-from mattface.training.augment import PlacedPairs, augment
+from mattface.training.augment import PlacedPairs
 from mattface.training.checkpoint import save_weights
 from mattface.training.framing import Framed, likeness_loss
 from mattface.training.judges import Frozen, Judges, load_judges
 from mattface.training.kept_pairs import store_of
+from mattface.training.pair_feeds import PairFeed, TeacherFeed
 from mattface.training.pairs import PairStore, Teacher, crops_of, pictures, training_portraits
 from mattface.training.people import People, PeopleFeed, PeopleTask, Shown, latents_of
 from mattface.training.recipes.mattface_demo import Recipe
@@ -34,14 +34,9 @@ from mattface.training.task import Batch, Clock, Feed, Loop, Optimiser, Phase, T
 from mattface.training.tasks import Data, Stage
 from mattface.vocabulary import Swap
 
-
-class Store(Protocol):
-    """Answered pairs by number."""
-
-    count: int
-
-    def batch(self, indices: Sequence[int]) -> PlacedPairs:
-        """The pairs of these numbers."""
+JUDGES = Judges("resnet", "own", perceptual="resnet-maps")
+WITHOUT = dict.fromkeys(("identity", "perceptual"), "--set loss.identity=0 --set loss.features=0 do without it")
+"""Kind of judge -> what to do without it."""
 
 
 def pair_losses(swap: Swap, pair: PlacedPairs) -> Terms:
@@ -150,55 +145,6 @@ class InvertTask(PairTask):
         return {"side": losses.photo_loss(drawn.float(), resize(wanted, size), resize(places[:, 2:], size) + 0.1)}
 
 
-class PairFeed:
-    """Augmented pairs of a store; the same position always gives the same batch.
-
-    Args:
-        store: answered pairs.
-        seed: of choice and augmentation.
-    """
-
-    def __init__(self, store: Store, seed: int) -> None:
-        self.store, self.seed = store, seed
-
-    def batches(self, positions: Iterator[list[int]]) -> Iterator[Batch]:
-        """See `mattface.training.task.Feed`."""
-        for chosen in positions:
-            rng = torch.Generator().manual_seed(self.seed * 1_000_003 + chosen[0])
-            index = torch.randint(self.store.count, (len(chosen),), generator=rng).tolist()
-            yield dict(vars(augment(self.store.batch(index), rng)))
-
-    def describe(self) -> dict[str, Any]:
-        """Number of pairs."""
-        return {"pairs": self.store.count}
-
-
-class TeacherFeed:
-    """Full-resolution pairs that the teacher answers when they are asked for.
-
-    Args:
-        teacher: who answers.
-        seed: of the choice.
-    """
-
-    def __init__(self, teacher: Teacher, seed: int) -> None:
-        self.teacher, self.seed = teacher, seed
-
-    def batches(self, positions: Iterator[list[int]]) -> Iterator[Batch]:
-        """See `mattface.training.task.Feed`."""
-        for chosen in positions:
-            made = []
-            for position in chosen:
-                rng = torch.Generator().manual_seed(self.seed * 1_000_003 + position)
-                s, t = torch.randint(len(self.teacher.crops), (2,), generator=rng).tolist()
-                made.append(vars(self.teacher.pair(s, t)))
-            yield {name: torch.cat([m[name] for m in made]) for name in made[0]}
-
-    def describe(self) -> dict[str, Any]:
-        """Number of people."""
-        return {"people": len(self.teacher.crops)}
-
-
 def above(network: MattfaceNetwork, size: int) -> None:
     """Leaves only the blend's blocks of resolutions above `size` to train."""
     network.requires_grad_(False).eval()  # batch statistics stay: a batch of one would ruin them
@@ -291,8 +237,7 @@ def begun(recipe: Recipe) -> tuple[MattfaceNetwork, Latents | None]:
 def stages(recipe: Recipe, data: Data, device: torch.device) -> Iterator[Stage]:
     """The five stages on the portraits and the shards of triplets in one folder; full resolution needs portraits."""
     store, notes = store_of(recipe, data)
-    named = Judges("resnet", "own", perceptual="resnet-maps")
-    judges = load_judges(named, {"identity", "perceptual"}, device) if recipe.judged else None
+    judges = load_judges(JUDGES, set(WITHOUT), device, WITHOUT) if recipe.judged else None
     torch.manual_seed(recipe.seed)
     network, latents = begun(recipe)
     latents = (yield from draw_stages(recipe, data, store, network, judges)) or latents
