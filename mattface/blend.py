@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mattface.layers import Window, resize, start_at_zero, warp
-from mattface.relight import blurred, change_of_light, relit
+from mattface.relight import blurred, change_of_light, relit, tint
 from mattface.vocabulary import Correspondence, GeneratorFeatures, Swap
 
 FLOOR = 0.02
@@ -29,6 +29,8 @@ TRUSTED = (0.3, 0.6)
 """Confidence up to which a pixel is the decoder's, and from which on it is the source's: a mean of both is a blur."""
 LENT = 0.5
 """Share of the target's own detail that the decoder's picture borrows: by itself that is smooth."""
+FAR = 0.7
+"""Change of light, natural logarithm, from which on colour is the decoder's: a shadow that is lifted shows blotches."""
 DETAIL = 1 / 32
 """Standard deviation, over the side, of the blur without which the rest of a picture is detail."""
 MARGIN = 8
@@ -192,7 +194,7 @@ class TwoStageBlend(nn.Module):
         if match is None:
             return Swap(decoded, self.matte(logit), extras)
         borrowed = view(self._detail(resize(target_image, r).float(), match))
-        pixels, more = self._with_detail(decoded + LENT * borrowed, glance, match, source_image, r, view)
+        pixels, more = self._with_detail(decoded, glance, LENT * borrowed, match, source_image, r, view)
         matte = resize(self.matte(match.matte), r)
         if view is not whole and window is not None:
             pixels = window.laid(pixels, resize(target_image, r))
@@ -221,6 +223,7 @@ class TwoStageBlend(nn.Module):
         cls,
         decoded: torch.Tensor,
         glance: torch.Tensor,
+        borrowed: torch.Tensor,
         match: Correspondence,
         source_image: torch.Tensor,
         size: int,
@@ -229,8 +232,9 @@ class TwoStageBlend(nn.Module):
         """The source's pixels in the light of the decoder's picture, mixed with that picture by confidence.
 
         Args:
-            decoded: (B, 3, s, s) the decoder's picture with borrowed detail, of the part that is made.
-            glance: (B, 3, S, S) the whole of that picture as decoded, of any resolution.
+            decoded: (B, 3, s, s) the decoder's picture, of the part that is made.
+            glance: (B, 3, S, S) the whole of it, of any resolution.
+            borrowed: (B, 3, s, s) detail for where the source is not seen.
             match, source_image: see `forward`.
             size: side of the whole result.
             view: cuts the part out of its maps.
@@ -240,8 +244,11 @@ class TwoStageBlend(nn.Module):
         seen = warp(resize(source_image, small).float(), resize(match.flow, small))
         weight = resize(cls.matte(match.matte) * match.confidence, small)
         light = change_of_light(seen, resize(glance.float(), small), weight, SMOOTH * small)
-        lit = relit(warped, view(F.interpolate(light, (size, size), mode="bicubic", align_corners=False)))
+        change = view(F.interpolate(light, (size, size), mode="bicubic", align_corners=False))
+        lit = relit(warped, change)
+        far = (change.abs().mean(1, keepdim=True) / FAR).clamp(0, 1)
+        lit = lit + far * (tint(decoded) - tint(lit))
         confidence = view(resize(match.confidence, size))
         share = ((confidence - TRUSTED[0]) / (TRUSTED[1] - TRUSTED[0])).clamp(0, 1)
-        pixels = share * lit + (1 - share) * decoded
+        pixels = share * lit + (1 - share) * (decoded + borrowed)
         return pixels, {"flow": flow, "warped": lit, "confidence": confidence}

@@ -11,6 +11,7 @@ STEEPEST = 2.0
 """Largest change of light, natural logarithm."""
 DARKEST = 0.02
 """Intensity that is added before brightnesses are divided."""
+LUMA = (0.299, 0.587, 0.114)
 ROUNDS = 2
 """Corrections of a change of light: a curve that bends does not take a mean to the mean of what it makes."""
 
@@ -31,6 +32,11 @@ def relit(image: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
     x, gain = ((image + 1) / 2).clamp(0, 1), change.exp()
     bend = (gain.clamp_min(1).pow(SHOULDER) - 1) * x.pow(SHOULDER)
     return gain * x * (1 + bend).pow(-1 / SHOULDER) * 2 - 1
+
+
+def tint(image: torch.Tensor) -> torch.Tensor:
+    """(B, 3, H, W) colour without brightness: what is left of a picture less its luma (BT.601)."""
+    return image - (image * image.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
 
 
 def change_of_light(image: torch.Tensor, wanted: torch.Tensor, weight: torch.Tensor, sigma: float) -> torch.Tensor:

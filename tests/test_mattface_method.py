@@ -13,6 +13,7 @@ from seeded import repeated_state, summary
 from mattface.blend import TwoStageBlend
 from mattface.errors import UsageError, WeightsError
 from mattface.layers import Window
+from mattface.mesh import topology
 from mattface.methods import mattface as method
 from mattface.methods.mattface import Config, MattfaceMethod, build, build_network
 from mattface.methods.psp import official_parts
@@ -330,3 +331,19 @@ def test_the_target_lends_detail_but_not_the_edge_of_what_lies_beside_its_face()
     face = (slice(None), slice(None), slice(68, 188), slice(68, 188))
     assert plain[face].abs().max() < 0.05
     assert (striped - stripes)[face].abs().mean() < 0.03
+
+
+def test_a_smile_stays_the_target_s_when_the_source_is_closed() -> None:
+    network = build_network(replace(TINY, resolution=64, places=True))
+    chain = MattfaceMethod(network, Parser("mesh"), "tiny", CPU, torch.float32)
+    mean = topology().mean
+    closed = np.column_stack([mean[:, :2] * 90 + 128, mean[:, 2] * 90])
+    smiling = closed.copy()
+    smiling[[14, 87, 317, 178, 402, 88, 318], 1] += 12
+    closed[[14, 87, 317, 178, 402, 88, 318], 1] = closed[[13, 82, 312, 81, 311, 80, 310], 1]
+    kept, fits = (chain._openings(source, smiling, 512)[0, 0] for source in (closed, smiling))
+    assert kept.shape == (512, 512) and fits.min() > 0.9
+    rows, columns = np.nonzero(kept.numpy() < 0.5)
+    upper, lower, left, right = 2 * smiling[13, 1], 2 * smiling[14, 1], 2 * smiling[78, 0], 2 * smiling[308, 0]
+    assert kept.min() < 0.1 and len(rows) > 200, "the inside of the mouth"
+    assert upper - 20 < rows.min() < rows.max() < lower + 20 and left - 6 < columns.min() < columns.max() < right + 6

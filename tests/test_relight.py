@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mattface.relight import blurred, change_of_light, relit
+from mattface.relight import blurred, change_of_light, relit, tint
 
 SIDE = 64
 
@@ -79,3 +79,11 @@ def test_blur_keeps_constants_and_gradients_flow():
     image = face()[..., :16, :16].requires_grad_(True)
     change_of_light(image, image.detach() * 0.5, torch.ones(1, 1, 16, 16), 3.0).sum().backward()
     assert torch.isfinite(image.grad).all() and image.grad.abs().max() > 0
+
+
+def test_tint_is_what_brightness_does_not_say() -> None:
+    grey = torch.linspace(-1, 1, 16).view(1, 1, 4, 4).expand(1, 3, 4, 4)
+    assert tint(grey).abs().max() < 1e-6, "grey has none"
+    colours = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    assert torch.allclose(tint(colours + grey), tint(colours), atol=1e-6), "whatever the brightness"
+    assert torch.allclose(tint(tint(colours)), tint(colours), atol=1e-6) and tint(colours).abs().max() > 0.1

@@ -4,7 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 
-from mattface.mesh import ramp
+from mattface.mesh import blur, ramp
+from mattface.mesh.regions import Regions
+
+OPEN = 0.115
+"""Opening of the mouth (inner lips, in mouth widths) from which its inside is visible."""
+
+
+def fitting(source: np.ndarray, target: np.ndarray, regions: Regions, sigma: float) -> np.ndarray:
+    """(S, S) in [0, 1]: less where mouth and eyes of the source do not fit into the openings of the target.
+
+    Args:
+        source, target: (468, 3) meshes, each in pixels of its own crop.
+        regions: of the target.
+        sigma: softness of the borders in pixels.
+    """
+    keep = np.ones_like(regions.mouth)
+    keep -= blur(regions.mouth, sigma) * (1 - mouth_fit(source, target, OPEN))
+    for eye, drawn in enumerate(regions.eyes):
+        keep -= blur(drawn, sigma) * (1 - eye_fit(source, target, eye))
+    return np.clip(keep, 0, 1)
 
 
 def mouth_fit(source: np.ndarray, target: np.ndarray, visible: float) -> float:

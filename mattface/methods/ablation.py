@@ -170,5 +170,7 @@ class SideUnderMask(TwoStageBlend):
         size = drawn.shape[-1]
         if match is None:
             return Swap(drawn, resize(mask, size))
-        pixels, extras = self._with_detail(drawn, drawn, match, source_image, size, lambda x: x)
+        pixels, extras = self._with_detail(
+            drawn, drawn, torch.zeros_like(drawn), match, source_image, size, lambda x: x
+        )
         return Swap(pixels, resize(self.matte(match.matte), size), extras)

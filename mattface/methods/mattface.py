@@ -22,6 +22,9 @@ from mattface.generate.latents import PREFIX as LATENTS
 from mattface.generate.synthesis import Noise, SynthesisNetwork, num_styles
 from mattface.invert import OFFICIAL_LEVELS, LatentHeads
 from mattface.layers import resize, warp
+from mattface.mesh import Drawing
+from mattface.mesh.openings import fitting
+from mattface.mesh.regions import Regions
 from mattface.mesh.shape import canonical, mixed
 from mattface.methods import style_mix
 from mattface.methods.ablation import Parts
@@ -32,6 +35,11 @@ from mattface.parse import Parser, load_parser
 from mattface.transfer.correspond import Correspond
 from mattface.transfer.idatt import LEVELS, PyramidIDATT
 from mattface.vocabulary import Crop, FeaturePyramid, Swap
+
+OPENINGS = 256
+"""Side at which mouth and eyes are drawn to see whether they fit."""
+SOFT = 1 / 128
+"""Softness of their borders, over the side."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +249,15 @@ class MattfaceMethod:
         places = self._places(target, mesh)
         with self._precision():
             swap = self.network(encoded, target.pixels.to(self.device), mask, places, tight=True)
-        return replace(swap, matte=torch.minimum(swap.matte, mask))  # never more than the parser lets through
+        matte = torch.minimum(swap.matte, mask)  # never more than the parser lets through
+        if target.mesh is not None and encoded.mesh is not None:
+            matte = matte * self._openings(encoded.mesh, target.mesh * (OPENINGS / target.size), target.size)
+        return replace(swap, matte=matte)
+
+    def _openings(self, source: np.ndarray, target: np.ndarray, size: int) -> torch.Tensor:
+        """(1, 1, S, S) factor on the matte: mouth and eyes that do not fit stay the target's."""
+        keep = fitting(source, target, Regions.draw(Drawing.of(target, OPENINGS)), SOFT * OPENINGS)
+        return resize(torch.from_numpy(keep)[None, None].to(self.device), size)
 
     def _seen(self, source: Crop) -> torch.Tensor:
         """(1, 1, s, s) how far a source shows its face, shrunk without aliasing to the sizes of flows."""

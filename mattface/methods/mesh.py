@@ -15,7 +15,7 @@ import torch
 
 from mattface import colour, mesh
 from mattface.errors import UsageError
-from mattface.mesh.openings import eye_fit, mouth_fit
+from mattface.mesh.openings import fitting
 from mattface.mesh.regions import Regions
 from mattface.methods.contract import CropSpec, Steady
 from mattface.multiband import multiband, reached_box
@@ -31,7 +31,6 @@ class Config:
         light_radius: radius of the local light estimate, in face heights.
         local_light: largest local departure from the overall change of light, natural logarithm.
         hair: skin distance (see `colour.skin_distance`) from which something covers the face.
-        mouth_open: opening of the mouth (inner lips, in mouth widths) from which its inside is visible.
         bands: smallest side of the blending pyramid in pixels.
         feather: softness of inner borders (eyes, mouth, hair), in face heights.
         hidden: softness, inwards only, of the border of what lies before the face, in face heights.
@@ -44,7 +43,6 @@ class Config:
     light_radius: float = 0.10
     local_light: float = 0.9
     hair: float = 1.2
-    mouth_open: float = 0.115
     bands: int = 32
     feather: float = 0.008
     hidden: float = 0.03
@@ -147,7 +145,7 @@ class MeshMethod:
         warped = resample(encoded.pixels, flow)
         side = max(1, round(min(self.config.light_side, whole) * size / whole))
         own, new, covered = self.match(warped, pixels, regions, visibility, height, side)
-        keep = np.clip(1 - covered, 0, 1) * self.openings(encoded.mesh, points, regions, height)
+        keep = np.clip(1 - covered, 0, 1) * fitting(encoded.mesh, points, regions, self.config.feather * height)
         matte = self.uncovered(target, coarse, height) * fine * resized(keep, size)
         matte = matte if steady is None else steady(matte)
         reach = reached_box(matte)  # beyond it everything is the target's
@@ -192,15 +190,6 @@ class MeshMethod:
             cover = np.maximum(cover, colour.reached(light.outlier, face, config.hair, 0.8 * sigma))
         cover = cv2.resize(colour.blur(cover.astype(np.float32), 1.5), (size, size)) * border
         return source.colour, wanted, cover
-
-    def openings(self, source: np.ndarray, target: np.ndarray, regions: Regions, height: float) -> np.ndarray:
-        """(S, S) factor on the matte: mouth and eyes that do not fit stay the target's."""
-        sigma = self.config.feather * height
-        keep = np.ones_like(regions.mouth)
-        keep -= mesh.blur(regions.mouth, sigma) * (1 - mouth_fit(source, target, self.config.mouth_open))
-        for eye, drawn in enumerate(regions.eyes):
-            keep -= mesh.blur(drawn, sigma) * (1 - eye_fit(source, target, eye))
-        return np.clip(keep, 0, 1)
 
     def tensor(self, values: np.ndarray) -> torch.Tensor:
         """(S, S, C) to (1, C, S, S) on the method's device."""
