@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mattface.layers import Window, resize, start_at_zero, warp
-from mattface.relight import blurred, change_of_light, relit, tint
+from mattface.relight import blurred, change_of_light, relit, tinted
 from mattface.vocabulary import Correspondence, GeneratorFeatures, Swap
 
 FLOOR = 0.02
@@ -245,9 +245,7 @@ class TwoStageBlend(nn.Module):
         weight = resize(cls.matte(match.matte) * match.confidence, small)
         light = change_of_light(seen, resize(glance.float(), small), weight, SMOOTH * small)
         change = view(F.interpolate(light, (size, size), mode="bicubic", align_corners=False))
-        lit = relit(warped, change)
-        far = (change.abs().mean(1, keepdim=True) / FAR).clamp(0, 1)
-        lit = lit + far * (tint(decoded) - tint(lit))
+        lit = tinted(relit(warped, change), decoded, (change.abs().mean(1, keepdim=True) / FAR).clamp(0, 1))
         confidence = view(resize(match.confidence, size))
         share = ((confidence - TRUSTED[0]) / (TRUSTED[1] - TRUSTED[0])).clamp(0, 1)
         pixels = share * lit + (1 - share) * (decoded + borrowed)

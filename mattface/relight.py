@@ -12,6 +12,8 @@ STEEPEST = 2.0
 DARKEST = 0.02
 """Intensity that is added before brightnesses are divided."""
 LUMA = (0.299, 0.587, 0.114)
+BRIGHT = 0.9
+"""Largest channel, in [-1, 1], up to which a colour is taken as it is."""
 ROUNDS = 2
 """Corrections of a change of light: a curve that bends does not take a mean to the mean of what it makes."""
 
@@ -34,9 +36,18 @@ def relit(image: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
     return gain * x * (1 + bend).pow(-1 / SHOULDER) * 2 - 1
 
 
-def tint(image: torch.Tensor) -> torch.Tensor:
-    """(B, 3, H, W) colour without brightness: what is left of a picture less its luma (BT.601)."""
-    return image - (image * image.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
+def tinted(image: torch.Tensor, other: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+    """A picture with its own brightness (BT.601 luma) and the colour of another in part; no light clips by it.
+
+    Args:
+        image, other: (B, 3, H, W) in [-1, 1].
+        share: (B, 1, H, W) of the other's colour.
+    """
+    weights = image.new_tensor(LUMA)[:, None, None]
+    bright, light = ((x * weights).sum(1, keepdim=True) for x in (image, other))
+    colour = (1 - share) * (image - bright) + share * (other - light)
+    room = image.amax(1, keepdim=True).clamp_min(BRIGHT) - bright
+    return bright + colour * (room / colour.amax(1, keepdim=True).clamp_min(1e-4)).clamp(0, 1)
 
 
 def change_of_light(image: torch.Tensor, wanted: torch.Tensor, weight: torch.Tensor, sigma: float) -> torch.Tensor:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mattface.relight import blurred, change_of_light, relit, tint
+from mattface.relight import LUMA, blurred, change_of_light, relit, tinted
 
 SIDE = 64
 
@@ -81,9 +81,15 @@ def test_blur_keeps_constants_and_gradients_flow():
     assert torch.isfinite(image.grad).all() and image.grad.abs().max() > 0
 
 
-def test_tint_is_what_brightness_does_not_say() -> None:
-    grey = torch.linspace(-1, 1, 16).view(1, 1, 4, 4).expand(1, 3, 4, 4)
-    assert tint(grey).abs().max() < 1e-6, "grey has none"
-    colours = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(1))
-    assert torch.allclose(tint(colours + grey), tint(colours), atol=1e-6), "whatever the brightness"
-    assert torch.allclose(tint(tint(colours)), tint(colours), atol=1e-6) and tint(colours).abs().max() > 0.1
+def test_colour_is_another_s_while_brightness_stays() -> None:
+    rng = torch.Generator().manual_seed(1)
+    image, other = (torch.rand(1, 3, 8, 8, generator=rng) * 0.6 - 0.3 for _ in range(2))
+    luma = torch.tensor(LUMA)[:, None, None]
+    whole, none = torch.ones(1, 1, 8, 8), torch.zeros(1, 1, 8, 8)
+    assert torch.allclose(tinted(image, other, none), image, atol=1e-6)
+    made = tinted(image, other, whole)
+    assert torch.allclose((made * luma).sum(1), (image * luma).sum(1), atol=1e-6)
+    apart, wanted = (x - (x * luma).sum(1, keepdim=True) for x in (made, other))
+    assert torch.allclose(apart, wanted, atol=1e-6)
+    white, red = torch.full((1, 3, 8, 8), 0.97), torch.tensor([0.9, -0.5, -0.5]).view(1, 3, 1, 1).expand(1, 3, 8, 8)
+    assert tinted(white, red, whole).max() <= 0.97 + 1e-6, "nothing blows that was not blown"
