@@ -179,6 +179,16 @@ def test_the_fine_stage_trains_only_the_blocks_above_the_others():
     assert chosen and all(n.startswith("blend") and "32" in n for n in chosen), chosen
 
 
+def test_a_known_encoder_stays_as_it_is_while_the_heads_learn(tmp_path):
+    made = begun(replace(tiny_recipe(), start="somewhere"), "invert")
+    encoder = made.task.network.encoder
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    heads = made.task.network.invert.heads[0].linear.weight.detach().clone()
+    fit(made.task, made.feed, made.loop, tmp_path, tiny_recipe(), "cpu", quiet=True)
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+    assert not torch.equal(made.task.network.invert.heads[0].linear.weight, heads)
+
+
 @pytest.mark.slow
 def test_the_heads_learn_what_codes_people_have(tmp_path):
     made = begun(replace(tiny_recipe(), invert_steps=30), "invert")

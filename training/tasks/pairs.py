@@ -176,8 +176,9 @@ def stage(
         size, steps = recipe.config.resolution, recipe.fine_steps
         batch, rate, warmup = 1, recipe.fine_rate, 0
     else:
-        network.train().requires_grad_(name == "swap" or not recipe.start)
-        network.invert.requires_grad_(True)
+        known = name == "invert" and bool(recipe.start)
+        network.train(not known).requires_grad_(not known)  # what stands still keeps its batch statistics, too
+        network.invert.train().requires_grad_(True)
         network.generate.requires_grad_(False)
     optimiser = Optimiser("adamw", rate, decay=recipe.decay, clip=1.0, schedule="cosine", warmup=warmup)
     kind, asked = InvertTask if name == "invert" else PairTask, judges if name == "swap" else None
