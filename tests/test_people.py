@@ -110,7 +110,7 @@ def test_the_generator_and_the_codes_are_found_together(tmp_path):
 
 def passed(recipe, tmp_path: Path, monkeypatch) -> dict:
     """The stages in order, each of them taken for done as it is."""
-    monkeypatch.setattr(pairs, "store_of", lambda recipe, data: (store(), ()))
+    monkeypatch.setattr(pairs, "store_of", lambda recipe, data: (store(), ("told",)))
     monkeypatch.setattr(pairs, "pictures", lambda root: [])
     made = {}
     for stage in pairs.stages(recipe, Data(tmp_path), torch.device("cpu")):
@@ -122,6 +122,7 @@ def passed(recipe, tmp_path: Path, monkeypatch) -> dict:
 def test_swapping_goes_on_with_the_generator_and_carries_the_latents(tmp_path, monkeypatch):
     made = passed(tiny_recipe(), tmp_path, monkeypatch)
     assert list(made) == ["generator", "invert", "swap"], "without portraits nothing is fine"
+    assert all(stage.notes == ("told",) for stage in made.values())
     learner = made["generator"].task.people
     assert torch.equal(made["swap"].task.network.generate.b4.const, learner.generate.b4.const)
     expected = Latents.fit(learner.codes.detach())

@@ -167,8 +167,7 @@ class PeopleTask:
         people = networks["people"]
         drawn = {f"generate.{name}": value for name, value in people.generate.state_dict().items()}  # type: ignore[operator,union-attr]
         tensors = self.network.state_dict() | drawn | latents_of(people).tensors()
-        metadata = {"config": self.recipe.config.to_json(), "method": "mattface", "name": self.name}
-        save_weights(folder / f"{self.name}.safetensors", tensors, metadata | {"training": f"{self.stage}, {progress}"})
+        export(self.recipe, tensors, folder, f"stage {self.stage}, {progress}")
 
     def grid(self, networks: Mapping[str, nn.Module]) -> None:
         """None: `mattface sample --weights FOLDER` draws the exported file's people."""
@@ -182,3 +181,9 @@ def latents_of(people: nn.Module) -> Latents:
     """The normal distribution of the codes of `People`."""
     with torch.no_grad():
         return Latents.fit(people.codes)  # type: ignore[arg-type]
+
+
+def export(recipe: Recipe, tensors: Mapping[str, torch.Tensor], folder: Path, training: str) -> None:
+    """Writes a network of the recipe, latents beside it, into a stage's folder; `training` says how far it is."""
+    metadata = {"config": recipe.config.to_json(), "method": "mattface", "name": recipe.name, "training": training}
+    save_weights(folder / f"{recipe.name}.safetensors", dict(tensors), metadata)

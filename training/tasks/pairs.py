@@ -22,13 +22,12 @@ from mattface.layers import resize
 from mattface.methods.mattface import MattfaceNetwork, build_network, network_of
 from mattface.training import losses
 from mattface.training.augment import PlacedPairs
-from mattface.training.checkpoint import save_weights
 from mattface.training.framing import Framed, likeness_loss
 from mattface.training.judges import Frozen, Judges, load_judges
 from mattface.training.kept_pairs import store_of
 from mattface.training.pair_feeds import PairFeed, TeacherFeed
 from mattface.training.pairs import PairStore, Teacher, crops_of, pictures, training_portraits
-from mattface.training.people import People, PeopleFeed, PeopleTask, Shown, latents_of
+from mattface.training.people import People, PeopleFeed, PeopleTask, Shown, export, latents_of
 from mattface.training.recipes.mattface_demo import Recipe
 from mattface.training.task import Batch, Clock, Feed, Loop, Optimiser, Phase, Terms
 from mattface.training.tasks import Data, Stage
@@ -115,11 +114,8 @@ class PairTask:
 
     def export(self, networks: Mapping[str, nn.Module], folder: Path, progress: str) -> None:
         """The network with its configuration, in the stage's folder; that of the last stage is the one to use."""
-        training = f"stage {self.stage}, {progress}"
         latents = {} if self.latents is None else self.latents.tensors()
-        metadata = {"config": self.recipe.config.to_json(), "method": "mattface", "name": self.name}
-        path = folder / f"{self.name}.safetensors"
-        save_weights(path, networks["network"].state_dict() | latents, metadata | {"training": training})
+        export(self.recipe, networks["network"].state_dict() | latents, folder, f"stage {self.stage}, {progress}")
 
     def grid(self, networks: Mapping[str, nn.Module]) -> None:
         """None: the pairs are augmented."""
@@ -187,9 +183,16 @@ def stage(
 
 
 def draw_stages(
-    recipe: Recipe, data: Data, store: PairStore, network: MattfaceNetwork, judges: Frozen | None
+    recipe: Recipe,
+    data: Data,
+    store: PairStore,
+    network: MattfaceNetwork,
+    judges: Frozen | None,
+    notes: tuple[str, ...],
 ) -> Generator[Stage, None, Latents | None]:
     """`generator` and `generator-fine`, see the module; returns the latents of the people, if any were learned.
+
+    `notes` are about the data.
 
     Raises:
         UsageError: fine steps alone, for which there are no codes.
@@ -210,7 +213,7 @@ def draw_stages(
         optimiser = Optimiser("adam", recipe.draw_rate, (0.9, 0.99), schedule="cosine")
         task = PeopleTask(recipe, network, people, optimiser, size, name, None if fine else judges)
         feed, batch = PeopleFeed(shown, recipe.seed), 1 if fine else recipe.batch
-        made = Stage(name, task, feed, loop_of(recipe, steps, batch))
+        made = Stage(name, task, feed, loop_of(recipe, steps, batch), notes=notes)
         yield made
         people.load_state_dict(made.result["people"].state_dict())
     return None if people is None else latents_of(people)
@@ -241,7 +244,8 @@ def stages(recipe: Recipe, data: Data, device: torch.device) -> Iterator[Stage]:
     judges = load_judges(JUDGES, set(WITHOUT), device, WITHOUT) if recipe.judged else None
     torch.manual_seed(recipe.seed)
     network, latents = begun(recipe)
-    latents = (yield from draw_stages(recipe, data, store, network, judges)) or latents
+    drawing, swapping = (judges if recipe.loss[name] else None for name in ("features", "identity"))
+    latents = (yield from draw_stages(recipe, data, store, network, drawing, notes)) or latents
     for name in ("invert", "swap", "swap-fine"):
         feed: Feed = PairFeed(store, recipe.seed)
         if name == "swap-fine":
@@ -249,7 +253,7 @@ def stages(recipe: Recipe, data: Data, device: torch.device) -> Iterator[Stage]:
                 continue
             crops = crops_of(training_portraits(data.root), recipe.config.resolution)
             feed = TeacherFeed(Teacher(crops, recipe.config.shape), recipe.seed)
-        made = stage(recipe, name, network, feed, judges, latents)
+        made = stage(recipe, name, network, feed, swapping, latents)
         made.notes = notes
         if made.loop.steps:
             yield made
