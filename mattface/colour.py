@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from mattface.gaussian import blur
+from mattface.relight import LUMA
 
 WORK_SIDE = 256  # low frequencies are found at this resolution
 FLOOR = 4 / 255
@@ -24,7 +25,6 @@ HUE_TILT = 0.12  # largest departure of a face's hue from its mean, natural loga
 DETAIL_DEPTH = 0.7  # darkness against the skin, natural logarithm, up to which something is skin detail and not hair
 HAIR_DEPTH = 0.25  # share of the contrast of hair and pupils that lightened skin would hide and that is restored
 THIRD = np.full(3, 1 / 3, np.float32)
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, for gamma-encoded RGB
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def relight(pixels: np.ndarray, source: np.ndarray, target: np.ndarray, steepest
     Returns:
         (H, W, 3) float32 in [0, 1].
     """
-    light, source_light, target_light = (m @ LUMA for m in (pixels, source, target))
+    light, source_light, target_light = (m @ np.array(LUMA, np.float32) for m in (pixels, source, target))
     wanted = tone(light, source_light, target_light, steepest)
     excess, source_excess, target_excess = (
         m * (1 / np.maximum(y, FLOOR))[..., None] - np.float32(1)

@@ -16,8 +16,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-LUMA = np.array([[0.299, 0.587, 0.114]], np.float32)
-"""ITU-R BT.601, for gamma-encoded RGB."""
+from mattface.relight import LUMA
+
+ROW = np.array([LUMA], np.float32)
+"""As OpenCV takes it."""
 CALM_GAINS = ((0.2, 2.0), (0.45, 1.5), (0.75, 1.2))
 """Smallest and largest gain of amplitude in each octave, finest first, where the face is calm."""
 BUSY_GAINS = ((0.3, 1.7), (0.6, 1.4), (0.85, 1.2))
@@ -78,7 +80,7 @@ def match(face: np.ndarray, target: np.ndarray, matte: np.ndarray, strength: flo
     Returns:
         (H, W, 3) float32, may leave [0, 1] a little; `face` itself where it is too small to compare.
     """
-    light, own = cv2.transform(face, LUMA), cv2.transform(target, LUMA)
+    light, own = cv2.transform(face, ROW), cv2.transform(target, ROW)
     inside = matte
     changes: list[np.ndarray] = []
     solid = 1.0
@@ -94,7 +96,7 @@ def match(face: np.ndarray, target: np.ndarray, matte: np.ndarray, strength: flo
     change = np.zeros_like(changes[-1])
     for part in reversed(changes):
         change = (cv2.pyrUp(change, dstsize=part.shape[::-1]) if change.shape != part.shape else change) + part
-    gain = 1 + strength * matte * change / np.maximum(cv2.transform(face, LUMA), DARKEST)
+    gain = 1 + strength * matte * change / np.maximum(cv2.transform(face, ROW), DARKEST)
     return cv2.multiply(face, cv2.merge([gain] * 3))
 
 

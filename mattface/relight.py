@@ -12,6 +12,7 @@ STEEPEST = 2.0
 DARKEST = 0.02
 """Intensity that is added before brightnesses are divided."""
 LUMA = (0.299, 0.587, 0.114)
+"""Brightness of gamma-encoded RGB, ITU-R BT.601."""
 BRIGHT = 0.9
 """Largest channel, in [-1, 1], up to which a colour is taken as it is."""
 ROUNDS = 2
