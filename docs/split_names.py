@@ -1,4 +1,4 @@
-"""For the API reference: an entry that describes several arguments, "a, b: text", becomes one entry for each of them."""
+"""For the API reference: an entry for several arguments, "a, b: text", becomes one entry for each of them."""
 
 from __future__ import annotations
 
