@@ -7,13 +7,14 @@ FOLDERS := cuda_ops weights realtime training benchmarks
 EMBEDDED_FOR_TESTS := centerface face-mesh
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint bench wheel clean
+.PHONY: help demo test lint bench docs wheel clean
 
 help:
 	@echo "make demo   swap an example pair, write a contact sheet into demo-out/"
 	@echo "make test   run the tests (make test PYTEST_ARGS='-k layers' for some)"
 	@echo "make lint   ruff and mypy"
 	@echo "make bench  seconds per swap on this machine, as JSON in runs/"
+	@echo "make docs   documentation with the API reference, into build/site"
 	@echo "make wheel  build a wheel into dist/"
 	@echo "make clean  remove what was built, the environment included"
 
@@ -36,6 +37,11 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.demo
 	$(BIN)/python -m mattface.benchmarks.swap_time --out runs/swap_time.json
 
+docs: $(VENV)/.docs
+	@rm -rf build/docs-package build/site
+	@MATTFACE_BUILD_OPS=0 $(BIN)/python setup.py --quiet build_py --build-lib build/docs-package
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
 wheel: $(VENV)/.dev
 	rm -rf build/lib build/bdist.*
 	$(BIN)/python -m build --wheel --no-isolation
@@ -57,4 +63,8 @@ $(VENV)/.demo: pyproject.toml setup.py | $(BIN)/python
 
 $(VENV)/.dev: pyproject.toml setup.py | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.docs: docs/requirements.txt $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --requirement docs/requirements.txt
 	@touch $@
