@@ -20,10 +20,10 @@ from mattface.training.data import prepare as module
 from mattface.training.data.captions import Service, from_file, within
 from mattface.training.data.catalogue import catalogue
 from mattface.training.data.fingerprints import Fingerprints, fingerprint
-from mattface.training.data.photo import Preparer, Settings, aligned
+from mattface.training.data.photo import Preparer, Settings
 from mattface.training.data.prepare import prepare
-from mattface.training.data.report import told
 from mattface.training.data.records import read_caption, read_mask, read_mesh
+from mattface.training.data.report import told
 
 
 class Model(HTTPServer):

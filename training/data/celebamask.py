@@ -12,6 +12,7 @@ folder or in a folder right below it, and one of them is enough.
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def read_celebamask(root: Path) -> Found:
     strange = [p.name for p in paths if not p.stem.isdigit()]
     if strange:
         notes.append(f"{len(strange)} pictures have no number and were left out: {some(strange)}")
-    identity, masks, found = identities(root), annotations(root), []
+    identity, masks, found = identities(root), annotated(root), []
     for path in (p for p in paths if p.stem.isdigit()):
         number, name = int(path.stem), f"{int(path.stem):05d}"
         parts = masks.get(number, {})
@@ -56,13 +57,14 @@ def read_celebamask(root: Path) -> Found:
     return found, notes + identity_notes(root, found)
 
 
-def annotations(root: Path) -> dict[int, dict[str, Path]]:
+def annotated(root: Path) -> dict[int, dict[str, Path]]:
     """Number of a picture -> part -> mask."""
     found: dict[int, dict[str, Path]] = {}
-    for path in (root / ANNOTATIONS).rglob("*.png"):
-        number, _, part = path.stem.partition("_")
-        if number.isdigit() and part in PAINTED:
-            found.setdefault(int(number), {})[part] = path
+    for folder, _, names in os.walk(root / ANNOTATIONS, followlinks=True):
+        for name in names:
+            number, _, part = name.removesuffix(".png").partition("_")
+            if number.isdigit() and part in PAINTED:
+                found.setdefault(int(number), {})[part] = Path(folder, name)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -26,13 +27,11 @@ def images_in(folder: Path, deep: bool = False) -> tuple[list[Path], list[str]]:
         folder: where to look.
         deep: whether to look in its folders, too; hidden ones are left out.
     """
-    found = folder.rglob("*") if deep else folder.iterdir()
-    files = sorted(p for p in found if p.is_file() and not hidden(p.relative_to(folder)))
-    other = [p.name for p in files if not is_image(p)]
+    found: list[Path] = []
+    for here, folders, names in os.walk(folder, followlinks=True):  # millions of files: pathlib's walk is slow
+        folders[:] = [name for name in folders if deep and not name.startswith(".")]
+        found += [Path(here, name) for name in names if not name.startswith(".")]
+    found.sort()
+    other = [p.name for p in found if not is_image(p)]
     notes = [f"{len(other)} files in {folder.name} are no pictures and were left out: {some(other)}"] if other else []
-    return [p for p in files if is_image(p)], notes
-
-
-def hidden(path: Path) -> bool:
-    """Whether a file or a folder above it is hidden."""
-    return any(part.startswith(".") for part in path.parts)
+    return [p for p in found if is_image(p)], notes
