@@ -18,6 +18,7 @@ from PIL import Image
 from mattface.errors import InputError, UsageError
 from mattface.mesh import topology
 from mattface.training.data.catalogue import Catalogue, catalogue
+from mattface.training.data.celebamask import USUAL
 from mattface.training.data.feed import FacePairs, Faces, LoaderFeed, mirrored, shuffled
 from mattface.training.data.records import read_caption, read_image, read_mask, read_mesh
 from mattface.training.data.shards import read_bytes
@@ -72,7 +73,7 @@ def make_folder(root: Path) -> None:
 
 
 def make_identities(root: Path) -> None:
-    for name in ("n000002/0001_01.jpg", "n000002/0002_01.jpg", "n000003/0001_01.jpg"):
+    for name in ("anna/1.jpg", "anna/2.jpg", "bert/1.jpg"):
         picture(root / name)
 
 
@@ -81,12 +82,33 @@ def make_ffhq(root: Path) -> None:
         picture(root / "images1024x1024" / name)
 
 
-def make_celeba(root: Path) -> None:
+def make_flat_ffhq(root: Path) -> None:
+    for name in ("00000", "01000"):
+        picture(root / "images1024x1024" / f"{name}.png")
+
+
+def make_ffhq_in_thousands(root: Path) -> None:
+    for name in ("00000/00000.png", "00000/00001.png", "69000/69999.png"):
+        picture(root / name)
+
+
+def make_vggface2(root: Path) -> None:
+    for name in ("train/n000002/0001_01.jpg", "train/n000002/0002_01.jpg", "test/n000001/0001_01.jpg"):
+        picture(root / name)
+
+
+def make_nested(root: Path) -> None:
+    for name in ("set/anna/1.jpg", "set/anna/2.jpg", "set/bert/1.jpg", "carl.jpg"):
+        picture(root / name)
+
+
+def make_celeba(root: Path, identities: bool = True) -> None:
     for k in (0, 1, 2000):
         picture(root / "CelebA-HQ-img" / f"{k}.jpg")
-        for part in ("skin", "nose", "hair"):
+        for part in (*USUAL, "hair"):
             picture(root / "CelebAMask-HQ-mask-anno" / str(k // 2000) / f"{k:05d}_{part}.png", 64, 255, grey=True)
-    (root / "identity_CelebA-HQ.txt").write_text("0.jpg 17\n1.jpg 17\n2000.jpg 4\n")
+    if identities:
+        (root / "identity_CelebA-HQ.txt").write_text("0.jpg 17\n1.jpg 17\n2000.jpg 4\n")
 
 
 def make_shards(root: Path) -> None:
@@ -102,8 +124,11 @@ def make_shards(root: Path) -> None:
     [
         (make_folder, "folder", 2, 2, 0, 0),
         (make_identities, "identities", 3, 2, 0, 0),
+        (make_vggface2, "vggface2", 3, 2, 0, 0),
         (make_ffhq, "ffhq", 2, 2, 0, 0),
-        (make_celeba, "celeba-hq", 3, 2, 2, 0),
+        (make_flat_ffhq, "ffhq", 2, 2, 0, 0),
+        (make_ffhq_in_thousands, "ffhq", 3, 3, 0, 0),
+        (make_celeba, "celebamask-hq", 3, 2, 9, 0),
         (triplet_folder, "triplets", 4, 4, 1, 4),
         (make_shards, "shards", 2, 2, 1, 2),
     ],
@@ -116,6 +141,113 @@ def test_layouts_are_recognised(tmp_path, make: Callable[[Path], None], layout, 
     assert {len(r.masks) for r in found.records} == {masks}
     assert sum(r.caption is not None for r in found.records) == captions
     assert read_image(found.records[0], 32).shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (make_folder, "folder of portraits: 2 pictures, every picture its own identity"),
+        (make_ffhq_in_thousands, "FFHQ layout: 3 pictures, every picture its own identity"),
+        (make_vggface2, "VGGFace2 layout: 3 pictures, 2 identities"),
+        (make_celeba, "CelebAMask-HQ layout: 3 pictures, 2 identities, official masks"),
+        (make_nested, "no known layout: 4 pictures, 3 identities"),
+    ],
+)
+def test_what_was_understood_is_said_in_a_line(tmp_path, make, expected):
+    make(tmp_path)
+    assert catalogue(tmp_path).summary() == expected
+
+
+def test_a_layout_that_is_named_goes_before_what_is_recognised(tmp_path):
+    make_nested(tmp_path)
+    found = {layout: catalogue(tmp_path, layout) for layout in ("auto", "folder", "identities")}
+    assert [set(f.identities()) for f in found.values()] == [
+        {"set/anna", "set/bert", "carl"},
+        {"set/anna/1", "set/anna/2", "set/bert/1", "carl"},
+        {"set", "carl"},
+    ]
+    assert any("share a folder count as one person; --layout" in note for note in found["auto"].notes)
+    assert "1 pictures lie beside the folders; each is its own identity: carl" in found["identities"].notes
+    for layout in ("celebamask-hq", "triplets", "vggface2"):
+        with pytest.raises(InputError, match="found none"):
+            catalogue(tmp_path, layout)
+
+
+def test_a_folder_of_strangers_that_counts_as_one_person_is_pointed_out(tmp_path):
+    for k in range(3):
+        picture(tmp_path / "portraits" / f"{k}.png")
+    picture(tmp_path / "portraits" / "1.jpg")
+    found = catalogue(tmp_path)
+    assert found.notes == (
+        "all pictures lie in portraits and count as one person; --layout folder if they are several",
+    )
+    assert [r.name for r in found.records] == ["portraits/0", "portraits/1", "portraits/1_2", "portraits/2"]
+
+
+def test_folders_of_thousands_are_people_unless_their_pictures_are_ffhqs(tmp_path):
+    for name in ("00000/00001.png", "01000/02345.png"):
+        picture(tmp_path / name)
+    assert catalogue(tmp_path).layout == "identities"
+
+
+MAPPING = "idx    orig_idx    orig_file\n0   119613    119614.jpg\n1   99094   099095.jpg\n2000   7   000008.jpg\n"
+
+
+def test_identities_of_celeba_come_through_the_mapping(tmp_path):
+    make_celeba(tmp_path, identities=False)
+    lists = tmp_path / "CelebA-HQ-identity"
+    lists.mkdir()
+    (lists / "identity_CelebA.txt").write_text("000008.jpg 5\n099095.jpg 2880\n119614.jpg 2880\n")
+    without = catalogue(tmp_path)
+    assert len(without.identities()) == 3 and "CelebA-HQ-to-CelebA-mapping.txt is not" in without.notes[0]
+    (tmp_path / "CelebA-HQ-to-CelebA-mapping.txt").write_text(MAPPING)
+    found = catalogue(tmp_path)
+    assert {who: len(of) for who, of in found.identities().items()} == {"person-2880": 2, "person-5": 1}
+    assert found.notes == ()
+
+
+def test_celebamask_without_identities_says_what_that_means(tmp_path):
+    make_celeba(tmp_path, identities=False)
+    found = catalogue(tmp_path)
+    assert len(found.identities()) == 3
+    assert "a same-identity pair is a picture with itself. MAttFace pairs different" in found.notes[0]
+    (tmp_path / "identity_CelebA-HQ.txt").write_text("0.jpg 17\n1.jpg 17\n")
+    assert catalogue(tmp_path).notes == ("1 pictures have no identity in the list; each is its own: 02000",)
+    (tmp_path / "identity_CelebA-HQ.txt").write_text("0.jpg 17\n1.jpg\n")
+    with pytest.raises(InputError, match=r"identity_CelebA-HQ.txt, line 2: expected 2 columns"):
+        catalogue(tmp_path)
+
+
+def test_a_part_that_is_painted_later_hides_the_face(tmp_path):
+    make_celeba(tmp_path)
+    folder = tmp_path / "CelebAMask-HQ-mask-anno" / "0"
+    half = np.zeros((64, 64), np.uint8)
+    half[:32] = 255
+    Image.fromarray(half).save(folder / "00000_hair.png")
+    Image.fromarray(half.T).save(folder / "00000_eye_g.png")
+    for part in USUAL:
+        if part != "skin":
+            picture(folder / f"00000_{part}.png", 64, 255 if part == "l_eye" else 0, grey=True)
+    mask = read_mask(catalogue(tmp_path).records[0], 64)
+    assert mask[:32].max() == 0 and mask[32:].min() == 1  # below the hair; eyes are painted over glasses
+    picture(folder / "00000_l_eye.png", 64, 0, grey=True)
+    assert read_mask(catalogue(tmp_path).records[0], 64)[32:, :32].max() == 0  # skin is not
+
+
+def test_mattfaces_split_is_by_number_and_training_keeps_to_it(tmp_path):
+    make_celeba(tmp_path)
+    with pytest.raises(InputError, match="trains on pictures 0 to 27999 and tests on 28000 to 29999"):
+        catalogue(tmp_path).divided()
+    for k in (27999, 28000):
+        picture(tmp_path / "CelebA-HQ-img" / f"{k}.jpg")
+    (tmp_path / "identity_CelebA-HQ.txt").write_text("0.jpg 17\n1.jpg 17\n2000.jpg 4\n27999.jpg 8\n28000.jpg 8\n")
+    found = catalogue(tmp_path).divided()
+    train, test = found.split(4)
+    assert [r.name for r in test.records] == ["28000"] and len(train.records) == 4
+    assert "1 of 1 identities to test are also trained on" in found.notes[-1]
+    assert found.summary().endswith("4 to train and 1 to test") and not found.split(0)[1].records
+    with pytest.raises(UsageError, match="split of MAttFace is one of CelebAMask-HQ"):
+        catalogue(triplet_folder(tmp_path / "other")).divided()
 
 
 def test_triplets_hold_what_lies_beside_each_other(tmp_path):

@@ -20,8 +20,10 @@ from mattface.training.data import prepare as module
 from mattface.training.data.captions import Service, from_file, within
 from mattface.training.data.catalogue import catalogue
 from mattface.training.data.fingerprints import Fingerprints, fingerprint
-from mattface.training.data.prepare import Settings, prepare, told
+from mattface.training.data.photo import Preparer, Settings
+from mattface.training.data.prepare import prepare
 from mattface.training.data.records import read_caption, read_mask, read_mesh
+from mattface.training.data.report import told
 
 
 class Model(HTTPServer):
@@ -79,8 +81,8 @@ SETTINGS = Settings(size=128)
 
 
 def test_photos_become_training_data_and_the_rest_is_explained(photos, tmp_path):
-    report = prepare(photos, tmp_path / "out", SETTINGS)
-    assert (report["photos"], report["kept"], report["people"]) == (6, 2, 2)
+    report = prepare(catalogue(photos), tmp_path / "out", SETTINGS)
+    assert (report["photos"], report["kept"], report["identities"]) == (6, 2, 2)
     dropped = {reason: [n.split(":")[0] for n in names] for reason, names in report["dropped"].items()}
     assert dropped["duplicate"] == ["eileen/two.jpg"]
     assert dropped["cannot be read"] == ["broken.jpg"]
@@ -91,43 +93,45 @@ def test_photos_become_training_data_and_the_rest_is_explained(photos, tmp_path)
     mask, mesh = read_mask(found.records[1], 128), read_mesh(found.records[1], 128)
     centre = mesh[:, :2].mean(0).astype(int)
     assert mask[centre[1], centre[0]] == 1 and mask[0, 0] == 0
-    assert "2 of 6 photos kept, 2 people" in told(report, tmp_path)
+    assert "2 of 6 photos kept, 2 identities" in told(report, tmp_path)
 
 
 def test_an_interrupted_preparation_goes_on(photos, tmp_path, monkeypatch):
     out, done = tmp_path / "out", []
-    original = module.Preparer.__call__
+    original = Preparer.__call__
 
-    def fails_at_the_third(self, path, name, identity, source):
+    def fails_at_the_third(self, record, source):
         if len(done) == 2:
             raise KeyboardInterrupt
-        done.append(name)
-        return original(self, path, name, identity, source)
+        done.append(record.name)
+        return original(self, record, source)
 
-    monkeypatch.setattr(module.Preparer, "__call__", fails_at_the_third)
+    monkeypatch.setattr(Preparer, "__call__", fails_at_the_third)
     with pytest.raises(KeyboardInterrupt):
-        prepare(photos, out, SETTINGS)
+        prepare(catalogue(photos), out, SETTINGS)
+    with pytest.raises(InputError, match=r"was interrupted. Type the same mattface data prepare again"):
+        catalogue(out)
     with (out / "prepared.jsonl").open("a") as journal:
         journal.write('{"name": "half a li')
     seen = []
 
-    def watched(self, path, name, identity, source):
-        seen.append(name)
-        return original(self, path, name, identity, source)
+    def watched(self, record, source):
+        seen.append(record.name)
+        return original(self, record, source)
 
-    monkeypatch.setattr(module.Preparer, "__call__", watched)
-    report = prepare(photos, out, SETTINGS)
+    monkeypatch.setattr(Preparer, "__call__", watched)
+    report = prepare(catalogue(photos), out, SETTINGS)
     assert len(seen) == 4 and not set(seen) & set(done)
-    assert report == prepare(photos, tmp_path / "at-once", SETTINGS)
+    assert report == prepare(catalogue(photos), tmp_path / "at-once", SETTINGS)
     with pytest.raises(InputError, match="begun with"):
-        prepare(photos, out, Settings(size=64))
+        prepare(catalogue(photos), out, Settings(size=64))
 
 
 def test_captions_are_asked_for_kept_short_and_asked_for_once(photos, tmp_path, model, monkeypatch):
     monkeypatch.setenv("MATTFACE_CAPTION_KEY", "secret")
     long = "It is a face. " + "very " * 80 + "long."
     model.answers = [long, long, "A short one."]
-    report = prepare(photos, tmp_path / "out", SETTINGS, Service(model.url, "looker", words=70))
+    report = prepare(catalogue(photos), tmp_path / "out", SETTINGS, Service(model.url, "looker", words=70))
     assert report["captions"] == {"written": 2, "missing": []}
     captions = {r.name: read_caption(r) for r in catalogue(tmp_path / "out").records}
     assert captions == {"eileen_one": "It is a face.", "grace": "A short one."}
@@ -138,18 +142,18 @@ def test_captions_are_asked_for_kept_short_and_asked_for_once(photos, tmp_path, 
     assert base64.b64decode(image["image_url"]["url"].split(",")[1]).startswith(b"\x89PNG")
     assert "not be longer than 70 words" in model.asked[1][2]["messages"][0]["content"][0]["text"]
     count = len(model.asked)
-    prepare(photos, tmp_path / "out", SETTINGS, Service(model.url, "looker"))
+    prepare(catalogue(photos), tmp_path / "out", SETTINGS, Service(model.url, "looker"))
     assert len(model.asked) == count == 3
 
 
 def test_a_failing_caption_leaves_the_picture_and_a_dead_service_stops(photos, tmp_path, model, monkeypatch):
     model.answers = [500, "A face."]
-    report = prepare(photos, tmp_path / "out", SETTINGS, Service(model.url, "looker"))
+    report = prepare(catalogue(photos), tmp_path / "out", SETTINGS, Service(model.url, "looker"))
     assert report["captions"] == {"written": 1, "missing": ["eileen_one"]}
     monkeypatch.setattr(module, "FAILURES", 1)
     model.answers = [503]
     with pytest.raises(InputError, match=r"HTTPError.*503.*--captions FILE.*the same command goes on"):
-        prepare(photos, tmp_path / "out", SETTINGS, Service(model.url, "looker"))
+        prepare(catalogue(photos), tmp_path / "out", SETTINGS, Service(model.url, "looker"))
     with pytest.raises(InputError, match="must be an http"):
         Service("file:///etc", "x")("a", b"")
 
@@ -183,11 +187,11 @@ def test_copies_have_near_fingerprints_and_strangers_have_not(astronaut, hopper)
 
 def test_nothing_to_prepare_is_refused(tmp_path, need):
     need("centerface", "face-mesh")
-    with pytest.raises(InputError, match="must hold photos"):
-        prepare(tmp_path, tmp_path / "out", SETTINGS)
+    with pytest.raises(InputError, match="must hold pictures"):
+        prepare(catalogue(tmp_path), tmp_path / "out", SETTINGS)
     Image.fromarray(np.full((200, 200, 3), 90, np.uint8)).save(tmp_path / "wall.png")
     with pytest.raises(InputError, match=r"none of 1 photos.*no face 1"):
-        prepare(tmp_path, tmp_path.parent / "out", SETTINGS)
+        prepare(catalogue(tmp_path), tmp_path.parent / "out", SETTINGS)
 
 
 def test_the_command_prepares_and_shows(photos, tmp_path, capsys):
@@ -200,5 +204,5 @@ def test_the_command_prepares_and_shows(photos, tmp_path, capsys):
     )
     assert "captions: 1 written, 1 missing (eileen_one)" in capsys.readouterr().out
     assert main(["data", "show", out]) == 0
-    assert "triplets, 2 pictures of 2 people" in capsys.readouterr().out
+    assert "triplets (img, mask, text): 2 pictures, every picture its own identity, masks" in capsys.readouterr().out
     assert main(["data", "prepare", str(photos), out, "--captions", "x", "--caption-url", "y"]) == 2

@@ -8,14 +8,18 @@ from typing import Any
 
 from mattface.errors import UsageError
 
+LAYOUT = "folder, identities, nested, vggface2, ffhq, celebamask-hq, triplets or shards (default: recognised)"
+
 
 def add_parser(commands: Any) -> None:
     """Adds the command to the parser."""
     parser = commands.add_parser("data", help="prepare training data", description=__doc__)
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     make = actions.add_parser("prepare", help="photos to aligned, masked, captioned faces; continues where it stopped")
-    make.add_argument("photos", type=Path, metavar="DIR", help="folder of photos; a folder per person where known")
+    make.add_argument("photos", type=Path, metavar="DIR", help="a data set as it is unpacked, or a folder of photos")
     make.add_argument("out", type=Path, metavar="OUT", help="folder to write into")
+    make.add_argument("--layout", default="auto", metavar="NAME", help=LAYOUT)
+    make.add_argument("--split", choices=("mattface",), help="CelebAMask-HQ: 28 000 pictures to train, 2 000 to test")
     make.add_argument("--size", type=int, default=512, help="side of the crops (default: 512)")
     make.add_argument("--template", default="ffhq", choices=("ffhq", "arcface"), help="framing (default: ffhq)")
     make.add_argument("--smallest", type=int, default=0, metavar="PIXELS", help="least side of the face's square")
@@ -27,7 +31,7 @@ def add_parser(commands: Any) -> None:
     make.set_defaults(run=prepare)
     show = actions.add_parser("show", help="what training would find in a folder")
     show.add_argument("folder", type=Path, metavar="DIR")
-    show.add_argument("--layout", default="auto", help="instead of recognising it")
+    show.add_argument("--layout", default="auto", metavar="NAME", help=LAYOUT)
     show.set_defaults(run=describe)
 
 
@@ -35,6 +39,8 @@ def prepare(args: argparse.Namespace) -> None:
     """Prepares photos and prints the report."""
     from mattface.training.data import captions
     from mattface.training.data import prepare as work
+    from mattface.training.data.catalogue import catalogue
+    from mattface.training.data.report import told
 
     if args.captions and args.caption_url:
         raise UsageError("captions come from a file or from a URL; got both. Leave one out.")
@@ -46,7 +52,11 @@ def prepare(args: argparse.Namespace) -> None:
     elif args.caption_url:
         captioner = captions.Service(args.caption_url, args.caption_model, args.words)
     settings = work.Settings(args.size, args.template, args.smallest, args.keep_duplicates)
-    print(work.told(work.prepare(args.photos, args.out, settings, captioner), args.out))
+    photos = catalogue(args.photos, args.layout)
+    if args.split:
+        photos = photos.divided()
+    print("\n".join([photos.summary(), *(f"  {note}" for note in photos.notes)]), flush=True)
+    print(told(work.prepare(photos, args.out, settings, captioner), args.out))
 
 
 def describe(args: argparse.Namespace) -> None:
@@ -55,7 +65,7 @@ def describe(args: argparse.Namespace) -> None:
 
     found = catalogue(args.folder, args.layout)
     records = found.records
-    print(f"{found.root}: {found.layout}, {len(records)} pictures of {len(found.identities())} people")
+    print(f"{found.root}: {found.summary()}")
     for what, count in (
         ("masks", sum(bool(r.masks) for r in records)),
         ("captions", sum(r.caption is not None for r in records)),
