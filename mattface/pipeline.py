@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,9 @@ from mattface import align, cuda_ops, detect, embed, grain, landmarks, paste, pi
 from mattface.choose import as_face, choose, remarks, without_doubtful
 from mattface.devices import DTYPES, Stopwatch, resolve_device, resolve_dtype
 from mattface.errors import NoFaceError, UsageError, WeightsError
-from mattface.methods import METHODS
-from mattface.methods.contract import Method, Steady, steadied
-from mattface.vocabulary import Crop, Face, Identity, Picture, Swap, SwappedFace, SwapResult
+from mattface.methods import entry
+from mattface.methods.contract import Method
+from mattface.vocabulary import Crop, Face, Identity, MatteFilter, Picture, Swap, SwappedFace, SwapResult
 
 
 def load(
@@ -33,21 +32,19 @@ def load(
         method: name in `mattface.methods.METHODS`.
         weights: name or path of the method's weights; None takes its default.
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
-        dtype: "fp32" (default), "bf16" or "fp16" (CUDA only): the format in which the method's networks multiply.
+        dtype: "fp32" (default), "bf16" or "fp16" (CUDA only): the dtype in which the method's networks multiply.
         grain: how far `Swapper.swap` gives faces the sharpness and grain of the picture, from 0 (or False) to 1.
         options: of the method's builder.
 
     Raises:
-        UsageError: unknown method, device, number format or option, or a grain beyond [0, 1].
-        DeviceError: the device or the number format is not available here.
+        UsageError: unknown method, device, dtype or option, or a grain beyond [0, 1].
+        DeviceError: the device or the dtype is not available here.
         WeightsError: weights are missing; the message says what to type.
     """
-    if method not in METHODS:
-        raise UsageError(f"expected a method, one of {', '.join(sorted(METHODS))}; got {method!r}.")
+    found = entry(method)
     where = resolve_device(device)
     kind = resolve_dtype(dtype, where)
-    module, builder = METHODS[method].split(":")
-    built = getattr(import_module(module), builder)(weights, where, kind, **options)
+    built = found.builder()(weights, where, kind, **options)
     embedder = embed.load_embedder(device=where) if any(usable for _, usable, _ in embed.available()) else None
     return Swapper(built, detect.load_detector(), landmarks.load_landmarker(), embedder, where, kind, grain)
 
@@ -61,7 +58,7 @@ class Swapper:
         method: the swapping method.
         detector, landmarker: perception parts.
         embedder: identity network, or None; needed only for several sources and for the identity cosine.
-        device, dtype: where and in which number format the method's networks run.
+        device, dtype: where and in which dtype the method's networks run.
         grain: how far faces in stills get the sharpness and grain of the picture, in [0, 1], see `mattface.grain`.
 
     Raises:
@@ -245,7 +242,7 @@ class Swapper:
         identity: Identity,
         watch: Stopwatch,
         size: int | None = None,
-        steady: Steady | None = None,
+        matte_filter: MatteFilter | None = None,
         strength: float = 0.0,
     ) -> tuple[Crop, Swap, paste.Pasted]:
         """One face whose landmarks are known: align, swap, paste. Stills and video both go this way.
@@ -256,7 +253,7 @@ class Swapper:
             identity: from `prepare`.
             watch: gets the seconds of "align", "swap" and "paste".
             size: side of the crop; None for what the method wants.
-            steady: calms the matte over time.
+            matte_filter: of this face, in moving pictures.
             strength: of the matching of grain; 0 in moving pictures, where gains found anew in every frame flicker.
 
         Returns:
@@ -266,7 +263,7 @@ class Swapper:
         with watch.stage("align"):
             crop = align.cut(picture.pixels, face, spec.template, size or spec.side(face))
         with watch.stage("swap"):
-            swap = steadied(self.method, identity.encoded, crop, steady)
+            swap = self.method.swap(identity.encoded, crop, matte_filter=matte_filter)
         with watch.stage("paste"):
             finish = partial(grain.match, strength=strength) if strength > 0 else None
             pasted = paste.paste_part(picture, swap, crop.image_to_crop, finish)
@@ -283,18 +280,18 @@ class Swapper:
         }
 
     def describe(self) -> dict[str, Any]:
-        """Method, device, number format, engine and parts, as reports name them."""
-        parser = getattr(self.method, "parser", None)
+        """Method, device, dtype, engine and parts, as reports name them."""
+        told = self.method.describe()
         return {
-            "method": self.method.name,
-            "weights": self.method.weights,
+            "method": told.name,
+            "weights": told.weights,
             "device": str(self.device),
             "dtype": next(name for name, kind in DTYPES.items() if kind == self.dtype),
-            "engine": getattr(self.method, "engine", None),
+            "engine": told.engine,
             "parts": {
                 "detector": self.detector.name,
                 "landmarks": self.landmarker.name,
                 "identity": None if self.embedder is None else self.embedder.name,
-                "parser": "mesh" if parser is None else parser.name,
+                "parser": told.parser,
             },
         }

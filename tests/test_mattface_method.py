@@ -15,9 +15,11 @@ from mattface.errors import UsageError, WeightsError
 from mattface.layers import Window
 from mattface.mesh import topology
 from mattface.methods import mattface as method
+from mattface.methods import psp_mix
+from mattface.methods.contract import Description
 from mattface.methods.mattface import Config, MattfaceMethod, build, build_network
 from mattface.methods.psp import official_parts
-from mattface.methods.style_mix import StyleMixMethod
+from mattface.methods.psp_mix import PspMixMethod
 from mattface.parse import Parser
 from mattface.vocabulary import Correspondence, Crop
 from mattface.weights.adopt import adopt
@@ -165,13 +167,13 @@ def test_foreign_and_missing_checkpoints_are_refused(tmp_path):
 
 
 def test_official_weights_without_idatt_say_what_to_do():
-    with pytest.raises(WeightsError, match=r"no trained IDATT.*style-mix"):
+    with pytest.raises(WeightsError, match=r"no trained IDATT.*--method psp-mix"):
         build("psp-ffhq", CPU, torch.float32)
     with pytest.raises(UsageError, match="runs on the weights"):
-        build("mattface-demo", CPU, torch.float32, transfer="style-mix")
-    with pytest.raises(UsageError, match="transfer must be"):
-        build(None, CPU, torch.float32, transfer="magic")
-    with pytest.raises(UsageError, match="has the options transfer, detail"):
+        psp_mix.build("mattface-demo", CPU, torch.float32)
+    with pytest.raises(UsageError, match="no options; got generator"):
+        psp_mix.build(None, CPU, torch.float32, generator="off")
+    with pytest.raises(UsageError, match="has the option detail; got colour"):
         build(None, CPU, torch.float32, colour="blue")
 
 
@@ -192,8 +194,8 @@ def official_file(folder: Path) -> Path:
 def test_official_file_opens_for_style_mixing(tmp_path, monkeypatch):
     path = official_file(tmp_path)
     monkeypatch.setenv("MATTFACE_HOME", str(tmp_path))
-    built = build("psp-ffhq", CPU, torch.float32, transfer="style-mix")
-    assert built.weights == "psp-ffhq, style-mix"
+    built = psp_mix.build("psp-ffhq", CPU, torch.float32)
+    assert built.describe() == Description("psp-mix", "psp-ffhq", "visible")
     assert torch.equal(built.invert.w_avg, torch.full((18, 512), 0.5))
     theirs = torch.load(path, weights_only=True)["state_dict"]
     for ours, key in (
@@ -224,7 +226,7 @@ def test_another_file_in_place_of_the_official_one_is_refused(tmp_path, monkeypa
 
 def test_style_mixing_takes_the_middle_styles_of_the_source():
     network = randomised(replace(TINY, resolution=64))
-    mix = StyleMixMethod(network.encoder, network.invert, network.generate, Parser("mesh"), "tiny", CPU, torch.float32)
+    mix = PspMixMethod(network.encoder, network.invert, network.generate, Parser("mesh"), "tiny", CPU, torch.float32)
     seen = []
     network.generate.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     source, target = crop(0), crop(1)

@@ -17,7 +17,7 @@ from mattface.data.topology import SIXTY_EIGHT
 from mattface.errors import UsageError, WeightsError
 from mattface.landmarks import five_points
 from mattface.methods.contract import CropSpec, Method
-from mattface.realtime.methods import alphaface, facechanger, magicmask
+from mattface.realtime.methods import alphaface_small, facechanger, magicmask
 from mattface.realtime.methods.aligned import build_trained, save_checkpoint
 from mattface.realtime.methods.geometry import depth_map, geometry_maps, landmark_map
 from mattface.vocabulary import Face
@@ -40,9 +40,9 @@ def test_a_swap_in_a_picture_leaves_everything_outside_the_matte(name: str) -> N
 
 def test_a_predicted_matte_is_the_matte_and_its_ends_are_certain(tmp_path: Path, monkeypatch) -> None:
     path = tmp_path / "own.safetensors"
-    save_checkpoint(path, "alphaface", FOLDED, alphaface.build_network(FOLDED))
+    save_checkpoint(path, "alphaface-small", FOLDED, alphaface_small.build_network(FOLDED))
     monkeypatch.setattr("mattface.realtime.methods.aligned.load_embedder", lambda part, device: coder().embedder)
-    built = alphaface.build(str(path), CPU, torch.float32)
+    built = alphaface_small.build(str(path), CPU, torch.float32)
     assert built.crop == CropSpec("ffhq", 32)
     code, matte = built.encode(crop()), torch.linspace(-1, 1, 32)
     built.run = lambda target, code: torch.cat([target * 0, matte.expand(1, 1, 32, 32)], 1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,15 +26,12 @@ from mattface.mesh import Drawing
 from mattface.mesh.openings import fitting
 from mattface.mesh.regions import Regions
 from mattface.mesh.shape import canonical, mixed
-from mattface.methods import style_mix
-from mattface.methods.ablation import Parts
-from mattface.methods.contract import CropSpec
+from mattface.methods.contract import CropSpec, Description, filtered
 from mattface.methods.psp import OFFICIAL
-from mattface.methods.style_mix import StyleMixMethod
 from mattface.parse import Parser, load_parser
 from mattface.transfer.correspond import Correspond
 from mattface.transfer.idatt import LEVELS, PyramidIDATT
-from mattface.vocabulary import Crop, FeaturePyramid, Swap
+from mattface.vocabulary import Crop, FeaturePyramid, MatteFilter, Swap
 
 OPENINGS = 256
 """Side at which mouth and eyes are drawn to see whether they fit."""
@@ -232,6 +229,7 @@ class MattfaceMethod:
         self.crop = CropSpec("ffhq", network.config.resolution)
         self.weights = weights
         self.device, self.dtype = device, dtype
+        self.engine: str | None = None
 
     def encode(self, source: Crop) -> Encoded:
         """Encodes an aligned source crop once."""
@@ -240,7 +238,11 @@ class MattfaceMethod:
             encoded = self.network.encode_source(source.pixels.to(self.device), places)
         return replace(encoded, mesh=source.mesh, seen=None if source.mesh is None else self._seen(source))
 
-    def swap(self, encoded: Encoded, target: Crop) -> Swap:
+    def describe(self) -> Description:
+        """See the contract."""
+        return Description(self.name, self.weights, self.parser.name, self.engine)
+
+    def swap(self, encoded: Encoded, target: Crop, *, matte_filter: MatteFilter | None = None) -> Swap:
         """Swaps one target crop of the network's resolution."""
         mask = self.parser(target).to(self.device)
         mesh = target.mesh
@@ -252,7 +254,7 @@ class MattfaceMethod:
         matte = torch.minimum(swap.matte, mask)  # never more than the parser lets through
         if target.mesh is not None and encoded.mesh is not None:
             matte = matte * self._openings(encoded.mesh, target.mesh * (OPENINGS / target.size), target.size)
-        return replace(swap, matte=matte)
+        return filtered(replace(swap, matte=matte), matte_filter)
 
     def _openings(self, source: np.ndarray, target: np.ndarray, size: int) -> torch.Tensor:
         """(1, 1, S, S) factor on the matte: mouth and eyes that do not fit stay the target's."""
@@ -277,39 +279,36 @@ class MattfaceMethod:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
 
-def build(
-    weights: str | None, device: torch.device, dtype: torch.dtype, **options: Any
-) -> MattfaceMethod | StyleMixMethod:
+def build(weights: str | None, device: torch.device, dtype: torch.dtype, **options: Any) -> MattfaceMethod:
     """Builds the method from a checkpoint that carries its configuration.
 
     Args:
         weights: name of registered weights, a safetensors file, or a folder that holds one; None takes mattface-demo.
-        device, dtype: where and in which number format the network runs.
-        options: `transfer`, which is "idatt" (the paper) or "style-mix" (mixes W+ codes of the official pSp file);
-            `detail`, `generator`, `levels` and `blend` switch parts off, see `mattface.methods.ablation.Parts`.
+        device, dtype: where and in which dtype the network runs.
+        options: `detail`, "flow" or "off" (the paper: nothing of the source is sampled); as trained by default.
 
     Raises:
-        UsageError: an unknown option or value, or a transfer that the weights cannot do.
-        WeightsError: weights that are missing, damaged, or without a trained IDATT.
+        UsageError: an unknown option or value.
+        WeightsError: weights that are missing, damaged, without a trained IDATT, or trained without the detail that is
+            asked for.
     """
-    transfer, known = options.pop("transfer", "idatt"), [f.name for f in fields(Parts)]
-    if unknown := sorted(options.keys() - set(known)):
-        raise UsageError(f"mattface has the options transfer, {', '.join(known)}; got {', '.join(unknown)}.")
-    parts = Parts(**options)
-    if transfer not in ("idatt", "style-mix"):
-        raise UsageError(f'transfer must be "idatt" or "style-mix"; got {transfer!r}.')
-    if transfer == "style-mix":
-        return style_mix.build(weights, device, dtype, **options)
+    detail = options.pop("detail", None)
+    if options:
+        raise UsageError(f"mattface has the option detail; got {', '.join(sorted(options))}.")
+    if detail not in (None, "flow", "off"):
+        raise UsageError(f'detail must be "flow" or "off"; got {detail!r}.')
     if weights == OFFICIAL:
         raise WeightsError(
             f"{OFFICIAL} holds encoder and generator, but no trained IDATT and no blend; both are needed to swap. "
-            "Train them, take --weights mattface-demo, or mix W+ codes instead: --transfer style-mix (Python: "
-            'transfer="style-mix").'
+            "Train them, take --weights mattface-demo, or mix W+ codes instead: --method psp-mix."
         )
     name = weights or "mattface-demo"
     tensors, metadata = registry.load_tensors(registry.checkpoint_in(name))
     network = network_of(tensors, metadata, name)
-    parts.keep(network, name)
+    if detail == "flow" and network.correspond is None:
+        raise WeightsError(f'{name} was trained without detail; got detail="flow". Leave it out or take other weights.')
+    if detail == "off":
+        network.correspond = None
     return MattfaceMethod(network, load_parser(device=device, dtype=dtype), name, device, dtype)
 
 

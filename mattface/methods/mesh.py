@@ -7,6 +7,7 @@ what the target needs (a face turned far away, hands or hair over the face, glas
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import cv2
@@ -17,10 +18,10 @@ from mattface import colour, mesh
 from mattface.errors import UsageError
 from mattface.mesh.openings import fitting
 from mattface.mesh.regions import Regions
-from mattface.methods.contract import CropSpec, Steady
+from mattface.methods.contract import CropSpec, Description
 from mattface.multiband import multiband, reached_box
 from mattface.parse import Parser, load_parser
-from mattface.vocabulary import Crop, Swap
+from mattface.vocabulary import Crop, MatteFilter, Swap
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,10 @@ class Config:
     largest: int | None = None
     look_every: int = 1
 
+    def __post_init__(self) -> None:
+        if self.look_every < 1:
+            raise UsageError(f"look_every must be 1 frame or more; got {self.look_every}.")
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -73,8 +78,6 @@ class MeshMethod:
     """mesh behind the method contract."""
 
     name = "mesh"
-    weights: str | None = None
-    steadies = True
 
     def __init__(self, config: Config, parser: Parser, device: torch.device) -> None:
         self.config = config
@@ -91,13 +94,17 @@ class MeshMethod:
         points = required_mesh(source, "source")
         return Encoded(to_array(source), points, mesh.unhidden(points), self.parser.seen(source)[0, 0].numpy())
 
-    def swap(self, encoded: Encoded, target: Crop, steady: Steady | None = None) -> Swap:
+    def describe(self) -> Description:
+        """See the contract."""
+        return Description(self.name, None, self.parser.name)
+
+    def swap(self, encoded: Encoded, target: Crop, *, matte_filter: MatteFilter | None = None) -> Swap:
         """Swaps one target crop.
 
         Args:
             encoded: from `encode`.
             target: crop with a mesh.
-            steady: calms the matte over time, before anything is blended by it.
+            matte_filter: filters the matte over time, before anything is blended by it.
 
         Returns:
             Swap with extras "flow" (1, 2, S, S), source position in [-1, 1] over the source crop, and "visibility"
@@ -108,8 +115,7 @@ class MeshMethod:
         """
         part, window = around_face(target)
         size, rest = target.size, cv2.BORDER_REPLICATE
-        calm = None if steady is None else lambda matte: steady(bordered(matte, window, size))[window]
-        pixels, matte, flow, visibility = self.swap_part(encoded, part, size, calm)
+        pixels, matte, flow, visibility = self.swap_part(encoded, part, window, size, matte_filter)
         whole = to_array(target)
         whole[window] = pixels
         flow = bordered(flow, window, size, rest) * (2 / encoded.pixels.shape[0]) - 1
@@ -120,15 +126,21 @@ class MeshMethod:
         )
 
     def swap_part(
-        self, encoded: Encoded, target: Crop, whole: int, steady: Steady | None
+        self,
+        encoded: Encoded,
+        target: Crop,
+        window: tuple[slice, slice],
+        whole: int,
+        matte_filter: MatteFilter | None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Swaps the part of a crop that holds the face.
 
         Args:
             encoded: from `encode`.
             target: square part of the crop.
+            window: where it lies in the crop (rows, columns).
             whole: side of the crop.
-            steady: calms the matte of this part.
+            matte_filter: see `swap`.
 
         Returns:
             Pixels (P, P, 3) in [0, 1], matte (P, P), flow (P, P, 2) in source pixels, visibility (P, P).
@@ -146,23 +158,26 @@ class MeshMethod:
         side = max(1, round(min(self.config.light_side, whole) * size / whole))
         own, new, covered = self.match(warped, pixels, regions, visibility, height, side)
         keep = np.clip(1 - covered, 0, 1) * fitting(encoded.mesh, points, regions, self.config.feather * height)
-        matte = self.uncovered(target, coarse, height) * fine * resized(keep, size)
-        matte = matte if steady is None else steady(matte)
+        matte = self.uncovered(target, coarse, height, matte_filter) * fine * resized(keep, size)
+        if matte_filter is not None:
+            matte = matte_filter(bordered(matte, window, whole))[window]
         reach = reached_box(matte)  # beyond it everything is the target's
         matched = pixels.copy()
         own, new = (resized(light, size, cv2.INTER_CUBIC) for light in (own, new))
         matched[reach] = colour.relight(warped[reach], own[reach], new[reach])
         return multiband(matched, pixels, matte, self.config.bands), matte, flow, fine
 
-    def uncovered(self, target: Crop, coarse: int, height: float) -> np.ndarray:
+    def uncovered(self, target: Crop, coarse: int, height: float, matte_filter: MatteFilter | None) -> np.ndarray:
         """(S, S) what the parser lets through, fading towards what lies before the face.
 
         Args:
             target: the crop.
             coarse: side at which it is softened.
             height: of the face at that side.
+            matte_filter: see `swap`.
         """
-        seen: np.ndarray = self.parser(target)[0, 0].numpy()
+        reuse = None if matte_filter is None else partial(matte_filter.visible, self.config.look_every)
+        seen: np.ndarray = self.parser(target, reuse=reuse)[0, 0].numpy()
         around = mesh.blur(resized(seen, coarse), self.config.hidden * height)
         return np.minimum(seen, resized(around, target.size))
 
@@ -274,7 +289,7 @@ def build(weights: str | None, device: torch.device, dtype: torch.dtype, **optio
     Args:
         weights: must be None; the method has none.
         device: where the returned tensors lie (the work itself is done on the CPU).
-        dtype: number format of the parser's network; there is no other.
+        dtype: of the parser's network; there is no other.
         options: fields of `Config`.
 
     Raises:
@@ -286,4 +301,4 @@ def build(weights: str | None, device: torch.device, dtype: torch.dtype, **optio
     if unknown:
         raise UsageError(f"mesh options are {', '.join(Config.__dataclass_fields__)}; got {', '.join(unknown)}.")
     config = Config(**options)
-    return MeshMethod(config, load_parser(device=device, dtype=dtype, every=config.look_every), device)
+    return MeshMethod(config, load_parser(device=device, dtype=dtype), device)
