@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from mattface import align, cuda_ops, detect, embed, grain, landmarks, paste, picture_io, pixels
+from mattface import align, cuda_ops, detect, embed, grain, landmarks, paste, perception, picture_io, pixels
 from mattface.choose import as_face, choose, remarks, without_doubtful
 from mattface.devices import DTYPES, Stopwatch, resolve_device, resolve_dtype
 from mattface.errors import NoFaceError, UsageError, WeightsError
+from mattface.geometry import to_opencv
 from mattface.methods import entry
 from mattface.methods.contract import Method
 from mattface.vocabulary import Crop, Face, Identity, MatteFilter, Picture, Swap, SwappedFace, SwapResult
@@ -45,8 +46,13 @@ def load(
     where = resolve_device(device)
     kind = resolve_dtype(dtype, where)
     built = found.builder()(weights, where, kind, **options)
-    embedder = embed.load_embedder(device=where) if any(usable for _, usable, _ in embed.available()) else None
-    return Swapper(built, detect.load_detector(), landmarks.load_landmarker(), embedder, where, kind, grain)
+    detector, landmarker = perception.load("detector", device=where), perception.load("landmarks", device=where)
+    known = any(one.usable for one in perception.status("identity"))
+    embedder = perception.load("identity", device=where) if known else None
+    notes = ()
+    if where.type == "cuda" and detector.device.type == "cpu":
+        notes = ("faces are detected on the CPU: for CUDA, install onnxruntime-gpu in place of onnxruntime",)
+    return Swapper(built, detector, landmarker, embedder, where, kind, grain, notes)
 
 
 class Swapper:
@@ -60,6 +66,7 @@ class Swapper:
         embedder: identity network, or None; needed only for several sources and for the identity cosine.
         device, dtype: where and in which dtype the method's networks run.
         grain: how far faces in stills get the sharpness and grain of the picture, in [0, 1], see `mattface.grain`.
+        notes: sentences for every report.
 
     Raises:
         UsageError: a grain beyond [0, 1].
@@ -74,6 +81,7 @@ class Swapper:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         grain: float = 1.0,
+        notes: Sequence[str] = (),
     ) -> None:
         if not 0 <= grain <= 1:
             raise UsageError(f"grain must be between 0 (off) and 1 (the picture's own); got {grain!r}.")
@@ -83,6 +91,7 @@ class Swapper:
         self.embedder = embedder
         self.device, self.dtype = device, dtype
         self.grain = float(grain)
+        self.notes = tuple(notes)
 
     @torch.inference_mode()
     def prepare(self, source: Any) -> Identity:
@@ -149,7 +158,7 @@ class Swapper:
             found = [(index, self.landmarker(eight, one)) for index, one in found]
         result, matte = picture, np.zeros(picture.pixels.shape[:2], np.float32)
         swapped: list[SwappedFace] = []
-        notes = list(picture.notes)
+        notes = [*self.notes, *picture.notes]
         if face == "all":
             found, dropped = without_doubtful(found)
             notes += dropped
@@ -198,8 +207,7 @@ class Swapper:
         result, _, done = self._one(Picture(rgb), 0, face, self._identity(source_face), watch)
         if paste_back:
             return np.ascontiguousarray(result.pixels[..., ::-1])
-        matrix = np.linalg.inv(paste.HALF) @ done.image_to_crop @ paste.HALF
-        return np.ascontiguousarray(done.crop[..., ::-1]), matrix[:2]
+        return np.ascontiguousarray(done.crop[..., ::-1]), to_opencv(done.image_to_crop)
 
     def _identity(self, source: Any) -> Identity:
         identity = source if isinstance(source, Identity) else self.prepare(source)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from mattface.data.templates import similarity
+from mattface.geometry import similarity
 from mattface.landmarks import five_points
 from mattface.mesh import topology
 from mattface.vocabulary import Face

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = {"cuda_ops": 0, "weights": 0, "realtime": 5, "training": 5, "benchmarks": 6}
+FOLDERS = {"cuda_ops": 0, "weights": 0, "realtime": 6, "training": 6, "benchmarks": 7}
 """Top-level folders that install below `mattface`, and their layers."""
 
 MODULES = {
@@ -24,16 +24,19 @@ MODULES = {
     "devices": 1,
     "examples": 1,
     "gaussian": 1,
+    "geometry": 1,
     "layers": 1,
     "provenance": 1,
     "relight": 1,
-    "methods": 3,
-    "pipeline": 4,
-    "sampling": 4,
-    "measure": 4,
-    "cli": 7,
-    "ui": 7,
-    "serve": 7,
+    "insight": 1,
+    "perception": 3,
+    "methods": 4,
+    "pipeline": 5,
+    "sampling": 5,
+    "measure": 5,
+    "cli": 8,
+    "ui": 8,
+    "serve": 8,
 }
 """Parts of mattface/ with a layer of their own; every other part is an arrow."""
 
@@ -43,7 +46,7 @@ MODULE_NAME = re.compile(r"mattface(\.\w+)+(\.|:\w+)?")
 
 ARROWS = 2
 BASE = 1
-FRONT_DOOR = 8
+FRONT_DOOR = 9
 PURE_EXCEPTIONS = ("weights", "errors")
 
 

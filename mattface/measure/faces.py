@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mattface.geometry import procrustes
 from mattface.mesh.shape import RIGID
 
 OUTER_EYES = (33, 263)
@@ -42,9 +43,7 @@ def pose(mesh: np.ndarray, mean: np.ndarray) -> np.ndarray:
         looks down, roll when it leans clockwise as seen on the screen.
     """
     index = list(RIGID)
-    reference, points = mean[index] - mean[index].mean(0), mesh[index] - mesh[index].mean(0)
-    u, _, vt = np.linalg.svd(reference.T @ points)
-    turn = (u @ np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))]) @ vt).T  # points = turn @ reference
+    turn, _ = procrustes(mean[index], mesh[index])  # mesh = scale turn mean
     forward = turn @ np.array([0.0, 0.0, -1.0])  # where the nose points
     yaw = np.arctan2(forward[0], -forward[2])
     pitch = np.arcsin(np.clip(forward[1], -1, 1))

@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from mattface import perception
 from mattface import weights as registry
-from mattface.embed import Embedder, load_embedder
+from mattface.embed import Embedder
 from mattface.errors import UsageError, WeightsError
 from mattface.methods.contract import CropSpec, Description, filtered
-from mattface.parse import Parser, load_parser
+from mattface.parse import Parser
 from mattface.vocabulary import Crop, MatteFilter, Swap
 from mattface.weights.onnx_graph import session
 from mattface.weights.onnx_read import open_graph
@@ -137,6 +138,7 @@ def build(weights: str | None, device: torch.device, dtype: torch.dtype, **optio
         how = registry.card(WEIGHTS).how
         raise WeightsError(f"expected the name {WEIGHTS} or an .onnx file; got {weights!r}. {how}")
     signature = read_signature(path)
-    embedder = load_embedder(IDENTITY, device)
+    embedder = perception.load("identity", IDENTITY, device)
     graph = session(path, device.type)
-    return Inswapper(graph, signature, embedder, load_parser(device=device, dtype=dtype), weights or WEIGHTS, device)
+    parser = perception.load("parser", device=device, dtype=dtype)
+    return Inswapper(graph, signature, embedder, parser, weights or WEIGHTS, device)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from mattface import perception
 from mattface import weights as registry
 from mattface.blend import TwoStageBlend
 from mattface.encode import Encoder
@@ -28,7 +29,7 @@ from mattface.mesh.regions import Regions
 from mattface.mesh.shape import canonical, mixed
 from mattface.methods.contract import CropSpec, Description, filtered
 from mattface.methods.psp import OFFICIAL
-from mattface.parse import Parser, load_parser
+from mattface.parse import Parser
 from mattface.transfer.correspond import Correspond
 from mattface.transfer.idatt import LEVELS, PyramidIDATT
 from mattface.vocabulary import Crop, FeaturePyramid, MatteFilter, Swap
@@ -309,7 +310,7 @@ def build(weights: str | None, device: torch.device, dtype: torch.dtype, **optio
         raise WeightsError(f'{name} was trained without detail; got detail="flow". Leave it out or take other weights.')
     if detail == "off":
         network.correspond = None
-    return MattfaceMethod(network, load_parser(device=device, dtype=dtype), name, device, dtype)
+    return MattfaceMethod(network, perception.load("parser", device=device, dtype=dtype), name, device, dtype)
 
 
 def network_of(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], name: str) -> MattfaceNetwork:

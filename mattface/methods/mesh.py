@@ -14,13 +14,13 @@ import cv2
 import numpy as np
 import torch
 
-from mattface import colour, mesh
+from mattface import colour, mesh, perception
 from mattface.errors import UsageError
 from mattface.mesh.openings import fitting
 from mattface.mesh.regions import Regions
 from mattface.methods.contract import CropSpec, Description
 from mattface.multiband import multiband, reached_box
-from mattface.parse import Parser, load_parser
+from mattface.parse import Parser
 from mattface.vocabulary import Crop, MatteFilter, Swap
 
 
@@ -301,4 +301,4 @@ def build(weights: str | None, device: torch.device, dtype: torch.dtype, **optio
     if unknown:
         raise UsageError(f"mesh options are {', '.join(Config.__dataclass_fields__)}; got {', '.join(unknown)}.")
     config = Config(**options)
-    return MeshMethod(config, load_parser(device=device, dtype=dtype), device)
+    return MeshMethod(config, perception.load("parser", device=device, dtype=dtype), device)

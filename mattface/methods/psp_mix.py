@@ -7,15 +7,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from mattface import perception
 from mattface.encode import Encoder
 from mattface.errors import UsageError
 from mattface.generate.synthesis import SynthesisNetwork
+from mattface.geometry import box, widened
 from mattface.invert import LatentHeads
 from mattface.layers import resize
 from mattface.methods.contract import CropSpec, Description, filtered
 from mattface.methods.psp import OFFICIAL, official_parts
-from mattface.parse import Parser, load_parser
-from mattface.vocabulary import Box, Crop, MatteFilter, Swap
+from mattface.parse import Parser
+from mattface.vocabulary import Crop, MatteFilter, Swap
 
 
 class PspMixMethod:
@@ -58,7 +60,8 @@ class PspMixMethod:
         w_plus[:, self.mixed] = encoded[:, self.mixed]
         mask = self.parser(target).to(self.device)
         side = self.generate.resolution
-        region = face_box(resize(mask, side))
+        face = box((resize(mask, side)[0, 0] > 0).cpu().numpy())
+        region = None if face is None else widened(face, 2, (side, side))  # neighbours that resampling sees
         pixels = resize(target.pixels.to(self.device), side).clone()
         if region is not None:
             left, top, right, bottom = region
@@ -66,16 +69,6 @@ class PspMixMethod:
                 image = self.generate(w_plus, region=region).image
             pixels[:, :, top:bottom, left:right] = image
         return filtered(Swap(resize(pixels.float(), target.size), mask), matte_filter)
-
-
-def face_box(mask: torch.Tensor) -> Box | None:
-    """The part of a (1, 1, S, S) mask that is above zero, and the neighbours that resampling sees; None without one."""
-    rows, columns = mask[0, 0].amax(1).nonzero(), mask[0, 0].amax(0).nonzero()
-    if not len(rows):
-        return None
-    low = [max(0, int(where[0]) - 2) for where in (columns, rows)]
-    high = [min(mask.shape[-1], int(where[-1]) + 3) for where in (columns, rows)]
-    return low[0], low[1], high[0], high[1]
 
 
 def build(weights: str | None, device: torch.device, dtype: torch.dtype, **options: Any) -> PspMixMethod:
@@ -94,4 +87,5 @@ def build(weights: str | None, device: torch.device, dtype: torch.dtype, **optio
         raise UsageError(f"psp-mix has no options; got {', '.join(sorted(options))}.")
     if weights not in (None, OFFICIAL):
         raise UsageError(f"psp-mix runs on the weights {OFFICIAL}; got {weights!r}. Leave weights out.")
-    return PspMixMethod(*official_parts(), load_parser(device=device, dtype=dtype), OFFICIAL, device, dtype)
+    parser = perception.load("parser", device=device, dtype=dtype)
+    return PspMixMethod(*official_parts(), parser, OFFICIAL, device, dtype)

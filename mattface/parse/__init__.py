@@ -15,7 +15,7 @@ from mattface.parse.bisenet import inner_of, read_bisenet
 from mattface.parse.visible import SURE, Visibility, VisibleFace, fuse_norms
 from mattface.vocabulary import Crop
 from mattface.weights.convert import official
-from mattface.weights.parts import states, strongest
+from mattface.weights.parts import Status, choose, states
 
 FEATHER = 0.06
 """Width of the soft edge, as a fraction of the face's own size."""
@@ -137,18 +137,16 @@ LOADERS: dict[str, Callable[[torch.device, torch.dtype], Parser]] = {
 }
 
 
-def available() -> list[tuple[str, bool, str]]:
-    """(part, usable, what to do if not) for every parser, strongest first."""
+def available() -> list[Status]:
+    """The state of every parser, strongest first."""
     return states(PARTS)
 
 
-def load_parser(
-    name: str = "auto", device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
-) -> Parser:
-    """The inner-face part.
+def load_parser(name: str = "auto", device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Parser:
+    """The inner-face part; see `mattface.perception.load`.
 
     Args:
-        name: "auto" for the strongest whose weights are here, or one of `PARTS`.
+        name: "auto" for the strongest that can run here, or a key of `PARTS`.
         device: where the network runs.
         dtype: of visible-face; a BiSeNet keeps single precision.
 
@@ -156,8 +154,4 @@ def load_parser(
         UsageError: unknown name.
         WeightsError: its weights are not here.
     """
-    if name != "auto" and name not in LOADERS:
-        raise UsageError(f"expected a parser auto, {', '.join(LOADERS)}; got {name!r}.")
-    if name == "auto":
-        name = strongest(PARTS)
-    return LOADERS[name](torch.device(device), dtype)
+    return LOADERS[choose("a parser", available(), name)](torch.device(device), dtype)

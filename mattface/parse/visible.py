@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mattface.data.topology import LEFT_EYE, LIPS_OUTER, RIGHT_EYE
+from mattface.geometry import area_means, warp
 from mattface.layers import resize
 from mattface.parse.bisenet import ConvNorm
 from mattface.vocabulary import Crop
@@ -110,21 +111,8 @@ def expected(mesh: np.ndarray, matrix: np.ndarray, side: int = SIDE) -> np.ndarr
 
 def looked_at(pixels: np.ndarray, matrix: np.ndarray, side: int = SIDE) -> np.ndarray:
     """(side, side, C) of (H, W, C) pixels in the square of a matrix, shrunk without aliasing, borders repeated."""
-    scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
-    if scale < 1:
-        height, width = (max(1, round(n * scale)) for n in pixels.shape[:2])
-        pixels, (before, high) = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), pixels.shape[1::-1]
-        matrix = matrix @ np.diag([before / width, high / height, 1.0])
-    return cv2.warpAffine(
-        pixels, centred(matrix), (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
-
-
-def centred(matrix: np.ndarray) -> np.ndarray:
-    """(2, 3) for OpenCV, whose pixels have their centres at whole numbers, of one for centres at +0.5."""
-    moved = matrix.copy()
-    moved[:, 2] += matrix[:, :2] @ np.array([0.5, 0.5]) - 0.5
-    return moved
+    pixels, matrix = area_means(pixels, matrix, float(np.sqrt(abs(np.linalg.det(matrix[:, :2])))))
+    return warp(pixels, matrix, (side, side), cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
 
 
 def predict(
@@ -153,9 +141,9 @@ def predict(
 
 def lay_over(shown: np.ndarray, mesh: np.ndarray, whole: int, size: int) -> np.ndarray:
     """What `predict` says, over a copy of side `size` of the picture of side `whole` with the mesh; 1 around."""
-    back = centred(square(mesh) @ np.diag([whole / size] * 2 + [1.0]))
+    back = square(mesh) @ np.diag([whole / size] * 2 + [1.0])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(shown, back, (size, size), flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=1.0)
+    return warp(shown, back, (size, size), flags, cv2.BORDER_CONSTANT, 1.0)
 
 
 class Visibility:

@@ -11,11 +11,12 @@ from typing import Any, TypeVar
 import torch
 import torch.nn.functional as F
 
+from mattface import perception
 from mattface import weights as registry
-from mattface.embed import Embedder, load_embedder
+from mattface.embed import Embedder
 from mattface.errors import UsageError, WeightsError
 from mattface.methods.contract import CropSpec, Description, filtered
-from mattface.parse import Parser, load_parser
+from mattface.parse import Parser
 from mattface.realtime.methods.blocks import SwapNetwork, moved
 from mattface.vocabulary import Crop, MatteFilter, Swap
 
@@ -289,10 +290,10 @@ def build_trained(
     Args and errors: see `open_checkpoint`; WeightsError, too, when the identity part is not here.
     """
     config, network = open_checkpoint(name, weights, kind, build_network, options, earlier)
-    coder = IdentityCoder(load_embedder(config.identity, device), config.identity_crop)
+    coder = IdentityCoder(perception.load("identity", config.identity, device), config.identity_crop)
     crop = CropSpec(config.template, config.size)
     return AlignedMethod(
-        name, crop, network, coder, load_parser(device=device, dtype=dtype), str(weights), device, dtype
+        name, crop, network, coder, perception.load("parser", device=device, dtype=dtype), str(weights), device, dtype
     )
 
 

@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mattface import perception
 from mattface import weights as registry
-from mattface.embed import Embedder, load_embedder
+from mattface.embed import Embedder
 from mattface.embed.arcface import iresnet50
 from mattface.errors import UsageError, WeightsError
 from mattface.methods.contract import CropSpec
-from mattface.parse import load_parser
 from mattface.realtime.methods.aligned import AlignedMethod, IdentityCoder, Sizes, build_trained, check_choice
 from mattface.realtime.methods.blocks import (
     BilinearDecoder,
@@ -130,7 +130,8 @@ def build(weights: str | None, device: torch.device, dtype: torch.dtype, **optio
     network = public_network(config)
     coder = IdentityCoder(public_identity(device), config.identity_crop, identity_map(device))
     crop = CropSpec(config.template, config.size)
-    return AlignedMethod(NAME, crop, network, coder, load_parser(device=device, dtype=dtype), NAME, device, dtype)
+    parser = perception.load("parser", device=device, dtype=dtype)
+    return AlignedMethod(NAME, crop, network, coder, parser, NAME, device, dtype)
 
 
 def public_network(config: Config) -> SwapNetwork:
@@ -147,7 +148,7 @@ def public_identity(device: torch.device) -> Embedder:
         registry.load_strictly(network, official("alphaface-identity"), "the ArcFace w600k ResNet-50")
         network = network.eval().requires_grad_(False).to(device)
         return Embedder("arcface-w600k", network, 512, 112, lambda mesh, points: _unused())
-    return load_embedder("insightface", device)
+    return perception.load("identity", "insightface", device)
 
 
 def _unused() -> Any:
