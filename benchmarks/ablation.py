@@ -7,18 +7,19 @@ reach.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from mattface.blend import TwoStageBlend
+from mattface.blend import Blended, TwoStageBlend
+from mattface.blend.detail import DetailTransfer
 from mattface.errors import UsageError, WeightsError
 from mattface.layers import resize
 from mattface.methods.mattface import MattfaceMethod, MattfaceNetwork
 from mattface.transfer.idatt import LEVELS
-from mattface.vocabulary import Correspondence, FeaturePyramid, GeneratorFeatures, Swap
+from mattface.vocabulary import FeaturePyramid, GeneratorFeatures
 
 SWITCHES = ("on", "off")
 
@@ -79,6 +80,8 @@ class Ablation:
             parts["transfer"] = SomeLevels(network.transfer, self.chosen)
         if self.blend == "off":
             parts["blend"] = WithoutBlend(network.blend)
+            parts["detail"] = DetailTransfer(replace(network.detail.config, lent=0.0))  # what is drawn is not smooth
+            network.tiles = False
         for name, wrapped in parts.items():
             setattr(network, name, wrapped)
 
@@ -148,31 +151,22 @@ class WithoutBlend(nn.Module):
     """The generator's picture under the mask, without blended levels and decoder.
 
     Args:
-        blend: `TwoStageBlend`, whose handling of detail is kept.
+        blend: `TwoStageBlend`, whose encoder is kept.
     """
 
     def __init__(self, blend: TwoStageBlend) -> None:
         super().__init__()
         self.encoder = blend.encoder
 
-    def forward(
-        self,
-        side: GeneratorFeatures,
-        source: dict[int, torch.Tensor],
-        source_image: torch.Tensor,
-        target_image: torch.Tensor,
-        mask: torch.Tensor,
-        match: Correspondence | None,
-        *_: Any,
-    ) -> Swap:
-        """See `TwoStageBlend.forward`. Without detail the matte is `mask`, else the one that comes with the flow."""
+    def forward(self, side: GeneratorFeatures, target: torch.Tensor, mask: torch.Tensor, *_: Any, **__: Any) -> Blended:
+        """See `TwoStageBlend.forward`; the mask stands in place of its logit."""
         if side.image is None:
             raise UsageError("blend=off shows the generator's picture; it drew none.")
         drawn = side.image.float()
         size = drawn.shape[-1]
-        if match is None:
-            return Swap(drawn, resize(mask, size))
-        pixels, extras = TwoStageBlend._with_detail(
-            drawn, drawn, torch.zeros_like(drawn), match, source_image, size, lambda x: x
-        )
-        return Swap(pixels, resize(TwoStageBlend.matte(match.matte), size), extras)
+        return Blended(drawn, {size: resize(mask, size)}, {size: drawn})
+
+    @staticmethod
+    def matte(mask: torch.Tensor, floor: float) -> torch.Tensor:
+        """The mask itself."""
+        return mask

@@ -8,7 +8,7 @@ from test_mattface_method import CPU, TINY, crop, randomised, saved
 
 from mattface.benchmarks.ablation import Ablation, ablate
 from mattface.benchmarks.crew import contender
-from mattface.blend import TRUSTED
+from mattface.blend.detail import DetailConfig
 from mattface.errors import UsageError, WeightsError
 from mattface.layers import resize
 from mattface.methods.mattface import MattfaceMethod, build_network
@@ -106,7 +106,8 @@ def test_with_detail_the_generators_picture_takes_the_decoders_place():
     swap, whole = swapped(blend="off"), swapped()
     sure = swap.extras["confidence"]
     assert torch.equal(sure, whole.extras["confidence"]) and 0 < float(sure.mean()) < 1
-    share = ((sure - TRUSTED[0]) / (TRUSTED[1] - TRUSTED[0])).clamp(0, 1)
+    low, high = DetailConfig().trusted
+    share = ((sure - low) / (high - low)).clamp(0, 1)
     mixed = share * swap.extras["warped"] + (1 - share) * swap.extras["side"]
     assert torch.allclose(swap.pixels, mixed, atol=1e-6)
     assert torch.equal(swap.matte, resize(whole.matte, 64))

@@ -11,8 +11,10 @@ from safetensors.torch import save_file
 from seeded import repeated_state, summary
 
 from mattface.blend import TwoStageBlend
+from mattface.blend.detail import DetailConfig, DetailTransfer
 from mattface.errors import UsageError, WeightsError
 from mattface.layers import Window
+from mattface.matte import MatteConfig
 from mattface.mesh import topology
 from mattface.methods import mattface as method
 from mattface.methods import psp_mix
@@ -21,7 +23,7 @@ from mattface.methods.mattface import Config, MattfaceMethod, build, build_netwo
 from mattface.methods.psp import official_parts
 from mattface.methods.psp_mix import PspMixMethod
 from mattface.parse import Parser
-from mattface.vocabulary import Correspondence, Crop
+from mattface.vocabulary import Crop
 from mattface.weights.adopt import adopt
 from mattface.weights.convert import convert
 
@@ -139,6 +141,17 @@ def test_checkpoints_carry_their_configuration(tmp_path):
             assert torch.equal(a, b), name
 
 
+def test_settings_travel_with_the_checkpoint_and_old_ones_get_todays(tmp_path):
+    changed = replace(TINY, matte=MatteConfig(mouth_open=0.2), transfer=DetailConfig(lent=0.1, trusted=(0.1, 0.2)))
+    assert Config.from_json(changed.to_json()) == changed
+    old = json.loads(TINY.to_json())
+    del old["matte"], old["transfer"]
+    assert Config.from_json(json.dumps(old)) == TINY
+    network, path = saved(tmp_path, changed)
+    chain = build(str(path), CPU, torch.float32)
+    assert chain.matte.config.mouth_open == 0.2 and chain.network.detail.config.lent == 0.1
+
+
 def test_detail_can_be_switched_off_but_not_invented(tmp_path):
     _, path = saved(tmp_path)
     off, flow = (build(str(path), CPU, torch.float32, detail=detail) for detail in ("off", "flow"))
@@ -254,7 +267,7 @@ def test_what_hides_the_source_is_not_brought_along():
     swaps = {}
     for name, seen in (("plain", torch.ones(1, 1, 64, 64)), ("hidden", left)):
         chain = MattfaceMethod(network, Parser("mesh"), "tiny", CPU, torch.float32)
-        chain.parser.seen = lambda crop, seen=seen: seen
+        chain.matte.parser.seen = lambda crop, seen=seen: seen
         with torch.inference_mode():
             swaps[name] = chain.swap(chain.encode(source), target)
     extras = swaps["plain"].extras
@@ -328,8 +341,10 @@ def test_the_target_lends_detail_but_not_the_edge_of_what_lies_beside_its_face()
     matte[..., 64:192, 64:192] = 20
     inside = torch.sigmoid(matte)
     stripes = 0.2 * torch.sin(torch.arange(side) * 1.5).expand(1, 3, side, side)
-    match = Correspondence(torch.zeros(1, 2, side, side), torch.zeros(1, 1, side, side), matte)
-    plain, striped = (TwoStageBlend._detail((x + 0.1) * inside - (1 - inside), match) for x in (0 * stripes, stripes))
+    transfer, soft = DetailTransfer(DetailConfig()), TwoStageBlend.matte(matte, 0.02)
+    plain, striped = (
+        transfer.fine_detail((x + 0.1) * inside - (1 - inside), soft) for x in (0 * stripes, stripes)
+    )
     face = (slice(None), slice(None), slice(68, 188), slice(68, 188))
     assert plain[face].abs().max() < 0.05
     assert (striped - stripes)[face].abs().mean() < 0.03

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -12,7 +13,7 @@ import torch
 from mattface import mesh
 from mattface.data.topology import LEFT_EYE, RIGHT_EYE
 from mattface.mesh.openings import mouth_fit
-from mattface.methods.mesh import Config, MeshMethod
+from mattface.methods.mesh import MATTE, Config, MeshMethod
 from mattface.parse import Parser
 from mattface.realtime.smooth import TemporalMatteFilter
 from mattface.vocabulary import Crop
@@ -216,7 +217,8 @@ def test_the_face_fades_towards_what_lies_before_it() -> None:
         def __call__(self, crop: Crop, *how: Any, **reuse: Any) -> torch.Tensor:
             return super().__call__(crop) * (torch.arange(size) < 128)
 
-    methods = [MeshMethod(Config(hidden=h), Half("mesh"), torch.device("cpu")) for h in (0.0, Config().hidden)]
+    configs = [Config(matte=replace(MATTE, hidden=h)) for h in (0.0, MATTE.hidden)]
+    methods = [MeshMethod(config, Half("mesh"), torch.device("cpu")) for config in configs]
     sharp, soft = (m.swap(m.encode(crop), crop).matte[0, 0] for m in methods)
     row = 150
     assert sharp[row, 128:].max() == soft[row, 128:].max() == 0, "nothing of what lies there changes"

@@ -17,6 +17,7 @@ import mattface
 from mattface import choose, cuda_ops, detect, devices, landmarks, pipeline, weights
 from mattface.errors import DeviceError, NoFaceError, UsageError, WeightsError
 from mattface.examples import example_pair
+from mattface.matte import MatteConfig
 from mattface.mesh import topology
 from mattface.methods import mesh as mesh_method
 from mattface.methods.contract import CropSpec, filtered
@@ -200,7 +201,7 @@ def test_any_thread_gets_the_same_bits() -> None:
     network = VisibleFace((8, 8, 8, 8)).eval()
     parser = Parser("visible", _inner(Visibility(network)), _inner(Visibility(network)))
     ours = swapper(face_at(120, 120, 60))
-    ours.method = mesh_method.MeshMethod(mesh_method.Config(look_every=3, coarse=2.0), parser, CPU)
+    ours.method = mesh_method.MeshMethod(mesh_method.Config(coarse=2.0, matte=MatteConfig(look_every=3)), parser, CPU)
     pairs = [(picture(k), picture(k + 1)) for k in range(8)]
 
     def one(pair: tuple[np.ndarray, np.ndarray]) -> np.ndarray:

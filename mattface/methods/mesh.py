@@ -6,22 +6,23 @@ what the target needs (a face turned far away, hands or hair over the face, glas
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
-from mattface import colour, mesh, perception
+from mattface import light, mesh, perception
 from mattface.errors import UsageError
-from mattface.mesh.openings import fitting
+from mattface.matte import MatteConfig, MatteStage, Visibility, face_height, resized
 from mattface.mesh.regions import Regions
 from mattface.methods.contract import CropSpec, Description
 from mattface.multiband import multiband, reached_box
 from mattface.parse import Parser
 from mattface.vocabulary import Crop, MatteFilter, Swap
+
+MATTE = MatteConfig(hidden=0.03, opening_heights=0.008, opening_sides=0.0)
 
 
 @dataclass(frozen=True)
@@ -31,30 +32,22 @@ class Config:
     Attributes:
         light_radius: radius of the local light estimate, in face heights.
         local_light: largest local departure from the overall change of light, natural logarithm.
-        hair: skin distance (see `colour.skin_distance`) from which something covers the face.
+        hair: skin distance (see `light.skin_distance`) from which something covers the face.
         bands: smallest side of the blending pyramid in pixels.
-        feather: softness of inner borders (eyes, mouth, hair), in face heights.
-        hidden: softness, inwards only, of the border of what lies before the face, in face heights.
         coarse: the mesh is drawn at one `coarse`-th of the crop's resolution; more is faster (video).
         light_side: side in pixels at which light is measured; less is faster (video).
         largest: largest side of a crop in pixels; None for 4096.
-        look_every: frames of a moving picture from one look at what lies before a face to the next; more is faster.
+        matte: what is replaced, see there.
     """
 
     light_radius: float = 0.10
     local_light: float = 0.9
     hair: float = 1.2
     bands: int = 32
-    feather: float = 0.008
-    hidden: float = 0.03
     coarse: float = 1.0
-    light_side: int = colour.WORK_SIDE
+    light_side: int = light.WORK_SIDE
     largest: int | None = None
-    look_every: int = 1
-
-    def __post_init__(self) -> None:
-        if self.look_every < 1:
-            raise UsageError(f"look_every must be 1 frame or more; got {self.look_every}.")
+    matte: MatteConfig = MATTE
 
 
 @dataclass(frozen=True)
@@ -82,7 +75,7 @@ class MeshMethod:
     def __init__(self, config: Config, parser: Parser, device: torch.device) -> None:
         self.config = config
         self.crop = CropSpec("ffhq", None, config.largest)
-        self.parser = parser
+        self.matte = MatteStage(parser, config.matte)
         self.device = device
 
     def encode(self, source: Crop) -> Encoded:
@@ -92,11 +85,11 @@ class MeshMethod:
             UsageError: the crop has no mesh.
         """
         points = required_mesh(source, "source")
-        return Encoded(to_array(source), points, mesh.unhidden(points), self.parser.seen(source)[0, 0].numpy())
+        return Encoded(to_array(source), points, mesh.unhidden(points), self.matte.source(source))
 
     def describe(self) -> Description:
         """See the contract."""
-        return Description(self.name, None, self.parser.name)
+        return Description(self.name, None, self.matte.parser.name)
 
     def swap(self, encoded: Encoded, target: Crop, *, matte_filter: MatteFilter | None = None) -> Swap:
         """Swaps one target crop.
@@ -157,29 +150,15 @@ class MeshMethod:
         warped = resample(encoded.pixels, flow)
         side = max(1, round(min(self.config.light_side, whole) * size / whole))
         own, new, covered = self.match(warped, pixels, regions, visibility, height, side)
-        keep = np.clip(1 - covered, 0, 1) * fitting(encoded.mesh, points, regions, self.config.feather * height)
-        matte = self.uncovered(target, coarse, height, matte_filter) * fine * resized(keep, size)
+        inner = self.matte.inner(target, matte_filter, coarse, height)
+        matte = Visibility(inner, fine, self.matte.openings(encoded.mesh, points, size, regions), covered).matte()
         if matte_filter is not None:
             matte = matte_filter(bordered(matte, window, whole))[window]
         reach = reached_box(matte)  # beyond it everything is the target's
         matched = pixels.copy()
-        own, new = (resized(light, size, cv2.INTER_CUBIC) for light in (own, new))
-        matched[reach] = colour.relight(warped[reach], own[reach], new[reach])
+        own, new = (resized(one, size, cv2.INTER_CUBIC) for one in (own, new))
+        matched[reach] = light.relight_skin(warped[reach], own[reach], new[reach])
         return multiband(matched, pixels, matte, self.config.bands), matte, flow, fine
-
-    def uncovered(self, target: Crop, coarse: int, height: float, matte_filter: MatteFilter | None) -> np.ndarray:
-        """(S, S) what the parser lets through, fading towards what lies before the face.
-
-        Args:
-            target: the crop.
-            coarse: side at which it is softened.
-            height: of the face at that side.
-            matte_filter: see `swap`.
-        """
-        reuse = None if matte_filter is None else partial(matte_filter.visible, self.config.look_every)
-        seen: np.ndarray = self.parser(target, reuse=reuse)[0, 0].numpy()
-        around = mesh.blur(resized(seen, coarse), self.config.hidden * height)
-        return np.minimum(seen, resized(around, target.size))
 
     def match(
         self, warped: np.ndarray, pixels: np.ndarray, regions: Regions, visibility: np.ndarray, height: float, side: int
@@ -194,16 +173,17 @@ class MeshMethod:
         """
         config, size = self.config, len(visibility)
         skin, face, border = regions.skin * visibility, regions.face, regions.border
-        small = [colour.shrink(m, side) for m in (warped, pixels)]
+        small = [light.shrink(m, side) for m in (warped, pixels)]
         side = len(small[0])
         skin, face = (resized(m, side) for m in (skin * (1 - 0.95 * border), face))
         sigma = config.light_radius * height * side / size
-        source, target = (colour.measure_light(p, skin, sigma) for p in small)
-        wanted = colour.limited(source.colour, target.colour, skin * source.trust, config.local_light)
+        source, target = (light.measure_light(p, skin, sigma) for p in small)
+        wanted = light.limit_change(source.colour, target.colour, skin * source.trust, config.local_light)
         cover = np.zeros_like(skin)
-        for light in (source, target):
-            cover = np.maximum(cover, colour.reached(light.outlier, face, config.hair, 0.8 * sigma))
-        cover = cv2.resize(colour.blur(cover.astype(np.float32), 1.5), (size, size)) * border
+        for one in (source, target):
+            found = light.reach_from_outside(one.outlier, face, config.hair, 0.8 * sigma)
+            cover = np.maximum(cover, found)
+        cover = cv2.resize(light.blur(cover.astype(np.float32), 1.5), (size, size)) * border
         return source.colour, wanted, cover
 
     def tensor(self, values: np.ndarray) -> torch.Tensor:
@@ -232,13 +212,6 @@ def around_face(crop: Crop) -> tuple[Crop, tuple[slice, slice]]:
     return part, window
 
 
-def resized(values: np.ndarray, side: int, up: int = cv2.INTER_LINEAR) -> np.ndarray:
-    """A square map at another side: area means down, `up` to a larger one."""
-    if len(values) == side:
-        return values
-    return cv2.resize(values, (side, side), interpolation=cv2.INTER_AREA if side < len(values) else up)
-
-
 def bordered(
     values: np.ndarray, window: tuple[slice, slice], size: int, border: int = cv2.BORDER_CONSTANT
 ) -> np.ndarray:
@@ -265,11 +238,6 @@ def shown_at(seen: np.ndarray, flow: np.ndarray) -> np.ndarray:
     return cv2.remap(seen, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-def face_height(points: np.ndarray) -> float:
-    """Pixels from the top of the oval to the chin."""
-    return float(np.linalg.norm(points[10, :2] - points[152, :2]))
-
-
 def resample(pixels: np.ndarray, flow: np.ndarray) -> np.ndarray:
     """Samples (S, S, 3) at flow (H, W, 2): area average first where the source is finer, then bicubic; in [0, 1]."""
     across = np.linalg.norm(np.diff(flow[::8], axis=1)[:, ::8], axis=-1)
@@ -290,15 +258,16 @@ def build(weights: str | None, device: torch.device, dtype: torch.dtype, **optio
         weights: must be None; the method has none.
         device: where the returned tensors lie (the work itself is done on the CPU).
         dtype: of the parser's network; there is no other.
-        options: fields of `Config`.
+        options: fields of `Config` and of its `MatteConfig`.
 
     Raises:
         UsageError: weights were named, or an option is unknown.
     """
     if weights is not None:
         raise UsageError(f"mesh has no weights; got weights={weights!r}. Leave it out.")
-    unknown = sorted(set(options) - set(Config.__dataclass_fields__))
-    if unknown:
-        raise UsageError(f"mesh options are {', '.join(Config.__dataclass_fields__)}; got {', '.join(unknown)}.")
-    config = Config(**options)
+    own, of_matte = Config.__dataclass_fields__.keys() - {"matte"}, MatteConfig.__dataclass_fields__.keys()
+    if unknown := sorted(options.keys() - own - of_matte):
+        raise UsageError(f"mesh options are {', '.join([*sorted(own), *of_matte])}; got {', '.join(unknown)}.")
+    matte = replace(MATTE, **{name: value for name, value in options.items() if name in of_matte})
+    config = Config(**{name: value for name, value in options.items() if name in own}, matte=matte)
     return MeshMethod(config, perception.load("parser", device=device, dtype=dtype), device)
