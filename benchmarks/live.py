@@ -12,7 +12,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -146,6 +146,9 @@ class Copy:
         self.matte = torch.from_numpy(cv2.GaussianBlur(disc, (0, 0), 8))[None, None]
 
     def encode(self, source: Crop) -> None:
+        """Nothing."""
+
+    def merge(self, encoded: Sequence[None]) -> None:
         """Nothing."""
 
     def describe(self) -> Description:

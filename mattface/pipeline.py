@@ -14,6 +14,7 @@ from mattface.choose import as_face, choose, remarks, without_doubtful
 from mattface.devices import DTYPES, Stopwatch, resolve_device, resolve_dtype
 from mattface.errors import NoFaceError, UsageError, WeightsError
 from mattface.geometry import to_opencv
+from mattface.mesh.pose import by_pose
 from mattface.methods import entry
 from mattface.methods.contract import Method
 from mattface.vocabulary import Crop, Face, Identity, MatteFilter, Picture, Swap, SwappedFace, SwapResult
@@ -99,8 +100,9 @@ class Swapper:
 
         Args:
             source: path, PIL image, (H, W, 3/4) RGB array or Picture; or a list of them, all of one person. Of several,
-                the normalised embeddings are averaged and normalised again, and the pixels of the one nearest to that
-                mean are used.
+                the embeddings are averaged and normalised again. Every target face is then swapped from the picture
+                whose head looks most nearly where the target's does; `mesh` fills what that one does not show from the
+                next ones, and methods whose source is an identity code average the codes.
 
         Raises:
             NoFaceError: no face in one of them.
@@ -126,7 +128,7 @@ class Swapper:
             if self.embedder is not None:
                 embeddings.append(self.embedder(eight, face))
         mean, primary = embed.mean_identity(embeddings)
-        return Identity(self.method.name, tuple(crops), primary, mean, self.method.encode(crops[primary]))
+        return Identity(self.method.name, tuple(crops), primary, mean, tuple(map(self.method.encode, crops)))
 
     @torch.inference_mode()
     def swap(self, source: Any, target: Any, face: str | int = "largest", measure: bool = True) -> SwapResult:
@@ -217,6 +219,16 @@ class Swapper:
             )
         return identity
 
+    def _source(self, identity: Identity, target: Crop) -> Any:
+        """What the method gets for a target: the only picture's, or all of them merged, nearest pose first."""
+        if len(identity.encoded) == 1:
+            return identity.encoded[0]
+        meshes = [crop.mesh for crop in identity.crops]
+        order = [identity.primary, *(k for k in range(len(meshes)) if k != identity.primary)]
+        if target.mesh is not None and all(mesh is not None for mesh in meshes):
+            order = [order[k] for k in by_pose([np.asarray(meshes[k]) for k in order], target.mesh)]
+        return self.method.merge([identity.encoded[k] for k in order])
+
     def _faces(self, rgb: np.ndarray, who: str) -> list[Face]:
         found = self.detector(rgb)
         if not found:
@@ -271,7 +283,7 @@ class Swapper:
         with watch.stage("align"):
             crop = align.cut(picture.pixels, face, spec.template, size or spec.side(face))
         with watch.stage("swap"):
-            swap = self.method.swap(identity.encoded, crop, matte_filter=matte_filter)
+            swap = self.method.swap(self._source(identity, crop), crop, matte_filter=matte_filter)
         with watch.stage("paste"):
             finish = partial(grain.match, strength=strength) if strength > 0 else None
             pasted = paste.paste_part(picture, swap, crop.image_to_crop, finish)

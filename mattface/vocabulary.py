@@ -163,16 +163,16 @@ class Identity:
     Attributes:
         method: name of the method that prepared it.
         crops: the aligned source crops, one per picture.
-        primary: index of the crop whose embedding is nearest to the mean; its pixels are used.
+        primary: index of the crop whose embedding is nearest to the mean.
         embedding: (D,) unit length mean embedding, or None when no identity network is available.
-        encoded: what the method keeps (feature pyramid, textures, ...).
+        encoded: what the method keeps of every crop (feature pyramid, textures, ...), in their order.
     """
 
     method: str
     crops: tuple[Crop, ...]
     primary: int
     embedding: np.ndarray | None
-    encoded: Any
+    encoded: tuple[Any, ...]
 
 
 @dataclass(frozen=True)

@@ -358,7 +358,7 @@ def test_a_smile_stays_the_target_s_when_the_source_is_closed() -> None:
     smiling = closed.copy()
     smiling[[14, 87, 317, 178, 402, 88, 318], 1] += 12
     closed[[14, 87, 317, 178, 402, 88, 318], 1] = closed[[13, 82, 312, 81, 311, 80, 310], 1]
-    kept, fits = (chain._openings(source, smiling, 512)[0, 0] for source in (closed, smiling))
+    kept, fits = (chain._openings(source, 2 * smiling, 512)[0, 0] for source in (closed, smiling))
     assert kept.shape == (512, 512) and fits.min() > 0.9
     rows, columns = np.nonzero(kept.numpy() < 0.5)
     upper, lower, left, right = 2 * smiling[13, 1], 2 * smiling[14, 1], 2 * smiling[78, 0], 2 * smiling[308, 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -64,11 +65,18 @@ class Method(Protocol):
     def encode(self, source: Crop) -> Any:
         """Encodes the source crop once; the result is opaque to the pipeline."""
 
+    def merge(self, encoded: Sequence[Any]) -> Any:
+        """One source out of several pictures of one person.
+
+        Args:
+            encoded: at least two from `encode`, the one whose head looks most nearly where the target's does first.
+        """
+
     def swap(self, encoded: Any, target: Crop, *, matte_filter: MatteFilter | None = None) -> Swap:
         """Swaps one target crop.
 
         Args:
-            encoded: from `encode`.
+            encoded: from `encode` or `merge`.
             target: batch of one.
             matte_filter: of the face that is followed through moving pictures; None in stills.
 

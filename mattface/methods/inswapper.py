@@ -7,6 +7,7 @@ length. Inputs are taken by position: image first, identity second. Pasting is t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,10 @@ class Inswapper:
         pixels = source.pixels.to(self.embedder.device)
         vector = self.embedder.differentiable(pixels, self.embedder.matrix(source.mesh, source.points))
         return functional.normalize(vector.cpu().float() @ self.emap, dim=1)
+
+    def merge(self, encoded: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The mean identity, of unit length again."""
+        return functional.normalize(torch.cat(list(encoded)).mean(0, keepdim=True), dim=1)
 
     def describe(self) -> Description:
         """See the contract."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -44,6 +45,10 @@ class MattfaceMethod:
         with self._precision():
             encoded = self.network.encode_source(source.pixels.to(self.device), places)
         return replace(encoded, mesh=source.mesh, seen=None if source.mesh is None else self._seen(source))
+
+    def merge(self, encoded: Sequence[Encoded]) -> Encoded:
+        """The first alone: the network attends to one picture, so what that one does not show is not filled in."""
+        return encoded[0]
 
     def describe(self) -> Description:
         """See the contract."""

@@ -6,6 +6,7 @@ what the target needs (a face turned far away, hands or hair over the face, glas
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,6 +38,7 @@ class Config:
         coarse: the mesh is drawn at one `coarse`-th of the crop's resolution; more is faster (video).
         light_side: side in pixels at which light is measured; less is faster (video).
         largest: largest side of a crop in pixels; None for 4096.
+        fill: softness, in face heights, of the border between several pictures of the source.
         matte: what is replaced, see there.
     """
 
@@ -47,6 +49,7 @@ class Config:
     coarse: float = 1.0
     light_side: int = light.WORK_SIDE
     largest: int | None = None
+    fill: float = 0.02
     matte: MatteConfig = MATTE
 
 
@@ -59,12 +62,14 @@ class Encoded:
         mesh: (468, 3) in pixels of the crop.
         unhidden: (468,) of `mesh.unhidden`.
         seen: (s, s) float32 in [0, 1], how far the crop shows the face itself and not what lies before it.
+        others: further pictures of the person, for what this one does not show.
     """
 
     pixels: np.ndarray
     mesh: np.ndarray
     unhidden: np.ndarray
     seen: np.ndarray
+    others: tuple[Encoded, ...] = ()
 
 
 class MeshMethod:
@@ -86,6 +91,10 @@ class MeshMethod:
         """
         points = required_mesh(source, "source")
         return Encoded(to_array(source), points, mesh.unhidden(points), self.matte.source(source))
+
+    def merge(self, encoded: Sequence[Encoded]) -> Encoded:
+        """The first, with the others for what it does not show."""
+        return replace(encoded[0], others=tuple(encoded[1:]))
 
     def describe(self) -> Description:
         """See the contract."""
@@ -142,12 +151,12 @@ class MeshMethod:
         coarse = max(1, round(size / self.config.coarse))
         drawn_at = points * (coarse / size)
         drawing = mesh.Drawing.of(drawn_at, coarse)
-        flow, visibility = mesh.flow(encoded.mesh, drawn_at, coarse, encoded.unhidden, drawing)
         regions, height = Regions.draw(drawing), face_height(drawn_at)
-        shown = shown_at(encoded.seen, flow / len(encoded.pixels))
-        visibility *= np.maximum(shown, regions.border)  # hair at the border is found by its colour, see `match`
-        flow, fine = resized(flow, size, cv2.INTER_CUBIC), resized(visibility, size)
-        warped = resample(encoded.pixels, flow)
+        flow, warped, visibility = warp_source(encoded, drawn_at, drawing, regions, size)
+        for other in encoded.others:
+            _, more, shown = warp_source(other, drawn_at, drawing, regions, size)
+            warped, visibility = fill(warped, visibility, more, shown, self.config.fill * height)
+        fine = resized(visibility, size)
         side = max(1, round(min(self.config.light_side, whole) * size / whole))
         own, new, covered = self.match(warped, pixels, regions, visibility, height, side)
         inner = self.matte.inner(target, matte_filter, coarse, height)
@@ -230,6 +239,53 @@ def required_mesh(crop: Crop, who: str) -> np.ndarray:
     if crop.mesh is None:
         raise UsageError(f"mesh needs dense landmarks of the {who}; this crop has no mesh. Find landmarks first.")
     return np.asarray(crop.mesh, np.float64)
+
+
+def warp_source(
+    source: Encoded, points: np.ndarray, drawing: mesh.Drawing, regions: Regions, size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One picture of the source on the target's mesh.
+
+    Args:
+        source: the picture.
+        points: (468, 3) the target's mesh, at the drawing's size C.
+        drawing, regions: of it.
+        size: side P of the result.
+
+    Returns:
+        Flow (P, P, 2) in source pixels, warped pixels (P, P, 3), and (C, C) how well the source shows every pixel.
+    """
+    coarse = len(regions.face)
+    flow, visibility = mesh.flow(source.mesh, points, coarse, source.unhidden, drawing)
+    shown = shown_at(source.seen, flow / len(source.pixels))
+    visibility *= np.maximum(shown, regions.border)  # hair at the border is found by its colour, see `match`
+    flow = resized(flow, size, cv2.INTER_CUBIC)
+    return flow, resample(source.pixels, flow), visibility
+
+
+def fill(
+    warped: np.ndarray, visibility: np.ndarray, other: np.ndarray, shown: np.ndarray, sigma: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """A warped source, with what it does not show from another picture of the same person.
+
+    The other takes over where it shows a pixel well that the first shows badly. Its colour is brought to the first's by
+    one factor per channel, measured where both show the face; what remains, the local matching of light takes away.
+
+    Args:
+        warped, other: (P, P, 3) in [0, 1].
+        visibility, shown: (C, C) how well each shows the target's pixels.
+        sigma: softness of the border in pixels of C.
+
+    Returns:
+        (P, P, 3) pixels and (C, C) visibility of both together.
+    """
+    size, coarse = len(warped), len(visibility)
+    better = light.blur(mesh.ramp(shown - visibility, 0.2, 0.6).astype(np.float32), sigma)
+    both = np.minimum(visibility, shown) + np.float32(1e-6)
+    means = [light.weighted_mean(resized(p, coarse), both) + 1e-3 for p in (warped, other)]
+    share = resized(better, size)[..., None]
+    pixels = warped + share * (np.clip(other * (means[0] / means[1]).astype(np.float32), 0, 1) - warped)
+    return pixels, visibility + better * np.maximum(shown - visibility, 0)
 
 
 def shown_at(seen: np.ndarray, flow: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -49,6 +50,10 @@ class PspMixMethod:
         """(1, L, D) W+ code of a crop."""
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             return self.invert(self.encoder(resize(source.pixels.to(self.device), self.encoder.size)))
+
+    def merge(self, encoded: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The mean code."""
+        return torch.stack(list(encoded)).mean(0)
 
     def describe(self) -> Description:
         """See the contract."""

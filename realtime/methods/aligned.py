@@ -89,6 +89,10 @@ class AlignedMethod:
         """(1, D) identity code of a source crop."""
         return self.coder(source).to(self.device)
 
+    def merge(self, encoded: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The mean code, of unit length again."""
+        return F.normalize(torch.cat(list(encoded)).mean(0, keepdim=True), dim=1)
+
     def describe(self) -> Description:
         """See the contract."""
         return Description(self.name, self.weights, self.parser.name, self.engine)
