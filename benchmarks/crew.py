@@ -11,11 +11,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mattface.benchmarks.ablation import Ablation, ablate
 from mattface.errors import UsageError
 from mattface.pipeline import Swapper, load
 
 RESERVED = ("weights", "dtype")
-"""Options of `mattface.load`; every other one is the method's own."""
+"""Options of `mattface.load`."""
+ABLATIONS = tuple(Ablation.__dataclass_fields__)
+"""Options that switch parts of a trained network off; every other one is the method's own."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,12 @@ class Contender:
     options: tuple[tuple[str, Any], ...] = ()
 
     def load(self, device: str) -> Swapper:
-        """The swapper."""
-        return load(self.method, device=device, **dict(self.options))
+        """The swapper, with the parts switched off that the options say."""
+        switched = {key: value for key, value in self.options if key in ABLATIONS}
+        swapper = load(self.method, device=device, **{k: v for k, v in self.options if k not in ABLATIONS})
+        if switched:
+            ablate(swapper.method, switched)
+        return swapper
 
 
 def contender(name: str) -> Contender:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mattface import detect, landmarks, picture_io
+from mattface import perception, picture_io
 from mattface.errors import InputError
 from mattface.training.pairs import held_out
 from mattface.training.studio import light, occluders
@@ -158,7 +158,7 @@ def fitted(folder: Path, without: Sequence[str] = ()) -> Studio:
     """
     from tqdm import tqdm
 
-    find, measure = detect.load_detector(), landmarks.load_landmarker()
+    find, measure = perception.load("detector"), perception.load("landmarks")
     photos = []
     chosen = [path for path in evaluation_portraits(folder) if path.stem not in without]
     for path in tqdm(chosen, desc="fitting", disable=None):

@@ -12,7 +12,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,18 +28,16 @@ from mattface.devices import quick_dtype
 from mattface.examples import example_pair
 from mattface.landmarks import five_points
 from mattface.mesh import topology
-from mattface.methods.contract import CropSpec
+from mattface.methods import entry
+from mattface.methods.contract import CropSpec, Description, filtered
 from mattface.pipeline import Swapper
 from mattface.realtime.faces import Cast
 from mattface.realtime.loop import Loop, Painter, Shot
 from mattface.realtime.track import LIVE, Tracked, Tracker
-from mattface.vocabulary import Crop, Face, Swap
+from mattface.vocabulary import Crop, Face, MatteFilter, Swap
 
-LIVE_OPTIONS: dict[str, dict[str, Any]] = {
-    "mesh": {"coarse": 2.0, "light_side": 96, "largest": 320, "look_every": 3},
-    "alphaface": {"weights": "alphaface-demo"},
-}
-"""Method -> what the live command gives it."""
+FAST = ("mesh", "alphaface-small")
+"""Methods that are fast enough on a CPU."""
 FPS = 30
 STEPS = 120
 
@@ -123,7 +121,7 @@ def whole(method: str, seconds: float, size: tuple[int, int]) -> dict[str, Any]:
     """The whole loop with a method, at 30 frames a second."""
     cv2.setNumThreads(1)  # as the live command does
     dtype = quick_dtype(torch.device("cpu"))
-    swapper = mattface.load(method, device="cpu", dtype=dtype, **LIVE_OPTIONS[method])
+    swapper = mattface.load(method, device="cpu", dtype=dtype, **entry(method).live)
     cast = Cast(swapper, example_pair()["astronaut"])
     frames = moving(size)
     warm = Loop(iter(Frames(frames, 30, True)), tracker(swapper, cast), Painter(swapper, cast), Nowhere())
@@ -140,7 +138,7 @@ def tracker(swapper: Swapper, cast: Cast) -> Tracker:
 class Copy:
     """A method without a network: it returns the target's own crop under a disc."""
 
-    name, weights, crop = "copy", None, CropSpec("ffhq", 256)
+    name, crop = "copy", CropSpec("ffhq", 256)
 
     def __init__(self) -> None:
         y, x = np.mgrid[:256, :256]
@@ -150,9 +148,16 @@ class Copy:
     def encode(self, source: Crop) -> None:
         """Nothing."""
 
-    def swap(self, encoded: None, target: Crop) -> Swap:
+    def merge(self, encoded: Sequence[None]) -> None:
+        """Nothing."""
+
+    def describe(self) -> Description:
+        """Its name."""
+        return Description(self.name, None, "none")
+
+    def swap(self, encoded: None, target: Crop, *, matte_filter: MatteFilter | None = None) -> Swap:
         """The target as it is."""
-        return Swap(target.pixels, self.matte)
+        return filtered(Swap(target.pixels, self.matte), matte_filter)
 
 
 class Known:
@@ -235,12 +240,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="of the live run (default: 60)")
     parser.add_argument("--frames", type=int, default=10_000, help="of the memory run (default: 10000)")
     parser.add_argument("--overhead-frames", type=int, default=600)
-    parser.add_argument("--only", choices=(*LIVE_OPTIONS, "overhead", "memory"))
+    parser.add_argument("--only", choices=(*FAST, "overhead", "memory"))
     args = parser.parse_args()
     cv2.setNumThreads(1)  # stages run side by side; inside one, threads would only wait for each other
     torch.set_num_threads(1)
     numbers: dict[str, Any] = {}
-    for method in LIVE_OPTIONS if args.only is None else {args.only} & LIVE_OPTIONS.keys():
+    for method in FAST if args.only is None else {args.only} & set(FAST):
         told = numbers[f"{method}_640x480"] = whole(method, args.seconds, (640, 480))
         print(f"{method} 640x480: {told['fps']} fps, latency {told['latency_ms']}, dropped {told['dropped']}, "
               f"CPU {told['cpu_ms_per_frame']} ms a frame, load {told['load_average']}")  # fmt: skip

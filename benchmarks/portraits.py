@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mattface import align, detect, landmarks, measure, mesh, picture_io, weights
+from mattface import align, detect, landmarks, measure, mesh, perception, picture_io, weights
 from mattface.benchmarks.crew import Outcome
 from mattface.benchmarks.exam import evaluation_portraits
 from mattface.benchmarks.report import Number
@@ -192,7 +192,7 @@ def introduced(paths: Sequence[Path], scorer: Scorer, fit: Fitter | None) -> lis
     """Everybody whose face is found."""
     from tqdm import tqdm
 
-    find, locate = detect.load_detector(), landmarks.load_landmarker()
+    find, locate = perception.load("detector"), perception.load("landmarks")
     people = []
     for path in tqdm(paths, desc="portraits", disable=None):
         pixels = picture_io.read(path).pixels

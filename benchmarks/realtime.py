@@ -12,7 +12,6 @@ import copy
 import statistics
 from collections.abc import Callable
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +26,18 @@ from mattface.errors import DeviceError, UsageError
 from mattface.methods.contract import CropSpec
 from mattface.parse import Parser
 from mattface.realtime import engine
+from mattface.realtime.methods import alphaface, alphaface_paper, facechanger, magicmask
 from mattface.realtime.methods.aligned import AlignedMethod
 from mattface.realtime.methods.alphaface import InjectionUnit
 from mattface.realtime.methods.blocks import SwapNetwork, moved
 
-METHODS = {
-    "alphaface": "alphaface",
-    "alphaface-paper": "alphaface_paper",
-    "facechanger": "facechanger",
-    "magicmask": "magicmask",
+NETWORKS: dict[str, Any] = {
+    "alphaface": alphaface,
+    "alphaface-paper": alphaface_paper,
+    "facechanger": facechanger,
+    "magicmask": magicmask,
 }
-"""Method -> module in `mattface.realtime.methods`."""
+"""Method -> its module."""
 CONVOLUTIONS = ("aten.convolution", "aten._convolution")
 
 
@@ -103,7 +103,7 @@ class PlainAlphaFace(nn.Module):
 
 def method(name: str, device: torch.device) -> AlignedMethod:
     """A method of official size with random weights, without identity part."""
-    module = import_module(f"mattface.realtime.methods.{METHODS[name]}")
+    module = NETWORKS[name]
     torch.manual_seed(0)
     config = module.Config()
     network = module.build_network(config)
@@ -187,7 +187,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", default="runs/realtime.json", help="JSON file (default: runs/realtime.json)")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--engines", nargs="+", choices=engine.ENGINES, default=list(engine.ENGINES))
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=["fp32", "bf16"])
     parser.add_argument("--runs", type=int, default=3)

@@ -81,11 +81,11 @@ def renderers(studio: Studio, size: int, count: int) -> dict[str, float]:
 
 def fits(folder: Path) -> dict[str, float]:
     """Landmark errors and seconds of the linear fit over a folder of photographs."""
-    from mattface import detect, landmarks, picture_io
+    from mattface import perception, picture_io
     from mattface.training.studio.face_model import load_model
     from mattface.training.studio.fit import Fitter
 
-    find, measure, fitter = detect.load_detector(), landmarks.load_landmarker(), Fitter(load_model())
+    find, measure, fitter = perception.load("detector"), perception.load("landmarks"), Fitter(load_model())
     errors, seconds = [], []
     for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png")):
         pixels = picture_io.read(path).pixels

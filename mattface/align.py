@@ -8,9 +8,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mattface.data.templates import HALF, arcface_template, similarity
+from mattface.data.templates import arcface_template
 from mattface.data.topology import SIXTY_EIGHT
 from mattface.errors import UsageError
+from mattface.geometry import apply, block_means, extent, shift, similarity
+from mattface.geometry import warp as warp_affine
 from mattface.vocabulary import Crop, Face
 
 SMALLEST, LARGEST, STEP = 256, 4096, 32
@@ -57,16 +59,6 @@ def ffhq_quad(landmarks: np.ndarray) -> np.ndarray:
 def sixty_eight(mesh: np.ndarray) -> np.ndarray:
     """(68, 2) landmarks in iBUG order out of a (468, 3) mesh."""
     return mesh[list(SIXTY_EIGHT), :2]
-
-
-def arcface_matrix(points: np.ndarray, size: int = 112) -> np.ndarray:
-    """(3, 3) from picture to ArcFace crop, in the published convention: centres at whole numbers on both sides.
-
-    Args:
-        points: (5, 2) eyes, nose tip, mouth corners.
-        size: side of the crop.
-    """
-    return similarity(points.astype(np.float64), arcface_template(size))
 
 
 def quad_matrix(quad: np.ndarray, size: int) -> np.ndarray:
@@ -134,11 +126,6 @@ def cut(pixels: np.ndarray, face: Face, template: str = "ffhq", size: int | None
     return Crop(tensor, matrix, mesh, apply(matrix, face.points))
 
 
-def apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """(N, 2) points moved by an affine (3, 3) matrix."""
-    return points @ matrix[:2, :2].T + matrix[:2, 2]
-
-
 def warp(pixels: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     """(size, size, 3) float32 square in the picture's own range.
 
@@ -150,28 +137,23 @@ def warp(pixels: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     import cv2
 
     region, offset = _region(pixels, np.linalg.inv(matrix), size)
-    matrix = matrix @ np.array([[1.0, 0.0, offset[0]], [0.0, 1.0, offset[1]], [0.0, 0.0, 1.0]])
+    matrix = matrix @ shift(*offset)
     shrink = 1 / np.hypot(*matrix[0, :2])
     whole = max(1, int(shrink))
-    if whole > 1:  # exact means of whole x whole blocks
-        height, width = (n // whole * whole for n in region.shape[:2])
-        region = cv2.resize(region[:height, :width], (width // whole, height // whole), interpolation=cv2.INTER_AREA)
-        matrix = matrix @ np.diag([whole, whole, 1.0])
+    region, matrix = block_means(region, matrix, whole)
     rest = shrink / whole
     if rest > 1.02:  # half a pixel of the crop, less what a pixel of the picture blurs by itself
         region = cv2.GaussianBlur(region, (0, 0), 0.5 * np.sqrt(rest**2 - 1), borderType=cv2.BORDER_REFLECT_101)
-    move = (np.linalg.inv(HALF) @ matrix @ HALF)[:2]
-    return cv2.warpAffine(region, move, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+    return warp_affine(region, matrix, (size, size), cv2.INTER_CUBIC, cv2.BORDER_REFLECT_101)
 
 
 def _region(pixels: np.ndarray, inverse: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """The part of the picture that a crop needs, as float32 with the border made up, and its top-left (x, y)."""
     import cv2
 
-    corners = apply(inverse, np.array([[0.0, 0.0], [size, 0.0], [0.0, size], [size, size]]))
+    first, last = extent(inverse, size)
     margin = 4 + 2 * np.hypot(*inverse[0, :2])
-    low = np.floor(corners.min(0) - margin).astype(int)
-    high = np.ceil(corners.max(0) + margin).astype(int)
+    low, high = np.floor(first - margin).astype(int), np.ceil(last + margin).astype(int)
     limits = np.array(pixels.shape[1::-1])
     inner_low = np.clip(low, 0, limits - 1)
     inner_high = np.clip(high, inner_low + 1, limits)

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
-from mattface import weights
+from mattface import insight, weights
 from mattface.errors import UsageError
+from mattface.geometry import apply, area_means, warp
 from mattface.vocabulary import Face
-from mattface.weights.parts import states, strongest
+from mattface.weights.parts import Status, choose, states
 
 THRESHOLD = 0.5
 """Score from which a candidate counts as a face."""
@@ -23,7 +25,7 @@ TINY = 24
 """Height of a face in the network's input below which its points are not to be trusted."""
 STRIDE = 32
 PARTS = {"scrfd": "insightface-detector", "centerface": "centerface"}
-"""Detector name -> weight name, strongest first."""
+"""Detector name -> weight name, strongest first; before them comes insightface's FaceAnalysis, see `insight`."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,10 @@ def decode_scrfd(outputs: list[np.ndarray], shape: tuple[int, int]) -> Candidate
     return Candidates(np.concatenate(boxes), np.concatenate(scores), np.concatenate(points))
 
 
-def _centerface() -> Network:
+def _centerface(device: torch.device) -> Network:
     from mattface.weights.onnx_graph import free_sizes, session
 
-    net = session(free_sizes(weights.find("centerface").read_bytes()))
+    net = session(free_sizes(weights.find("centerface").read_bytes()), device.type)
     name = net.get_inputs()[0].name
 
     def run(rgb: np.ndarray) -> Candidates:
@@ -97,10 +99,10 @@ def _centerface() -> Network:
     return run
 
 
-def _scrfd() -> Network:
+def _scrfd(device: torch.device) -> Network:
     from mattface.weights.onnx_graph import session
 
-    net = session(weights.find(PARTS["scrfd"]).read_bytes())
+    net = session(weights.find(PARTS["scrfd"]).read_bytes(), device.type)
     name = net.get_inputs()[0].name
 
     def run(rgb: np.ndarray) -> Candidates:
@@ -110,7 +112,22 @@ def _scrfd() -> Network:
     return run
 
 
-NETWORKS: dict[str, Callable[[], Network]] = {"scrfd": _scrfd, "centerface": _centerface}
+def _face_analysis(device: torch.device) -> Network:
+    """insightface's own detector, whatever the model pack holds."""
+    found = insight.open_pack(device, ("detection",)).det_model
+
+    def run(rgb: np.ndarray) -> Candidates:
+        boxes, points = found.detect(np.ascontiguousarray(rgb[..., ::-1]))  # (N, 5) with the score last, (N, 5, 2)
+        return Candidates(boxes[:, :4], boxes[:, 4], points)
+
+    return run
+
+
+NETWORKS: dict[str, Callable[[torch.device], Network]] = {
+    insight.NAME: _face_analysis,
+    "scrfd": _scrfd,
+    "centerface": _centerface,
+}
 
 
 def suppress(found: Candidates) -> Candidates:
@@ -144,12 +161,14 @@ class Detector:
     """Finds faces. Build one with `load_detector`.
 
     Attributes:
-        name: which part runs ("centerface", "scrfd").
+        name: which part runs (a key of `NETWORKS`).
+        device: where it runs.
     """
 
-    def __init__(self, name: str, network: Network) -> None:
+    def __init__(self, name: str, network: Network, device: torch.device | None = None) -> None:
         self.name = name
         self.network = network
+        self.device = device or torch.device("cpu")
 
     def __call__(self, rgb: np.ndarray, thorough: bool = True) -> list[Face]:
         """Faces of a picture, largest first.
@@ -213,18 +232,13 @@ class Detector:
         if np.array_equal(matrix, np.eye(3)):
             small = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
         else:
-            factor = min(1.0, scale)
-            first = cv2.resize(rgb, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA) if scale < 1 else rgb
-            exact = np.diag([rgb.shape[1] / first.shape[1], rgb.shape[0] / first.shape[0], 1.0])
-            move = np.diag([width / shape[1], height / shape[0], 1.0]) @ matrix @ exact
-            half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
-            small = cv2.warpAffine(first, (np.linalg.inv(half) @ move @ half)[:2], (width, height))
+            first, move = area_means(rgb, np.diag([width / shape[1], height / shape[0], 1.0]) @ matrix, scale)
+            small = warp(first, move, (width, height))
         pad = ((0, -height % STRIDE), (0, -width % STRIDE), (0, 0))
         found = suppress(self.network(np.pad(small, pad)))
         back = np.linalg.inv(np.diag([width / shape[1], height / shape[0], 1.0]) @ matrix)
-        points = found.points @ back[:2, :2].T + back[:2, 2]
-        corners = found.boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2) @ back[:2, :2].T + back[:2, 2]
-        return Candidates(_boxes(corners, matrix), found.scores, points)
+        corners = apply(back, found.boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2))
+        return Candidates(_boxes(corners, matrix), found.scores, apply(back, found.points))
 
 
 def _boxes(corners: np.ndarray, matrix: np.ndarray) -> np.ndarray:
@@ -258,23 +272,28 @@ def turn(shape: tuple[int, int], degrees: float) -> tuple[np.ndarray, tuple[int,
     return matrix, (int(size[1]), int(size[0]))
 
 
-def available() -> list[tuple[str, bool, str]]:
-    """(part, usable, what to do if not) for every detector, strongest first."""
-    return states(PARTS)
+def available() -> list[Status]:
+    """The state of every detector, strongest first."""
+    return [insight.status(), *states(PARTS)]
 
 
-def load_detector(name: str = "auto") -> Detector:
-    """The face detector.
+def load_detector(
+    name: str = "auto", device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> Detector:
+    """The face detector; see `mattface.perception.load`.
 
     Args:
-        name: "auto" for the strongest whose weights are here, or "scrfd", "centerface".
+        name: "auto" for the strongest that can run here, or a key of `NETWORKS`.
+        device: where it runs. On "cuda" without onnxruntime-gpu it runs on the CPU, as its `device` says.
+        dtype: has no effect; the graphs have a dtype of their own.
 
     Raises:
         UsageError: unknown name.
-        WeightsError: its weights are not here.
+        WeightsError: its weights or its package are not here.
     """
-    if name != "auto" and name not in NETWORKS:
-        raise UsageError(f"expected a detector auto, {', '.join(NETWORKS)}; got {name!r}.")
-    if name == "auto":
-        name = strongest(PARTS)
-    return Detector(name, NETWORKS[name]())
+    from mattface.weights.onnx_graph import on_cuda
+
+    where = torch.device(device)
+    where = where if where.type == "cpu" or on_cuda() else torch.device("cpu")
+    name = choose("a detector", available(), name)
+    return Detector(name, NETWORKS[name](where), where)

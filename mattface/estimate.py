@@ -15,7 +15,7 @@ from torch.nn import functional
 from mattface import weights
 from mattface.errors import UsageError
 from mattface.weights.convert import official
-from mattface.weights.parts import states
+from mattface.weights.parts import Status, states
 
 SIDE = 224
 """Side of both networks' input."""
@@ -23,7 +23,7 @@ BINS = 66
 """Hopenet's bins of 3 degrees; each counts with its lower edge, the first with -99."""
 PARTS = {"hopenet": "hopenet", "deep3d": "deep3d"}
 """Estimator name -> weight name."""
-IMAGENET_MEAN, IMAGENET_SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HEADS = {"identity": 80, "expression": 64, "texture": 80, "angles": 3, "light": 27, "shift": 2, "depth": 1}
 """Deep3DFaceRecon's outputs in order."""
 
@@ -99,8 +99,8 @@ class Hopenet(nn.Module):
             (B, 3) yaw, pitch, roll in degrees; the expected bin, as the network was trained.
         """
         index = torch.arange(BINS, dtype=pixels.dtype, device=pixels.device)
-        mean, spread = (pixels.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_SPREAD))
-        scores = self.forward(((shrunk(pixels) + 1) / 2 - mean) / spread)
+        mean, std = (pixels.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+        scores = self.forward(((shrunk(pixels) + 1) / 2 - mean) / std)
         return torch.stack([(score.softmax(1) * index).sum(1) * 3 - 99 for score in scores], 1)
 
 
@@ -158,17 +158,19 @@ def shrunk(pixels: torch.Tensor) -> torch.Tensor:
 BUILDERS: dict[str, Callable[[], Hopenet | FaceRegressor]] = {"hopenet": Hopenet, "deep3d": FaceRegressor}
 
 
-def available() -> list[tuple[str, bool, str]]:
-    """(part, usable, what to do if not) for every estimator."""
+def available() -> list[Status]:
+    """The state of every estimator; each does another job, so "auto" has no meaning."""
     return states(PARTS)
 
 
-def load_estimator(name: str, device: str | torch.device = "cpu") -> Hopenet | FaceRegressor:
+def load_estimator(
+    name: str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> Hopenet | FaceRegressor:
     """An estimator with its published weights, in evaluation mode and without gradients of its own.
 
     Args:
         name: "hopenet" or "deep3d".
-        device: where it runs.
+        device, dtype: where it runs, and of its weights.
 
     Raises:
         UsageError: unknown name.
@@ -178,4 +180,4 @@ def load_estimator(name: str, device: str | torch.device = "cpu") -> Hopenet | F
         raise UsageError(f"expected an estimator, one of {', '.join(BUILDERS)}; got {name!r}.")
     network = BUILDERS[name]()
     weights.load_strictly(network, official(PARTS[name]), name)
-    return network.eval().requires_grad_(False).to(device)
+    return network.eval().requires_grad_(False).to(torch.device(device), dtype)

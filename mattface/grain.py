@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from mattface.relight import LUMA
+from mattface.light import LUMA
 
 ROW = np.array([LUMA], np.float32)
 """As OpenCV takes it."""

@@ -6,13 +6,19 @@ import importlib.util
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mattface import weights
 from mattface.data.topology import FIVE_POINTS, LEFT_EYE_CORNERS, RIGHT_EYE_CORNERS
-from mattface.errors import UsageError, WeightsError
+from mattface.errors import WeightsError
+from mattface.geometry import block_means, extent, shift, warp
 from mattface.vocabulary import Face
+from mattface.weights.parts import Status, choose
+
+if TYPE_CHECKING:
+    import torch
 
 SIDE = 192
 """Side of the mesh network's input."""
@@ -82,7 +88,7 @@ def decode_heatmaps(heat: np.ndarray) -> np.ndarray:
     return np.stack([x, y], -1)
 
 
-def _fan() -> Sparse:
+def _fan(device: torch.device) -> Sparse:
     """The four-stack face alignment network (Bulat and Tzimiropoulos, 2017, arXiv 1703.07332)."""
     import torch
 
@@ -92,11 +98,11 @@ def _fan() -> Sparse:
         raise WeightsError(f"the fan landmarks need the package face-alignment ({error}). {INSTALL_FAN}") from error
     net = FAN(4)
     weights.load_strictly(net, weights.load_checkpoint(weights.find(PARTS["fan"])), "2DFAN-4")
-    net.eval()
+    net.eval().to(device)
 
     def run(image: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            heat = net(torch.from_numpy(image.transpose(2, 0, 1)[None]))[-1][0].numpy()
+            heat = net(torch.from_numpy(image.transpose(2, 0, 1)[None]).to(device))[-1][0].cpu().numpy()
         return decode_heatmaps(heat) * (FAN_SIDE / heat.shape[-1])
 
     return run
@@ -126,22 +132,15 @@ def sample(rgb: np.ndarray, matrix: np.ndarray, side: int = SIDE) -> np.ndarray:
         matrix: (3, 3) picture pixels to square pixels.
         side: of the square.
     """
-    import cv2
-
     shrink = int(1 / np.hypot(*matrix[0, :2]))
-    half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     if shrink > 1:
-        ends = np.array([[0, 0], [side, 0], [0, side], [side, side]])
-        corners = (ends - matrix[:2, 2]) @ np.linalg.inv(matrix[:2, :2]).T
-        low = np.clip(np.floor(corners.min(0)), 0, rgb.shape[1::-1]).astype(int)
-        high = np.clip(np.ceil(corners.max(0)), 0, rgb.shape[1::-1]).astype(int)
-        high = low + (high - low) // shrink * shrink
-        part = rgb[low[1] : high[1], low[0] : high[0]]
-        if part.size:
-            rgb = cv2.resize(part, tuple((high - low) // shrink), interpolation=cv2.INTER_AREA)
-            matrix = matrix @ np.array([[shrink, 0, low[0]], [0, shrink, low[1]], [0, 0, 1.0]])
-    move = (np.linalg.inv(half) @ matrix @ half)[:2]
-    return cv2.warpAffine(rgb, move, (side, side), flags=cv2.INTER_LINEAR).astype(np.float32) / 255
+        first, last = extent(np.linalg.inv(matrix), side)
+        low = np.clip(np.floor(first), 0, rgb.shape[1::-1]).astype(int)
+        high = np.clip(np.ceil(last), 0, rgb.shape[1::-1]).astype(int)
+        if (high - low).min() >= shrink:
+            part = rgb[low[1] : high[1], low[0] : high[0]]
+            rgb, matrix = block_means(part, matrix @ shift(*low), shrink)
+    return warp(rgb, matrix, (side, side)).astype(np.float32) / 255
 
 
 def _from_points(face: Face) -> tuple[np.ndarray, float, float]:
@@ -249,26 +248,29 @@ def fan_square(mesh: np.ndarray) -> np.ndarray:
     return square(centre @ axes, FAN_MARGIN * float(width + height), angle, FAN_SIDE)
 
 
-def available() -> list[tuple[str, bool, str]]:
-    """(part, usable, what to do if not) for every landmark part, strongest first."""
-    states = {name: weights.status(weight)["note"] for name, weight in PARTS.items()}
-    if not states["fan"] and importlib.util.find_spec("face_alignment") is None:
-        states["fan"] = f"the package face-alignment is not installed. {INSTALL_FAN}"
-    return [(name, note == "", note) for name, note in states.items()]
+def available() -> list[Status]:
+    """The state of every landmark part, strongest first."""
+    notes = {name: weights.status(weight)["note"] for name, weight in PARTS.items()}
+    if not notes["fan"] and importlib.util.find_spec("face_alignment") is None:
+        notes["fan"] = f"the package face-alignment is not installed. {INSTALL_FAN}"
+    return [Status(name, note == "", note) for name, note in notes.items()]
 
 
-def load_landmarker(name: str = "auto") -> Landmarker:
-    """The landmark part.
+def load_landmarker(
+    name: str = "auto", device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> Landmarker:
+    """The landmark part; see `mattface.perception.load`.
 
     Args:
-        name: "auto" for the strongest that can run here, or "fan", "face-mesh".
+        name: "auto" for the strongest that can run here, or a key of `PARTS`.
+        device: where the sparse network runs; the dense one has no runtime but the CPU's.
+        dtype: has no effect; both compute in single precision.
 
     Raises:
         UsageError: unknown name.
         WeightsError: its weights or its package are not here.
     """
-    if name not in ("auto", *PARTS):
-        raise UsageError(f"expected a landmarker auto, {', '.join(PARTS)}; got {name!r}.")
-    if name == "auto":
-        name = next((part for part, usable, _ in available() if usable), "face-mesh")
-    return Landmarker(name, _face_mesh(), _fan() if name == "fan" else None)
+    import torch
+
+    name = choose("a landmarker", available(), name)
+    return Landmarker(name, _face_mesh(), _fan(torch.device(device)) if name == "fan" else None)

@@ -265,7 +265,7 @@ class Window:
         k = x.shape[-1] // self.GRID
         return x[..., self.top * k : (self.top + self.side) * k, self.left * k : (self.left + self.side) * k]
 
-    def laid(self, part: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
+    def put_back(self, part: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
         """`whole` with that part replaced, a new map of the part's type."""
         made = whole.to(part.dtype, copy=True)
         self.cut(made).copy_(part)

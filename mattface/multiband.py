@@ -5,6 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from mattface.geometry import box, widened
+
 
 def multiband(source: np.ndarray, target: np.ndarray, matte: np.ndarray, smallest: int) -> np.ndarray:
     """Laplacian pyramid blend (Burt and Adelson 1983, "A multiresolution spline").
@@ -34,7 +36,8 @@ def multiband(source: np.ndarray, target: np.ndarray, matte: np.ndarray, smalles
 
 def reached_box(matte: np.ndarray) -> tuple[slice, slice]:
     """Rows and columns that a matte reaches, with room for the blur in `multiband`."""
-    rows, columns = np.flatnonzero(matte.any(1)), np.flatnonzero(matte.any(0))
-    if not len(rows):
+    found = box(matte)
+    if found is None:
         return slice(0, 0), slice(0, 0)
-    return slice(max(0, rows[0] - 9), rows[-1] + 10), slice(max(0, columns[0] - 9), columns[-1] + 10)
+    left, top, right, bottom = widened(found, 9, matte.shape[::-1])
+    return slice(top, bottom), slice(left, right)

@@ -16,10 +16,10 @@ import torch
 
 from mattface.checks import PIXEL_TYPES
 from mattface.errors import UsageError
+from mattface.geometry import apply, shift, warp
+from mattface.geometry import box as box_of
 from mattface.vocabulary import Crop, Picture, Swap
 
-HALF = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
-"""Moves cv2's coordinates (first pixel's centre at 0) to ours (at 0.5)."""
 LOBES = 3
 """Of the filter that shrinks a crop."""
 FAINTEST = 1e-3
@@ -58,16 +58,6 @@ def onto_crop(swap: Swap, target: Crop) -> torch.Tensor:
     return matte * swap.pixels.float().cpu() + (1 - matte) * target.pixels.cpu()
 
 
-def paste(picture: Picture, swap: Swap, image_to_crop: np.ndarray) -> tuple[Picture, np.ndarray]:
-    """Pastes one swapped crop: `paste_part`, its matte laid out over the whole picture.
-
-    Returns:
-        The new picture, and the (H, W) float32 matte in its pixels; where it is 0, pixels are the picture's own.
-    """
-    pasted = paste_part(picture, swap, image_to_crop)
-    return pasted.picture, pasted.whole_matte()
-
-
 def paste_part(picture: Picture, swap: Swap, image_to_crop: np.ndarray, finish: Finish | None = None) -> Pasted:
     """Pastes one swapped crop.
 
@@ -100,7 +90,7 @@ def paste_part(picture: Picture, swap: Swap, image_to_crop: np.ndarray, finish: 
     if box is None:
         return Pasted(picture)
     left, top, right, bottom = box
-    local = matrix @ np.array([[1.0, 0.0, left], [0.0, 1.0, top], [0.0, 0.0, 1.0]])
+    local = matrix @ shift(left, top)
     size = (right - left, bottom - top)
     inside = np.clip(unwarp(crop_matte, local, size, cv2.INTER_LINEAR), 0, 1)
     inside[inside < FAINTEST] = 0
@@ -112,13 +102,12 @@ def paste_part(picture: Picture, swap: Swap, image_to_crop: np.ndarray, finish: 
 
 def matte_box(matte: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, int] | None:
     """Left, top, right, bottom in the picture of what the crop's matte can reach; None when there is nothing."""
-    rows, columns = np.flatnonzero(matte.any(1)), np.flatnonzero(matte.any(0))
-    if not len(rows):
+    found = box_of(matte)
+    if found is None:
         return None
-    low, high = np.array([columns[0], rows[0]]), np.array([columns[-1] + 1, rows[-1] + 1])
-    corners = np.array([[low[0], low[1]], [high[0], low[1]], [low[0], high[1]], [high[0], high[1]]], np.float64)
+    corners = np.array([(x, y) for y in found[1::2] for x in found[::2]], np.float64)
     inverse = np.linalg.inv(matrix)
-    moved = corners @ inverse[:2, :2].T + inverse[:2, 2]
+    moved = apply(inverse, corners)
     margin = 2 + 2 * np.hypot(*inverse[0, :2])  # what interpolation and the blur before it can reach
     left, top = np.clip(np.floor(moved.min(0) - margin).astype(int), 0, size)
     right, bottom = np.clip(np.ceil(moved.max(0) + margin).astype(int), 0, size)
@@ -150,8 +139,7 @@ def unwarp(crop: np.ndarray, image_to_crop: np.ndarray, size: tuple[int, int], i
         taps = lanczos(rest)
         crop = cv2.sepFilter2D(crop, -1, taps, taps, borderType=cv2.BORDER_REPLICATE)
     border = cv2.BORDER_REPLICATE if crop.ndim == 3 else cv2.BORDER_CONSTANT
-    move = (np.linalg.inv(HALF) @ image_to_crop @ HALF)[:2]
-    return cv2.warpAffine(crop, move, size, flags=interpolation | cv2.WARP_INVERSE_MAP, borderMode=border)
+    return warp(crop, image_to_crop, size, interpolation | cv2.WARP_INVERSE_MAP, border)
 
 
 def lanczos(finer: float) -> np.ndarray:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 import torch
 
-from mattface import align, cuda_ops, detect, embed, grain, landmarks, paste, picture_io, pixels
+from mattface import align, cuda_ops, detect, embed, grain, landmarks, paste, perception, picture_io, pixels
 from mattface.choose import as_face, choose, remarks, without_doubtful
 from mattface.devices import DTYPES, Stopwatch, resolve_device, resolve_dtype
 from mattface.errors import NoFaceError, UsageError, WeightsError
-from mattface.methods import METHODS
-from mattface.methods.contract import Method, Steady, steadied
-from mattface.vocabulary import Crop, Face, Identity, Picture, Swap, SwappedFace, SwapResult
+from mattface.geometry import to_opencv
+from mattface.mesh.pose import by_pose
+from mattface.methods import entry
+from mattface.methods.contract import Method
+from mattface.vocabulary import Crop, Face, Identity, MatteFilter, Picture, Swap, SwappedFace, SwapResult
 
 
 def load(
@@ -33,23 +34,26 @@ def load(
         method: name in `mattface.methods.METHODS`.
         weights: name or path of the method's weights; None takes its default.
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
-        dtype: "fp32" (default), "bf16" or "fp16" (CUDA only): the format in which the method's networks multiply.
+        dtype: "fp32" (default), "bf16" or "fp16" (CUDA only): the dtype in which the method's networks multiply.
         grain: how far `Swapper.swap` gives faces the sharpness and grain of the picture, from 0 (or False) to 1.
         options: of the method's builder.
 
     Raises:
-        UsageError: unknown method, device, number format or option, or a grain beyond [0, 1].
-        DeviceError: the device or the number format is not available here.
+        UsageError: unknown method, device, dtype or option, or a grain beyond [0, 1].
+        DeviceError: the device or the dtype is not available here.
         WeightsError: weights are missing; the message says what to type.
     """
-    if method not in METHODS:
-        raise UsageError(f"expected a method, one of {', '.join(sorted(METHODS))}; got {method!r}.")
+    found = entry(method)
     where = resolve_device(device)
     kind = resolve_dtype(dtype, where)
-    module, builder = METHODS[method].split(":")
-    built = getattr(import_module(module), builder)(weights, where, kind, **options)
-    embedder = embed.load_embedder(device=where) if any(usable for _, usable, _ in embed.available()) else None
-    return Swapper(built, detect.load_detector(), landmarks.load_landmarker(), embedder, where, kind, grain)
+    built = found.builder()(weights, where, kind, **options)
+    detector, landmarker = perception.load("detector", device=where), perception.load("landmarks", device=where)
+    known = any(one.usable for one in perception.status("identity"))
+    embedder = perception.load("identity", device=where) if known else None
+    notes = ()
+    if where.type == "cuda" and detector.device.type == "cpu":
+        notes = ("faces are detected on the CPU: for CUDA, install onnxruntime-gpu in place of onnxruntime",)
+    return Swapper(built, detector, landmarker, embedder, where, kind, grain, notes)
 
 
 class Swapper:
@@ -61,8 +65,9 @@ class Swapper:
         method: the swapping method.
         detector, landmarker: perception parts.
         embedder: identity network, or None; needed only for several sources and for the identity cosine.
-        device, dtype: where and in which number format the method's networks run.
+        device, dtype: where and in which dtype the method's networks run.
         grain: how far faces in stills get the sharpness and grain of the picture, in [0, 1], see `mattface.grain`.
+        notes: sentences for every report.
 
     Raises:
         UsageError: a grain beyond [0, 1].
@@ -77,6 +82,7 @@ class Swapper:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         grain: float = 1.0,
+        notes: Sequence[str] = (),
     ) -> None:
         if not 0 <= grain <= 1:
             raise UsageError(f"grain must be between 0 (off) and 1 (the picture's own); got {grain!r}.")
@@ -86,6 +92,7 @@ class Swapper:
         self.embedder = embedder
         self.device, self.dtype = device, dtype
         self.grain = float(grain)
+        self.notes = tuple(notes)
 
     @torch.inference_mode()
     def prepare(self, source: Any) -> Identity:
@@ -93,8 +100,9 @@ class Swapper:
 
         Args:
             source: path, PIL image, (H, W, 3/4) RGB array or Picture; or a list of them, all of one person. Of several,
-                the normalised embeddings are averaged and normalised again, and the pixels of the one nearest to that
-                mean are used.
+                the embeddings are averaged and normalised again. Every target face is then swapped from the picture
+                whose head looks most nearly where the target's does; `mesh` fills what that one does not show from the
+                next ones, and methods whose source is an identity code average the codes.
 
         Raises:
             NoFaceError: no face in one of them.
@@ -120,7 +128,7 @@ class Swapper:
             if self.embedder is not None:
                 embeddings.append(self.embedder(eight, face))
         mean, primary = embed.mean_identity(embeddings)
-        return Identity(self.method.name, tuple(crops), primary, mean, self.method.encode(crops[primary]))
+        return Identity(self.method.name, tuple(crops), primary, mean, tuple(map(self.method.encode, crops)))
 
     @torch.inference_mode()
     def swap(self, source: Any, target: Any, face: str | int = "largest", measure: bool = True) -> SwapResult:
@@ -152,7 +160,7 @@ class Swapper:
             found = [(index, self.landmarker(eight, one)) for index, one in found]
         result, matte = picture, np.zeros(picture.pixels.shape[:2], np.float32)
         swapped: list[SwappedFace] = []
-        notes = list(picture.notes)
+        notes = [*self.notes, *picture.notes]
         if face == "all":
             found, dropped = without_doubtful(found)
             notes += dropped
@@ -201,8 +209,7 @@ class Swapper:
         result, _, done = self._one(Picture(rgb), 0, face, self._identity(source_face), watch)
         if paste_back:
             return np.ascontiguousarray(result.pixels[..., ::-1])
-        matrix = np.linalg.inv(paste.HALF) @ done.image_to_crop @ paste.HALF
-        return np.ascontiguousarray(done.crop[..., ::-1]), matrix[:2]
+        return np.ascontiguousarray(done.crop[..., ::-1]), to_opencv(done.image_to_crop)
 
     def _identity(self, source: Any) -> Identity:
         identity = source if isinstance(source, Identity) else self.prepare(source)
@@ -211,6 +218,16 @@ class Swapper:
                 f"this identity was prepared by {identity.method}; expected one of {self.method.name}. Prepare again."
             )
         return identity
+
+    def _source(self, identity: Identity, target: Crop) -> Any:
+        """What the method gets for a target: the only picture's, or all of them merged, nearest pose first."""
+        if len(identity.encoded) == 1:
+            return identity.encoded[0]
+        meshes = [crop.mesh for crop in identity.crops]
+        order = [identity.primary, *(k for k in range(len(meshes)) if k != identity.primary)]
+        if target.mesh is not None and all(mesh is not None for mesh in meshes):
+            order = [order[k] for k in by_pose([np.asarray(meshes[k]) for k in order], target.mesh)]
+        return self.method.merge([identity.encoded[k] for k in order])
 
     def _faces(self, rgb: np.ndarray, who: str) -> list[Face]:
         found = self.detector(rgb)
@@ -245,7 +262,7 @@ class Swapper:
         identity: Identity,
         watch: Stopwatch,
         size: int | None = None,
-        steady: Steady | None = None,
+        matte_filter: MatteFilter | None = None,
         strength: float = 0.0,
     ) -> tuple[Crop, Swap, paste.Pasted]:
         """One face whose landmarks are known: align, swap, paste. Stills and video both go this way.
@@ -256,7 +273,7 @@ class Swapper:
             identity: from `prepare`.
             watch: gets the seconds of "align", "swap" and "paste".
             size: side of the crop; None for what the method wants.
-            steady: calms the matte over time.
+            matte_filter: of this face, in moving pictures.
             strength: of the matching of grain; 0 in moving pictures, where gains found anew in every frame flicker.
 
         Returns:
@@ -266,7 +283,7 @@ class Swapper:
         with watch.stage("align"):
             crop = align.cut(picture.pixels, face, spec.template, size or spec.side(face))
         with watch.stage("swap"):
-            swap = steadied(self.method, identity.encoded, crop, steady)
+            swap = self.method.swap(self._source(identity, crop), crop, matte_filter=matte_filter)
         with watch.stage("paste"):
             finish = partial(grain.match, strength=strength) if strength > 0 else None
             pasted = paste.paste_part(picture, swap, crop.image_to_crop, finish)
@@ -283,18 +300,18 @@ class Swapper:
         }
 
     def describe(self) -> dict[str, Any]:
-        """Method, device, number format, engine and parts, as reports name them."""
-        parser = getattr(self.method, "parser", None)
+        """Method, device, dtype, engine and parts, as reports name them."""
+        told = self.method.describe()
         return {
-            "method": self.method.name,
-            "weights": self.method.weights,
+            "method": told.name,
+            "weights": told.weights,
             "device": str(self.device),
             "dtype": next(name for name, kind in DTYPES.items() if kind == self.dtype),
-            "engine": getattr(self.method, "engine", None),
+            "engine": told.engine,
             "parts": {
                 "detector": self.detector.name,
                 "landmarks": self.landmarker.name,
                 "identity": None if self.embedder is None else self.embedder.name,
-                "parser": "mesh" if parser is None else parser.name,
+                "parser": told.parser,
             },
         }

@@ -10,14 +10,30 @@ Inside, pixels are (B, 3, H, W) float RGB in [-1, 1]; outside they are HxWx3 in 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 WPlus = torch.Tensor
 """(B, L, 512): one style vector per generator layer."""
+
+
+class MatteFilter(Protocol):
+    """What is remembered of one face from frame to frame, owned by whoever follows the face."""
+
+    def __call__(self, matte: np.ndarray) -> np.ndarray:
+        """(S, S) float32 matte of this frame -> the matte to use, filtered over time."""
+
+    def visible(self, every: int, look: Callable[[], np.ndarray]) -> np.ndarray:
+        """What `look` finds now, or what it found at most `every` - 1 frames ago.
+
+        Args:
+            every: frames from one look to the next, from 1 on.
+            look: finds how far the face is visible, (s, s) float32 in a square that follows its mesh.
+        """
 
 
 @dataclass(frozen=True)
@@ -147,16 +163,16 @@ class Identity:
     Attributes:
         method: name of the method that prepared it.
         crops: the aligned source crops, one per picture.
-        primary: index of the crop whose embedding is nearest to the mean; its pixels are used.
+        primary: index of the crop whose embedding is nearest to the mean.
         embedding: (D,) unit length mean embedding, or None when no identity network is available.
-        encoded: what the method keeps (feature pyramid, textures, ...).
+        encoded: what the method keeps of every crop (feature pyramid, textures, ...), in their order.
     """
 
     method: str
     crops: tuple[Crop, ...]
     primary: int
     embedding: np.ndarray | None
-    encoded: Any
+    encoded: tuple[Any, ...]
 
 
 @dataclass(frozen=True)

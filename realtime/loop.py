@@ -22,7 +22,7 @@ from mattface.pipeline import Swapper
 from mattface.pixels import eight_bit
 from mattface.realtime.faces import Cast
 from mattface.realtime.meter import Meter
-from mattface.realtime.smooth import Pose, SteadyMatte
+from mattface.realtime.smooth import Pose, TemporalMatteFilter
 from mattface.realtime.track import Tracked
 from mattface.vocabulary import Box, Picture
 
@@ -129,11 +129,11 @@ class Mailbox:
 
 
 class Painter:
-    """The swap stage: every tracked face gets its role's source, matte and crop size kept steady per face."""
+    """The swap stage: every tracked face gets its role's source, matte and crop size filtered per face."""
 
     def __init__(self, swapper: Swapper, cast: Cast) -> None:
         self.swapper, self.cast = swapper, cast
-        self._mattes: dict[int, SteadyMatte] = {}
+        self._filters: dict[int, TemporalMatteFilter] = {}
         self._sides: dict[int, int] = {}
         self._last = 0.0
 
@@ -148,11 +148,11 @@ class Painter:
             if tracked.role is None:
                 continue
             face, size = tracked.face, self._size(tracked)
-            steady = self._mattes.setdefault(tracked.number, SteadyMatte())
+            matte_filter = self._filters.setdefault(tracked.number, TemporalMatteFilter())
             if face.mesh is not None:
-                steady.look(Pose.of(face.mesh).apart(face.mesh), gap)
+                matte_filter.observe(Pose.of(face.mesh).apart(face.mesh), gap)
             identity = self.cast.identity(tracked.role)
-            _, _, pasted = self.swapper.swap_face(picture, face, identity, watch, size, steady)
+            _, _, pasted = self.swapper.swap_face(picture, face, identity, watch, size, matte_filter)
             picture = pasted.picture
             boxes += [] if pasted.box is None else [pasted.box]
         return replace(shot, pixels=picture.pixels, boxes=tuple(boxes))
@@ -170,8 +170,8 @@ class Painter:
         return kept
 
     def _forget(self, present: set[int]) -> None:
-        for number in set(self._mattes) - present:
-            del self._mattes[number]
+        for number in set(self._filters) - present:
+            del self._filters[number]
             self._sides.pop(number, None)
 
 

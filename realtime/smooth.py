@@ -1,4 +1,4 @@
-"""Points and mattes steadied over time: quiet at rest, never more than two frames behind.
+"""Temporal filters of points and mattes: quiet at rest, never more than two frames behind.
 
 The filter is the One-Euro filter (Casiez, Roussel and Vogel, 2012): a first-order low-pass whose cut-off frequency
 grows with speed. Two things differ. Speed is measured against the filtered value, so that lag itself opens the filter.
@@ -8,12 +8,13 @@ rest.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
-from mattface.data.templates import similarity
+from mattface.geometry import similarity
 from mattface.landmarks import five_points
 from mattface.mesh import topology
 from mattface.vocabulary import Face
@@ -25,7 +26,7 @@ SHAPE = (1.2, 8.0)
 """Cut-off at rest in Hz, and its growth per face radius a second."""
 REST, SWAYED = 0.36, 0.08
 """Share of a new matte that counts while the face keeps its shape, and the way of its points, in face radii, from which
-the new matte counts alone. 0.36 is 1.8 frames behind a steady change."""
+the new matte counts alone. 0.36 is 1.8 frames behind a even change."""
 
 
 class OneEuro:
@@ -92,14 +93,14 @@ class Pose:
         return np.column_stack([points[:, :2] @ self.turn.T + self.centre, points[:, 2:] * self.scale])
 
 
-class SteadyFace:
-    """Steadies the landmarks of one face."""
+class LandmarkFilter:
+    """Filters the landmarks of one face."""
 
     def __init__(self) -> None:
         self._pose, self._shape = OneEuro(*POSE), OneEuro(*SHAPE)
 
     def __call__(self, face: Face, time: float) -> Face:
-        """The face with steady mesh, points and box.
+        """The face with filtered mesh, points and box.
 
         Args:
             face: with a mesh, as this frame's landmarks say.
@@ -115,24 +116,26 @@ class SteadyFace:
         own = np.array_equal(face.points, five_points(mesh))  # a sparse network's points are filtered on their own
         points = np.zeros((0, 3)) if own else np.column_stack([seen.apart(face.points), np.zeros(5)])
         shape = self._shape(np.concatenate([seen.apart(mesh), points]), time)
-        steady = pose.together(shape[:468])
-        five = five_points(steady) if own else pose.together(shape[468:, :2])
-        box = np.concatenate([steady[:, :2].min(0), steady[:, :2].max(0)])
-        return replace(face, mesh=steady, points=five, box=box)
+        filtered = pose.together(shape[:468])
+        five = five_points(filtered) if own else pose.together(shape[468:, :2])
+        box = np.concatenate([filtered[:, :2].min(0), filtered[:, :2].max(0)])
+        return replace(face, mesh=filtered, points=five, box=box)
 
 
-class SteadyMatte:
-    """Calms the mattes of one face, which lie in aligned crops and therefore hardly move.
+class TemporalMatteFilter:
+    """The `MatteFilter` of one followed face, whose crops are aligned, so that its mattes hardly move.
 
-    `look` is told every crop's mesh before the matte is made; what a turning face moves is followed at once.
+    `observe` gets every crop's mesh before the matte is made; what a turning face moves is followed at once.
     """
 
     def __init__(self) -> None:
         self._matte: np.ndarray | None = None
         self._mesh: np.ndarray | None = None
         self._share = 1.0
+        self._visible: np.ndarray | None = None
+        self._age = 0
 
-    def look(self, mesh: np.ndarray, time_gap: float) -> None:
+    def observe(self, mesh: np.ndarray, time_gap: float) -> None:
         """Sets how far the next matte counts.
 
         Args:
@@ -140,7 +143,7 @@ class SteadyMatte:
             time_gap: seconds since the frame before.
         """
         if self._mesh is None or not 0 <= time_gap <= LONGEST:
-            self._matte, self._share = None, 1.0
+            self._matte, self._share, self._visible = None, 1.0, None
         else:
             sway = float(np.linalg.norm(mesh[:, :2] - self._mesh[:, :2], axis=1).mean()) / SWAYED
             self._share = min(1.0, REST + (1 - REST) * sway)
@@ -156,3 +159,10 @@ class SteadyMatte:
         else:
             self._matte = cv2.addWeighted(before, 1 - self._share, matte, self._share, 0)
         return self._matte
+
+    def visible(self, every: int, look: Callable[[], np.ndarray]) -> np.ndarray:
+        """See `MatteFilter`: the face is looked at in every `every`-th frame; what lies before it moves with it."""
+        if self._visible is None or self._age >= every:
+            self._visible, self._age = look(), 0
+        self._age += 1
+        return self._visible

@@ -14,7 +14,7 @@ import numpy as np
 
 from mattface.detect import Detector
 from mattface.landmarks import Landmarker
-from mattface.realtime.smooth import SteadyFace
+from mattface.realtime.smooth import LandmarkFilter
 from mattface.vocabulary import Face
 
 PRESENT = 0.5
@@ -36,7 +36,7 @@ class Tracked:
 
     Attributes:
         number: stays the same while the face is followed, and is never given twice.
-        face: with steady landmarks.
+        face: with filtered landmarks.
         role: who it becomes (see `faces.Cast`), or None.
     """
 
@@ -52,7 +52,7 @@ class Track:
     number: int
     face: Face
     role: int | None
-    steady: SteadyFace = field(default_factory=SteadyFace)
+    filter: LandmarkFilter = field(default_factory=LandmarkFilter)
     age: int = 0
     last_seen: float = 0.0
     lost: bool = False
@@ -120,7 +120,7 @@ class Tracker:
         self._seen(track, found, rgb, time)
 
     def _seen(self, track: Track, found: Face, rgb: np.ndarray, time: float) -> None:
-        track.face = track.steady(found, time)
+        track.face = track.filter(found, time)
         track.last_seen, track.lost = time, False
         track.age += 1
         if track.role is None and track.age in ASKED_AGAIN:

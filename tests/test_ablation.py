@@ -6,12 +6,13 @@ import pytest
 import torch
 from test_mattface_method import CPU, TINY, crop, randomised, saved
 
+from mattface.benchmarks.ablation import Ablation, ablate
 from mattface.benchmarks.crew import contender
-from mattface.blend import TRUSTED
+from mattface.blend.detail import DetailConfig
 from mattface.errors import UsageError, WeightsError
 from mattface.layers import resize
-from mattface.methods.ablation import Parts
-from mattface.methods.mattface import MattfaceMethod, build, build_network
+from mattface.methods.mattface import MattfaceMethod, build_network
+from mattface.methods.mesh import Config, MeshMethod
 from mattface.parse import Parser
 from mattface.vocabulary import Swap
 
@@ -23,7 +24,9 @@ def swapped(spoil: str | None = None, trained: str = "flow", **parts: str) -> Sw
         torch.manual_seed(1)
         for p in network.get_submodule(spoil).parameters():
             torch.nn.init.normal_(p)
-    Parts(**parts).keep(network, "tiny")
+    if parts.pop("detail", None) == "off":
+        network.correspond = None
+    Ablation(**parts).apply(network, "tiny")
     chain = MattfaceMethod(network, Parser("mesh"), "tiny", CPU, torch.float32)
     with torch.inference_mode():
         return chain.swap(chain.encode(crop(0)), crop(1))
@@ -55,13 +58,13 @@ def test_what_is_off_does_not_matter_and_what_is_on_does(detail, part, option):
 
 
 def test_all_levels_are_the_network_as_trained():
-    assert same(swapped(), swapped(levels="coarse+medium+fine", detail="flow", generator="on", blend="on"))
+    assert same(swapped(), swapped(levels="coarse+medium+fine", generator="on", blend="on"))
 
 
 def test_without_the_generator_nothing_is_drawn():
     assert "side" in swapped().extras and "side" not in swapped(generator="off").extras
     network = randomised(TINY)
-    Parts(generator="off").keep(network, "tiny")
+    Ablation(generator="off").apply(network, "tiny")
     zeros = network.generate(torch.zeros(2, 10, 8), return_features=True)
     assert zeros.image is None and not any(x.any() for x in zeros.features.values())
     assert {r: tuple(x.shape) for r, x in zeros.features.items()} == {r: (2, c, r, r) for r, c in TINY.channels.items()}
@@ -84,7 +87,7 @@ def test_levels_that_do_not_transfer_pass_the_target_on(levels, repeated):
     with torch.inference_mode():
         source, target = (network.encode(crop(k).pixels) for k in (0, 1))
         before, flows = network.transfer(source, target)
-        Parts(levels=levels).keep(network, "tiny")
+        Ablation(levels=levels).apply(network, "tiny")
         after, kept = network.transfer(source, target)
     for name in repeated:
         expected = before if name in levels.split("+") else target
@@ -103,26 +106,30 @@ def test_with_detail_the_generators_picture_takes_the_decoders_place():
     swap, whole = swapped(blend="off"), swapped()
     sure = swap.extras["confidence"]
     assert torch.equal(sure, whole.extras["confidence"]) and 0 < float(sure.mean()) < 1
-    share = ((sure - TRUSTED[0]) / (TRUSTED[1] - TRUSTED[0])).clamp(0, 1)
+    low, high = DetailConfig().trusted
+    share = ((sure - low) / (high - low)).clamp(0, 1)
     mixed = share * swap.extras["warped"] + (1 - share) * swap.extras["side"]
     assert torch.allclose(swap.pixels, mixed, atol=1e-6)
     assert torch.equal(swap.matte, resize(whole.matte, 64))
 
 
-def test_the_whole_walk_takes_the_options(tmp_path):
-    """As the benchmark names them, on a checkpoint."""
+def test_the_benchmark_takes_the_options(tmp_path):
+    """As it names them, on a checkpoint."""
     _, path = saved(tmp_path)
     for text in ("generator=off", "levels=coarse+medium", "levels=medium+fine:generator=off", "blend=off:detail=off"):
-        options = dict(contender(f"mattface:{text}").options)
-        chain = build(str(path), CPU, torch.float32, **options)
+        swapper = contender(f"mattface:weights={path}:{text}").load("cpu")
+        chain = swapper.method
         assert torch.isfinite(chain.swap(chain.encode(crop(0)), crop(1)).pixels).all()
-        assert options == {k: v for k, _, v in (part.partition("=") for part in text.split(":"))}
+        network = chain.network
+        assert (type(network.generate).__name__ == "WithoutGenerator") == ("generator=off" in text)
+        assert (type(network.transfer).__name__ == "SomeLevels") == ("levels" in text)
+        assert (type(network.blend).__name__ == "WithoutBlend") == ("blend=off" in text)
+        assert (network.correspond is None) == ("detail=off" in text)
 
 
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ({"detail": "some"}, r'detail must be "flow" or "off"; got .some'),
         ({"generator": False}, r'generator must be "on" or "off"; got False'),
         ({"blend": "no"}, r'blend must be "on" or "off"; got .no'),
         ({"levels": "rough"}, r"levels must be coarse, medium, fine or some.*got .rough"),
@@ -130,19 +137,21 @@ def test_the_whole_walk_takes_the_options(tmp_path):
         ({"levels": ""}, "levels must be"),
         ({"levels": 3}, "levels must be"),
         ({"generator": "off", "blend": "off"}, "Leave one of them on"),
-        ({"transfer": "style-mix", "generator": "off"}, "no parts to switch off; got generator"),
-        ({"colour": "blue"}, "has the options transfer, detail, generator, levels, blend; got colour"),
     ],
 )
-def test_what_makes_no_sense_is_refused(option, said):
+def test_options_that_make_no_sense_are_rejected(option, said):
     with pytest.raises(UsageError, match=said):
-        build(None, CPU, torch.float32, **option)
+        Ablation(**option)
+
+
+def test_other_methods_have_nothing_to_switch_off():
+    method = MeshMethod(Config(), Parser("mesh"), CPU)
+    with pytest.raises(UsageError, match=r"only mattface has parts to switch off; got mesh with generator"):
+        ablate(method, {"generator": "off"})
 
 
 def test_what_was_not_trained_cannot_be_switched_on():
     network = build_network(replace(TINY, levels=("fine",), detail="off"))
     with pytest.raises(WeightsError, match="trained to transfer at fine; got levels='medium"):
-        Parts(levels="medium+fine").keep(network, "tiny")
-    with pytest.raises(WeightsError, match="without detail"):
-        Parts(detail="flow").keep(network, "tiny")
-    Parts(levels="fine").keep(network, "tiny")
+        Ablation(levels="medium+fine").apply(network, "tiny")
+    Ablation(levels="fine").apply(network, "tiny")

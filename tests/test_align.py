@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mattface import align
-from mattface.data.templates import ARCFACE_112, HALF, arcface_template, similarity
+from mattface import align, geometry
+from mattface.data.templates import ARCFACE_112, arcface_template
 from mattface.errors import UsageError
+from mattface.geometry import HALF, similarity
 from mattface.vocabulary import Face
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "ffhq_alignment.npz")
@@ -39,7 +40,7 @@ def test_golden_quads() -> None:
 
 def test_golden_arcface_matrices() -> None:
     errors = [
-        np.abs(align.arcface_matrix(five(landmarks))[:2] - matrix).max() / np.abs(matrix).max()
+        np.abs(similarity(five(landmarks).astype(float), arcface_template(112))[:2] - matrix).max() / abs(matrix).max()
         for landmarks, matrix in zip(GOLDEN["landmarks"], GOLDEN["arcface_112_matrices"], strict=True)
     ]
     print(f"ArcFace 112 matrices: {max(errors):.1e}")
@@ -51,14 +52,14 @@ def test_face_quad_is_the_quad_of_its_landmarks() -> None:
     face = Face(np.zeros(4), 1.0, five(landmarks))
     np.testing.assert_allclose(align.face_quad(face), GOLDEN["quads"][3], atol=1e-9)
     matrix = align.ffhq_matrix(face, 640)
-    corners = align.apply(matrix, GOLDEN["quads"][3])
+    corners = geometry.apply(matrix, GOLDEN["quads"][3])
     np.testing.assert_allclose(corners, [[0, 0], [0, 640], [640, 640], [640, 0]], atol=1e-9)
 
 
 def test_similarity_recovers_and_never_mirrors() -> None:
     truth = np.array([[1.2, -0.7, 30], [0.7, 1.2, -8], [0, 0, 1]])
     points = np.random.default_rng(0).normal(size=(9, 2)) * 20
-    np.testing.assert_allclose(similarity(points, align.apply(truth, points)), truth, atol=1e-9)
+    np.testing.assert_allclose(similarity(points, geometry.apply(truth, points)), truth, atol=1e-9)
     mirrored = similarity(points, points * [-1, 1])
     assert np.linalg.det(mirrored) > 0
     with pytest.raises(UsageError, match="two different points"):
@@ -96,7 +97,7 @@ def test_warp_samples_where_it_should(scale: float) -> None:
     matrix[:2, 2] = size / 2 - matrix[:2, :2] @ [451.3, 448.9]
     shown = align.warp(coordinates(width, width), matrix, size)[..., :2] * width
     v, u = np.mgrid[0:size, 0:size] + 0.5
-    truth = align.apply(np.linalg.inv(matrix), np.stack([u.ravel(), v.ravel()], -1)).reshape(size, size, 2)
+    truth = geometry.apply(np.linalg.inv(matrix), np.stack([u.ravel(), v.ravel()], -1)).reshape(size, size, 2)
     inside = ((truth > 20) & (truth < width - 20)).all(-1)
     error = (shown - truth)[inside]
     assert np.abs(error.mean(0)).max() < 0.01 / scale
@@ -111,7 +112,7 @@ def test_centre_convention() -> None:
     weight = (crop.pixels[0, 0].numpy() + 1) / 2
     v, u = np.mgrid[0:512, 0:512] + 0.5
     found = np.array([(u * weight).sum(), (v * weight).sum()]) / weight.sum()
-    expected = align.apply(crop.image_to_crop, np.array([[130.5, 160.5]]))[0]
+    expected = geometry.apply(crop.image_to_crop, np.array([[130.5, 160.5]]))[0]
     np.testing.assert_allclose(found, expected, atol=0.05 * 512 / 160)
 
 
@@ -157,10 +158,10 @@ def test_beyond_the_border() -> None:
     picture = np.stack([120 + 60 * np.sin(x / 20), 120 + 60 * np.cos(y / 17), 90 + 0 * x], -1).astype(np.uint8)
     face = face_at(40, 60, 48)
     matrix = align.ffhq_matrix(face, 192)
-    assert align.apply(np.linalg.inv(matrix), np.zeros((1, 2))).min() < -40, "the crop must leave the picture"
+    assert geometry.apply(np.linalg.inv(matrix), np.zeros((1, 2))).min() < -40, "the crop must leave the picture"
     crop = (align.cut(picture, face, size=192).pixels[0].permute(1, 2, 0).numpy() + 1) * 127.5
     v, u = np.mgrid[0:192, 0:192] + 0.5
-    where = align.apply(np.linalg.inv(matrix), np.stack([u.ravel(), v.ravel()], -1)).reshape(192, 192, 2)
+    where = geometry.apply(np.linalg.inv(matrix), np.stack([u.ravel(), v.ravel()], -1)).reshape(192, 192, 2)
     inside = (where > 2).all(-1)
     wide = np.pad(picture, ((300, 300), (300, 300), (0, 0)), mode="edge")
     shift = np.array([[1.0, 0, -300], [0, 1, -300], [0, 0, 1]])
@@ -193,11 +194,11 @@ def test_native_size() -> None:
 @pytest.mark.parametrize("size", [112, 256])
 def test_arcface_crop_puts_points_on_the_template(size: int) -> None:
     inverse = np.linalg.inv(np.array([[0.8, 0.3, -20], [-0.3, 0.8, 35], [0, 0, 1.0]]))
-    points = align.apply(inverse, arcface_template(size) + 0.5)
+    points = geometry.apply(inverse, arcface_template(size) + 0.5)
     face = Face(np.zeros(4), 1.0, points, mesh=np.concatenate([points.repeat(94, 0)[:468], np.ones((468, 1))], 1))
     crop = align.cut(np.zeros((300, 300, 3), np.uint8), face, "arcface", size)
     np.testing.assert_allclose(crop.points, arcface_template(size) + 0.5, atol=1e-9)
-    published = align.arcface_matrix(points - 0.5, size)  # centres at whole numbers on both sides
+    published = similarity(points - 0.5, arcface_template(size))  # centres at whole numbers on both sides
     np.testing.assert_allclose(crop.image_to_crop, HALF @ published @ np.linalg.inv(HALF), atol=1e-9)
     assert crop.mesh is not None
     np.testing.assert_allclose(crop.mesh[0, 2], np.hypot(0.8, 0.3))

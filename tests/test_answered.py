@@ -114,7 +114,7 @@ def test_a_network_learns_the_answers(tmp_path, answers, judged):
 
     with safe_open(tmp_path / "run" / "alphaface-demo.safetensors", "pt") as file:
         metadata = file.metadata()
-    assert metadata["method"] == "alphaface" and json.loads(metadata["config"])["fold"] == 4
+    assert metadata["method"] == "alphaface-small" and json.loads(metadata["config"])["fold"] == 4
 
 
 def test_a_result_keeps_the_target_outside_the_predicted_matte(answers, judged):
@@ -149,7 +149,7 @@ def test_losses_on_answers_are_refused_by_name_without_any(tmp_path, answers, ju
         next(swap.stages(dataclasses.replace(small, both_ways=True), Data(answers, held_out=0), CPU))
     asked = dataclasses.replace(small, loss={"flow": 1.0})
     (stage,) = swap.stages(asked, Data(answers, held_out=0), CPU)
-    with pytest.raises(UsageError, match=r"loss flow compares a flow of the network; .*alphaface gives none"):
+    with pytest.raises(UsageError, match=r"loss flow compares a flow of the network; .*alphaface_small gives none"):
         fit(stage.task, stage.feed, stage.loop, tmp_path / "run", asked, "cpu", quiet=True)
 
 

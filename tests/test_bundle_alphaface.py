@@ -1,4 +1,4 @@
-"""The bundled small alphaface checkpoint does what its card says, in a still and in the live loop."""
+"""The bundled checkpoint of alphaface-small does what its card says, in a still and in the live loop."""
 
 import time
 
@@ -23,7 +23,7 @@ def test_the_bundled_network_matches_its_card():
 @pytest.fixture(scope="module")
 def swapper(need):
     need("centerface", "face-mesh", "identity-resnet")
-    return mattface.load("alphaface", weights="alphaface-demo", device="cpu", dtype="fp32")
+    return mattface.load("alphaface-small", device="cpu", dtype="fp32")
 
 
 def test_it_changes_the_face_and_nothing_else(swapper, astronaut, hopper):

@@ -141,7 +141,7 @@ def test_available_says_what_to_type(monkeypatch: pytest.MonkeyPatch, tmp_path) 
     monkeypatch.setenv("MATTFACE_HOME", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
     states = {name: (usable, note) for name, usable, note in detect.available()}
-    assert list(states) == ["scrfd", "centerface"]
+    assert list(states) == ["face-analysis", "scrfd", "centerface"]
     assert not states["centerface"][0]
     assert "mattface weights pull centerface" in states["centerface"][1]
 

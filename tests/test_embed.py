@@ -11,11 +11,12 @@ import pytest
 import torch
 from seeded import seeded_state
 
-from mattface import align, embed, weights
+from mattface import align, embed, geometry, weights
 from mattface.data.templates import ARCFACE_112
-from mattface.embed import Embedder, load_embedder, resnet, sample
+from mattface.embed import Embedder, load_embedder, resnet
 from mattface.embed.resnet import Block, IdentityResNet
 from mattface.errors import UsageError, WeightsError
+from mattface.geometry import sample
 from mattface.vocabulary import Face
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -132,7 +133,7 @@ def test_sample_is_sub_pixel_right(scale: float) -> None:
     matrix[:2, 2] = 20 - matrix[:2, :2] @ [350.2, 300.9]
     shown = sample(picture, matrix, 40)[0, :2].permute(1, 2, 0).numpy()
     v, u = np.mgrid[0:40, 0:40] + 0.5
-    truth = align.apply(np.linalg.inv(matrix), np.stack([u.ravel(), v.ravel()], -1)).reshape(40, 40, 2)
+    truth = geometry.apply(np.linalg.inv(matrix), np.stack([u.ravel(), v.ravel()], -1)).reshape(40, 40, 2)
     inside = ((truth > 12) & (truth < [688, 588])).all(-1)
     assert np.abs(shown - truth)[inside].max() < 0.02 / min(scale, 1)
 
@@ -187,7 +188,7 @@ def test_missing_or_unknown_embedder(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         load_embedder()
     with pytest.raises(UsageError, match=r"arcface, arcface-r100, insightface.*resnet"):
         load_embedder("facenet")
-    assert [usable for _, usable, _ in embed.available()] == [False] * len(embed.PARTS)
+    assert [usable for _, usable, _ in embed.available()] == [False] * len(embed.LOADERS)
 
 
 def test_arcface_takes_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from mattface.parse import Parser
 from mattface.realtime import engine
 from mattface.realtime.engine import export, graphs, torch_runs
 from mattface.realtime.engine.winograd import WinogradConv2d, eligible, packed
-from mattface.realtime.methods import alphaface, magicmask
+from mattface.realtime.methods import alphaface, alphaface_small, magicmask
 from mattface.realtime.methods.aligned import AlignedMethod, save_checkpoint
 
 CPU = torch.device("cpu")
@@ -246,9 +246,9 @@ def test_torchscript_runs_any_batch_as_torch_does(name: str, tmp_path: Path) -> 
 def test_an_exports_report_states_the_shape_that_the_file_gives(fold: int, tmp_path: Path) -> None:
     one, path = method(), tmp_path / "network.pt"
     if fold > 1:
-        config = alphaface.Config(size=64, widths=(8, 16), blocks=1, decoder=(40, 32, 32, 8, 5), code=16, fold=fold)
-        network = alphaface.build_network(config)
-        one = AlignedMethod("alphaface", one.crop, network, None, Parser("mesh"), "tiny", CPU, torch.float32)
+        config = alphaface_small.Config(size=64, widths=(8, 16), blocks=1, decoder=(8,), code=16, fold=fold)
+        network = alphaface_small.build_network(config)
+        one = AlignedMethod("alphaface-small", one.crop, network, None, Parser("mesh"), "tiny", CPU, torch.float32)
     told = export.export_torchscript(one, path)["output"]["picture"]
     assert told == ("batch", *torch.jit.load(str(path))(*one.example()).shape[1:])
     assert told[1] == (4 if fold > 1 else 3), "a folded network predicts its matte"

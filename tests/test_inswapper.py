@@ -106,7 +106,7 @@ def build() -> inswapper.Inswapper:
 
 def test_is_a_method(here: Path) -> None:
     method = build()
-    assert isinstance(method, Method) and METHODS["inswapper"].endswith("inswapper:build")
+    assert isinstance(method, Method) and METHODS["inswapper"].builder() is inswapper.build
     assert (method.name, method.crop.template, method.crop.size) == ("inswapper", "arcface", 128)
 
 

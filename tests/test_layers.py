@@ -1,15 +1,19 @@
-"""Who may import whom: the table in CONTRIBUTING.md, enforced by reading every import in the tree."""
+"""Who may import whom: the table in CONTRIBUTING.md, enforced by reading every import in the tree.
+
+Text that names a module counts as an import of it: registries and `import_module` reach modules that way.
+"""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = {"cuda_ops": 0, "weights": 0, "realtime": 5, "training": 5, "benchmarks": 6}
+FOLDERS = {"cuda_ops": 0, "weights": 0, "realtime": 6, "training": 6, "benchmarks": 7}
 """Top-level folders that install below `mattface`, and their layers."""
 
 MODULES = {
@@ -20,22 +24,30 @@ MODULES = {
     "devices": 1,
     "examples": 1,
     "gaussian": 1,
+    "geometry": 1,
     "layers": 1,
     "provenance": 1,
-    "relight": 1,
-    "methods": 3,
-    "pipeline": 4,
-    "sampling": 4,
-    "measure": 4,
-    "cli": 7,
-    "ui": 7,
-    "serve": 7,
+    "light": 1,
+    "insight": 1,
+    "matte": 3,
+    "perception": 3,
+    "methods": 4,
+    "pipeline": 5,
+    "sampling": 5,
+    "measure": 5,
+    "cli": 8,
+    "ui": 8,
+    "serve": 8,
 }
 """Parts of mattface/ with a layer of their own; every other part is an arrow."""
 
+COMPANIONS = {("realtime", "methods"): "methods"}
+"""Packages that belong to another part than the folder they lie in: the small networks are methods like any other."""
+MODULE_NAME = re.compile(r"mattface(\.\w+)+(\.|:\w+)?")
+
 ARROWS = 2
 BASE = 1
-FRONT_DOOR = 8
+FRONT_DOOR = 9
 PURE_EXCEPTIONS = ("weights", "errors")
 
 
@@ -43,9 +55,14 @@ def parts() -> Iterator[tuple[str, Path]]:
     """Every file with the part it belongs to: ("detect", mattface/detect.py), ("weights", weights/registry.py)."""
     for folder in FOLDERS:
         for path in sorted((ROOT / folder).rglob("*.py")):
-            yield folder, path
+            yield part_of((folder, *path.relative_to(ROOT / folder).with_suffix("").parts)), path
     for path in sorted((ROOT / "mattface").rglob("*.py")):
         yield path.relative_to(ROOT / "mattface").parts[0].removesuffix(".py"), path
+
+
+def part_of(names: tuple[str, ...] | list[str]) -> str:
+    """The part that a module belongs to, by the names after "mattface"."""
+    return COMPANIONS.get(tuple(names[:2]), names[0])
 
 
 def layer(part: str) -> int:
@@ -57,15 +74,26 @@ def layer(part: str) -> int:
 
 def imported_parts(source: str) -> Iterator[tuple[int, str]]:
     """(line, part) of every import from this package, those inside functions too. "." stands for a relative import."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
+    tree = ast.parse(source)
+    prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
+            if MODULE_NAME.fullmatch(node.value) and exists(node.value):
+                yield node.lineno, part_of(node.value.partition(":")[0].split(".")[1:])
+        elif isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name.startswith("mattface."):
-                    yield node.lineno, alias.name.split(".")[1]
+                    yield node.lineno, part_of(alias.name.split(".")[1:])
                 elif alias.name in FOLDERS:
                     yield node.lineno, "." + alias.name
         elif isinstance(node, ast.ImportFrom):
             yield from ((node.lineno, part) for part in _from_parts(node))
+
+
+def exists(name: str) -> bool:
+    """Whether a text such as "mattface.methods.mesh:build" names a part of this tree, and not an op or a file."""
+    top = name.partition(":")[0].split(".")[1]
+    return top in FOLDERS or (ROOT / "mattface" / top).is_dir() or (ROOT / "mattface" / f"{top}.py").is_file()
 
 
 def _from_parts(node: ast.ImportFrom) -> list[str]:
@@ -74,7 +102,9 @@ def _from_parts(node: ast.ImportFrom) -> list[str]:
         return ["." + module]
     if module == "mattface":
         return [alias.name for alias in node.names if alias.name != "__version__"]
-    return [module.split(".")[1]] if module.startswith("mattface.") else []
+    if not module.startswith("mattface."):
+        return []
+    return [part_of([*module.split(".")[1:], alias.name]) for alias in node.names]
 
 
 def faults(part: str, source: str) -> list[str]:
@@ -111,6 +141,10 @@ def test_imports_follow_the_table(part: str, path: Path) -> None:
         ("pipeline", "from mattface.measure import cosine"),
         ("pipeline", "from mattface.cli import main"),
         ("training", "from mattface.realtime import engine"),
+        ("methods", "from mattface.realtime.loop import Loop"),
+        ("methods", 'TABLE = {"live": "mattface.realtime.loop:Loop"}'),
+        ("pipeline", 'import_module("mattface.cli.swap")'),
+        ("pipeline", 'import_module(f"mattface.training.tasks.{name}")'),
         ("training", "from mattface.benchmarks import common"),
         ("training", "from training.losses import identity"),
         ("methods", "from . import contract"),
@@ -127,6 +161,9 @@ def test_breaking_the_table_is_seen(part: str, source: str) -> None:
         ("weights", "from mattface.errors import WeightsError"),
         ("embed", "from mattface.embed.resnet import ResNet"),
         ("methods", "from mattface.align import ffhq\nfrom mattface.methods.contract import CropSpec"),
+        ("methods", 'TABLE = {"alphaface": "mattface.realtime.methods.alphaface"}'),
+        ("training", "from mattface.realtime.methods import alphaface"),
+        ("align", '"""mattface.pipeline"""\nNAME = "mattface.safetensors"'),
         ("cli", "import mattface\nfrom mattface import __version__\nfrom mattface.pipeline import load"),
         ("benchmarks", "from mattface.training import data\nfrom mattface.measure import cosine"),
     ],

@@ -70,30 +70,30 @@ def test_the_crop_keeps_its_size_while_the_face_hardly_changes(monkeypatch: pyte
 
 
 def test_the_matte_does_not_flicker_on_a_still_clip_with_noise() -> None:
-    """A still face whose landmarks and pixels are noisy, as a webcam's are: steadied against not steadied."""
+    """A still face whose landmarks and pixels are noisy, as a webcam's are: filtered against not filtered."""
     rng = np.random.default_rng(0)
     picture, place = still(5, (320, 320)), face_at(160, 160, 60)
     noisy = [np.clip(picture + rng.normal(0, 3, picture.shape), 0, 255).astype(np.uint8) for _ in range(24)]
     flicker = {}
-    for steadied in (False, True):
+    for filtered in (False, True):
         told = Told(place)
         told.noise = 0.5
         ours = swapper(told)
         follow, paint = Tracker(ours.detector, ours.landmarker), Painter(ours, Cast(ours, still(7, (320, 320))))
         mattes, original = [], ours.swap_face
 
-        def noted(*args: Any, original: Any = original, kept: Any = mattes, steadied: bool = steadied) -> Any:
-            crop, swap, pasted = original(*(args if steadied else args[:-1]))
+        def noted(*args: Any, original: Any = original, kept: Any = mattes, filtered: bool = filtered) -> Any:
+            crop, swap, pasted = original(*(args if filtered else args[:-1]))
             kept.append(pasted.whole_matte())
             return crop, swap, pasted
 
         ours.swap_face = noted  # type: ignore[method-assign]
         for k, pixels in enumerate(noisy):
             seen = follow(pixels, k / 30)
-            if not steadied:
+            if not filtered:
                 seen = tuple(replace(t, face=told.measure(pixels, t.face)) for t in seen)
             paint(Shot(k, pixels, k / 30, 0.0, tracks=seen))
-        flicker[steadied] = float(np.array(mattes[8:]).var(axis=0).mean())
+        flicker[filtered] = float(np.array(mattes[8:]).var(axis=0).mean())
     assert flicker[True] < 0.25 * flicker[False], flicker
 
 

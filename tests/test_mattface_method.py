@@ -11,15 +11,19 @@ from safetensors.torch import save_file
 from seeded import repeated_state, summary
 
 from mattface.blend import TwoStageBlend
+from mattface.blend.detail import DetailConfig, DetailTransfer
 from mattface.errors import UsageError, WeightsError
 from mattface.layers import Window
+from mattface.matte import MatteConfig
 from mattface.mesh import topology
 from mattface.methods import mattface as method
+from mattface.methods import psp_mix
+from mattface.methods.contract import Description
 from mattface.methods.mattface import Config, MattfaceMethod, build, build_network
 from mattface.methods.psp import official_parts
-from mattface.methods.style_mix import StyleMixMethod
+from mattface.methods.psp_mix import PspMixMethod
 from mattface.parse import Parser
-from mattface.vocabulary import Correspondence, Crop
+from mattface.vocabulary import Crop
 from mattface.weights.adopt import adopt
 from mattface.weights.convert import convert
 
@@ -137,6 +141,17 @@ def test_checkpoints_carry_their_configuration(tmp_path):
             assert torch.equal(a, b), name
 
 
+def test_settings_travel_with_the_checkpoint_and_old_ones_get_todays(tmp_path):
+    changed = replace(TINY, matte=MatteConfig(mouth_open=0.2), transfer=DetailConfig(lent=0.1, trusted=(0.1, 0.2)))
+    assert Config.from_json(changed.to_json()) == changed
+    old = json.loads(TINY.to_json())
+    del old["matte"], old["transfer"]
+    assert Config.from_json(json.dumps(old)) == TINY
+    network, path = saved(tmp_path, changed)
+    chain = build(str(path), CPU, torch.float32)
+    assert chain.matte.config.mouth_open == 0.2 and chain.network.detail.config.lent == 0.1
+
+
 def test_detail_can_be_switched_off_but_not_invented(tmp_path):
     _, path = saved(tmp_path)
     off, flow = (build(str(path), CPU, torch.float32, detail=detail) for detail in ("off", "flow"))
@@ -165,13 +180,13 @@ def test_foreign_and_missing_checkpoints_are_refused(tmp_path):
 
 
 def test_official_weights_without_idatt_say_what_to_do():
-    with pytest.raises(WeightsError, match=r"no trained IDATT.*style-mix"):
+    with pytest.raises(WeightsError, match=r"no trained IDATT.*--method psp-mix"):
         build("psp-ffhq", CPU, torch.float32)
     with pytest.raises(UsageError, match="runs on the weights"):
-        build("mattface-demo", CPU, torch.float32, transfer="style-mix")
-    with pytest.raises(UsageError, match="transfer must be"):
-        build(None, CPU, torch.float32, transfer="magic")
-    with pytest.raises(UsageError, match="has the options transfer, detail"):
+        psp_mix.build("mattface-demo", CPU, torch.float32)
+    with pytest.raises(UsageError, match="no options; got generator"):
+        psp_mix.build(None, CPU, torch.float32, generator="off")
+    with pytest.raises(UsageError, match="has the option detail; got colour"):
         build(None, CPU, torch.float32, colour="blue")
 
 
@@ -192,8 +207,8 @@ def official_file(folder: Path) -> Path:
 def test_official_file_opens_for_style_mixing(tmp_path, monkeypatch):
     path = official_file(tmp_path)
     monkeypatch.setenv("MATTFACE_HOME", str(tmp_path))
-    built = build("psp-ffhq", CPU, torch.float32, transfer="style-mix")
-    assert built.weights == "psp-ffhq, style-mix"
+    built = psp_mix.build("psp-ffhq", CPU, torch.float32)
+    assert built.describe() == Description("psp-mix", "psp-ffhq", "visible")
     assert torch.equal(built.invert.w_avg, torch.full((18, 512), 0.5))
     theirs = torch.load(path, weights_only=True)["state_dict"]
     for ours, key in (
@@ -224,7 +239,7 @@ def test_another_file_in_place_of_the_official_one_is_refused(tmp_path, monkeypa
 
 def test_style_mixing_takes_the_middle_styles_of_the_source():
     network = randomised(replace(TINY, resolution=64))
-    mix = StyleMixMethod(network.encoder, network.invert, network.generate, Parser("mesh"), "tiny", CPU, torch.float32)
+    mix = PspMixMethod(network.encoder, network.invert, network.generate, Parser("mesh"), "tiny", CPU, torch.float32)
     seen = []
     network.generate.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     source, target = crop(0), crop(1)
@@ -252,7 +267,7 @@ def test_what_hides_the_source_is_not_brought_along():
     swaps = {}
     for name, seen in (("plain", torch.ones(1, 1, 64, 64)), ("hidden", left)):
         chain = MattfaceMethod(network, Parser("mesh"), "tiny", CPU, torch.float32)
-        chain.parser.seen = lambda crop, seen=seen: seen
+        chain.matte.parser.seen = lambda crop, seen=seen: seen
         with torch.inference_mode():
             swaps[name] = chain.swap(chain.encode(source), target)
     extras = swaps["plain"].extras
@@ -326,8 +341,10 @@ def test_the_target_lends_detail_but_not_the_edge_of_what_lies_beside_its_face()
     matte[..., 64:192, 64:192] = 20
     inside = torch.sigmoid(matte)
     stripes = 0.2 * torch.sin(torch.arange(side) * 1.5).expand(1, 3, side, side)
-    match = Correspondence(torch.zeros(1, 2, side, side), torch.zeros(1, 1, side, side), matte)
-    plain, striped = (TwoStageBlend._detail((x + 0.1) * inside - (1 - inside), match) for x in (0 * stripes, stripes))
+    transfer, soft = DetailTransfer(DetailConfig()), TwoStageBlend.matte(matte, 0.02)
+    plain, striped = (
+        transfer.fine_detail((x + 0.1) * inside - (1 - inside), soft) for x in (0 * stripes, stripes)
+    )
     face = (slice(None), slice(None), slice(68, 188), slice(68, 188))
     assert plain[face].abs().max() < 0.05
     assert (striped - stripes)[face].abs().mean() < 0.03
@@ -341,7 +358,7 @@ def test_a_smile_stays_the_target_s_when_the_source_is_closed() -> None:
     smiling = closed.copy()
     smiling[[14, 87, 317, 178, 402, 88, 318], 1] += 12
     closed[[14, 87, 317, 178, 402, 88, 318], 1] = closed[[13, 82, 312, 81, 311, 80, 310], 1]
-    kept, fits = (chain._openings(source, smiling, 512)[0, 0] for source in (closed, smiling))
+    kept, fits = (chain._openings(source, 2 * smiling, 512)[0, 0] for source in (closed, smiling))
     assert kept.shape == (512, 512) and fits.min() > 0.9
     rows, columns = np.nonzero(kept.numpy() < 0.5)
     upper, lower, left, right = 2 * smiling[13, 1], 2 * smiling[14, 1], 2 * smiling[78, 0], 2 * smiling[308, 0]

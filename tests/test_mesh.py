@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -10,8 +13,9 @@ import torch
 from mattface import mesh
 from mattface.data.topology import LEFT_EYE, RIGHT_EYE
 from mattface.mesh.openings import mouth_fit
-from mattface.methods.mesh import Config, MeshMethod
+from mattface.methods.mesh import MATTE, Config, MeshMethod
 from mattface.parse import Parser
+from mattface.realtime.smooth import TemporalMatteFilter
 from mattface.vocabulary import Crop
 
 SIZE = 256
@@ -160,18 +164,19 @@ def test_a_coarser_drawing_changes_little(size: int) -> None:
     assert float((swaps[0].pixels - swaps[1].pixels).abs()[0][:, inside].mean()) < 0.02
 
 
-def test_the_matte_is_calmed_in_the_crop_s_own_pixels() -> None:
+def test_the_matte_is_filtered_in_the_crop_s_own_pixels() -> None:
     pixels = torch.zeros(1, 3, 256, 256)
     points = face(0.0, 45.0, (90.0, 110.0))
     method = MeshMethod(Config(), Parser("mesh"), torch.device("cpu"))
     crop = Crop(pixels, np.eye(3), points, points[:5, :2])
     seen = []
 
-    def half(matte: np.ndarray) -> np.ndarray:
-        seen.append(matte)
-        return matte * 0.5
+    class Halving(TemporalMatteFilter):
+        def __call__(self, matte: np.ndarray) -> np.ndarray:
+            seen.append(matte)
+            return matte * 0.5
 
-    plain, calm = method.swap(method.encode(crop), crop), method.swap(method.encode(crop), crop, half)
+    plain, calm = method.swap(method.encode(crop), crop), method.swap(method.encode(crop), crop, matte_filter=Halving())
     assert seen[0].shape == (256, 256)
     np.testing.assert_allclose(seen[0], plain.matte[0, 0].numpy(), atol=1e-6)
     np.testing.assert_allclose(calm.matte.numpy(), 0.5 * plain.matte.numpy(), atol=1e-6)
@@ -209,10 +214,11 @@ def test_the_face_fades_towards_what_lies_before_it() -> None:
     class Half(Parser):
         """Something with an edge as sharp as a picture can show lies over the right half."""
 
-        def __call__(self, crop: Crop) -> torch.Tensor:
+        def __call__(self, crop: Crop, *how: Any, **reuse: Any) -> torch.Tensor:
             return super().__call__(crop) * (torch.arange(size) < 128)
 
-    methods = [MeshMethod(Config(hidden=h), Half("mesh"), torch.device("cpu")) for h in (0.0, Config().hidden)]
+    configs = [Config(matte=replace(MATTE, hidden=h)) for h in (0.0, MATTE.hidden)]
+    methods = [MeshMethod(config, Half("mesh"), torch.device("cpu")) for config in configs]
     sharp, soft = (m.swap(m.encode(crop), crop).matte[0, 0] for m in methods)
     row = 150
     assert sharp[row, 128:].max() == soft[row, 128:].max() == 0, "nothing of what lies there changes"

@@ -13,6 +13,12 @@ from mattface.vocabulary import Crop, Face, Picture, Swap
 POINTS = np.array([[70.0, 80.0], [120.0, 84.0], [94.0, 110.0], [74.0, 135.0], [112.0, 138.0]])
 
 
+def pasted(picture: Picture, swap: Swap, matrix: np.ndarray) -> tuple[Picture, np.ndarray]:
+    """The new picture, and the matte in all of its pixels."""
+    done = paste.paste_part(picture, swap, matrix)
+    return done.picture, done.whole_matte()
+
+
 def smooth(height: int = 220, width: int = 200, dtype: type = np.uint8) -> np.ndarray:
     """A picture of slow waves with a little noise."""
     y, x = np.mgrid[0:height, 0:width]
@@ -39,7 +45,7 @@ def test_outside_the_matte_nothing_changes_and_inside_it_does(dtype: type) -> No
     pixels = smooth(dtype=dtype)
     crop = cut(pixels)
     alpha = np.arange(220 * 200).reshape(220, 200).astype(dtype)
-    result, matte = paste.paste(
+    result, matte = pasted(
         Picture(pixels, alpha, metadata={"dpi": (300, 300)}),
         Swap(-crop.pixels, disc(crop.size)),
         crop.image_to_crop,
@@ -58,7 +64,7 @@ def test_outside_the_matte_nothing_changes_and_inside_it_does(dtype: type) -> No
 def test_an_unchanged_crop_leaves_the_picture_as_it_was(factor: float) -> None:
     pixels = smooth()
     crop = cut(pixels, round(cut(pixels).size * factor))
-    result, matte = paste.paste(Picture(pixels), Swap(crop.pixels, disc(crop.size)), crop.image_to_crop)
+    result, matte = pasted(Picture(pixels), Swap(crop.pixels, disc(crop.size)), crop.image_to_crop)
     error = (result.pixels.astype(float) - pixels)[matte > 0.5]
     assert 10 * np.log10(255**2 / (error**2).mean()) > 38
 
@@ -67,7 +73,7 @@ def test_a_finer_crop_is_shrunk_without_aliasing() -> None:
     pixels = np.full((220, 200, 3), 128, np.uint8)
     crop = cut(pixels, 1536)
     stripes = torch.where(torch.arange(1536) % 2 == 0, 1.0, -1.0).expand(1, 3, 1536, 1536)
-    result, matte = paste.paste(Picture(pixels), Swap(stripes, disc(1536)), crop.image_to_crop)
+    result, matte = pasted(Picture(pixels), Swap(stripes, disc(1536)), crop.image_to_crop)
     assert np.abs(result.pixels[matte > 0.9].astype(int) - 127).max() < 12
 
 
@@ -75,7 +81,7 @@ def test_a_crop_beyond_the_frame_is_pasted_where_it_overlaps() -> None:
     pixels = smooth()
     points = POINTS - [85.0, 90.0]
     crop = align.cut(pixels, Face(np.array([-30.0, -30.0, 45.0, 60.0]), 1.0, points), "ffhq", 256)
-    result, matte = paste.paste(Picture(pixels), Swap(-crop.pixels, disc(256)), crop.image_to_crop)
+    result, matte = pasted(Picture(pixels), Swap(-crop.pixels, disc(256)), crop.image_to_crop)
     assert matte[0, 0] > 0.9 and matte[-1, -1] == 0
     assert (result.pixels[matte > 0.5] != pixels[matte > 0.5]).any()
 
@@ -83,7 +89,7 @@ def test_a_crop_beyond_the_frame_is_pasted_where_it_overlaps() -> None:
 def test_an_empty_matte_returns_the_picture_itself() -> None:
     picture = Picture(smooth())
     crop = cut(picture.pixels)
-    result, matte = paste.paste(picture, Swap(crop.pixels, torch.zeros(1, 1, crop.size, crop.size)), crop.image_to_crop)
+    result, matte = pasted(picture, Swap(crop.pixels, torch.zeros(1, 1, crop.size, crop.size)), crop.image_to_crop)
     assert result is picture and matte.max() == 0
 
 
@@ -91,9 +97,9 @@ def test_refusals() -> None:
     crop = cut(smooth())
     swap = Swap(crop.pixels, disc(crop.size))
     with pytest.raises(UsageError, match="got int32"):
-        paste.paste(Picture(smooth().astype(np.int32)), swap, crop.image_to_crop)
+        pasted(Picture(smooth().astype(np.int32)), swap, crop.image_to_crop)
     with pytest.raises(UsageError, match="invertible"):
-        paste.paste(Picture(smooth()), swap, np.zeros((3, 3)))
+        pasted(Picture(smooth()), swap, np.zeros((3, 3)))
     twice = Swap(crop.pixels.repeat(2, 1, 1, 1), disc(crop.size).repeat(2, 1, 1, 1))
     with pytest.raises(UsageError, match="one by one"):
-        paste.paste(Picture(smooth()), twice, crop.image_to_crop)
+        pasted(Picture(smooth()), twice, crop.image_to_crop)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,11 +17,13 @@ import mattface
 from mattface import choose, cuda_ops, detect, devices, landmarks, pipeline, weights
 from mattface.errors import DeviceError, NoFaceError, UsageError, WeightsError
 from mattface.examples import example_pair
+from mattface.matte import MatteConfig
 from mattface.mesh import topology
 from mattface.methods import mesh as mesh_method
-from mattface.methods.contract import CropSpec
-from mattface.parse import Parser
-from mattface.vocabulary import Crop, Face, Picture, Swap
+from mattface.methods.contract import CropSpec, filtered
+from mattface.parse import Parser, _inner
+from mattface.parse.visible import Visibility, VisibleFace
+from mattface.vocabulary import Crop, Face, MatteFilter, Picture, Swap
 
 CPU = torch.device("cpu")
 
@@ -136,7 +140,7 @@ def test_several_sources_need_an_identity_network_and_average_to_a_unit_vector()
     sources = [picture(k) for k in (0, 0, 5)]
     identity = swapper(face).prepare(sources)
     assert np.linalg.norm(identity.embedding) == pytest.approx(1, abs=1e-6)
-    assert identity.primary in (0, 1) and len(identity.crops) == 3
+    assert identity.primary in (0, 1) and len(identity.crops) == len(identity.encoded) == 3
     with pytest.raises(WeightsError, match="mattface weights pull identity-resnet"):
         swapper(face, embedder=False).prepare(sources)
     alone = swapper(face, embedder=False)
@@ -162,20 +166,27 @@ def test_the_report_tells_what_ran_and_how_long() -> None:
     assert any("cut by the frame" in note for note in report["notes"])
 
 
-def test_video_s_seam_calms_the_matte_before_the_paste() -> None:
-    """Whatever `steady` makes of the matte is what is pasted, also for methods that know nothing of it."""
+def test_video_s_seam_filters_the_matte_before_the_paste() -> None:
+    """Whatever the filter makes of the matte is what is pasted, also for methods that filter it at the end."""
 
     class Plain:
-        name, weights, crop = "plain", None, CropSpec("ffhq", None, 256)
+        name, crop = "plain", CropSpec("ffhq", None, 256)
 
-        def swap(self, encoded: None, target: Crop) -> Swap:
-            return Swap(-target.pixels, torch.full((1, 1, target.size, target.size), 0.5))
+        def swap(self, encoded: None, target: Crop, *, matte_filter: MatteFilter | None = None) -> Swap:
+            return filtered(Swap(-target.pixels, torch.full((1, 1, target.size, target.size), 0.5)), matte_filter)
+
+    class Quarter:
+        def __call__(self, matte: np.ndarray) -> np.ndarray:
+            return 0.25 * matte
+
+        def visible(self, every: int, look: Callable[[], np.ndarray]) -> np.ndarray:
+            return look()
 
     ours, face, watch = swapper(face_at(120, 120, 60)), face_at(120, 120, 60), devices.Stopwatch(CPU)
     identity = ours.prepare(picture(0))
     for method in (Plain(), ours.method):
         ours.method = method  # type: ignore[assignment]
-        crop, swap, pasted = ours.swap_face(Picture(picture(1)), face, identity, watch, 256, lambda m: 0.25 * m)
+        crop, swap, pasted = ours.swap_face(Picture(picture(1)), face, identity, watch, 256, Quarter())
         assert crop.size == 256 and float(swap.matte.max()) <= 0.25
         assert pasted.matte is not None and pasted.matte.max() <= 0.2501 and pasted.whole_matte().shape == (240, 260)
     left, top, right, bottom = pasted.box or (0, 0, 0, 0)
@@ -183,6 +194,25 @@ def test_video_s_seam_calms_the_matte_before_the_paste() -> None:
     assert CropSpec("ffhq", None, 256).side(face) == 256
     assert CropSpec("ffhq", None, 320).side(face_at(120, 120, 200)) == 320
     assert CropSpec("ffhq", None).side(face) is None
+
+
+def test_any_thread_gets_the_same_bits() -> None:
+    """One swapper with every part that could remember something, asked by eight threads at once."""
+    network = VisibleFace((8, 8, 8, 8)).eval()
+    parser = Parser("visible", _inner(Visibility(network)), _inner(Visibility(network)))
+    ours = swapper(face_at(120, 120, 60))
+    ours.method = mesh_method.MeshMethod(mesh_method.Config(coarse=2.0, matte=MatteConfig(look_every=3)), parser, CPU)
+    pairs = [(picture(k), picture(k + 1)) for k in range(8)]
+
+    def one(pair: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        image: np.ndarray = ours.swap(*pair).image
+        return image
+
+    alone = [one(pair) for pair in pairs]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(one, pairs * 2))
+    for first, second in zip(alone * 2, together, strict=True):
+        np.testing.assert_array_equal(first, second)
 
 
 def test_insightface_habit() -> None:
@@ -203,7 +233,7 @@ def test_insightface_habit() -> None:
         ours.get(bgr.astype(np.float32), face, identity)
 
 
-def test_devices_and_number_formats() -> None:
+def test_devices_and_dtypes() -> None:
     assert devices.resolve_device("cpu") == CPU
     assert devices.resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     with pytest.raises(DeviceError, match="CUDA device 99"):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from tiny_swappers import FOLDED, NAMES, inputs, network
 
 from mattface.errors import UsageError
-from mattface.realtime.methods import alphaface, facechanger, magicmask
+from mattface.realtime.methods import alphaface_small, facechanger, magicmask
 from mattface.realtime.methods.blocks import instance_affine
 
 
@@ -148,7 +148,7 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
 
 def test_the_small_network_predicts_its_matte_and_uses_the_identity() -> None:
     torch.manual_seed(0)
-    net = alphaface.build_network(FOLDED)
+    net = alphaface_small.build_network(FOLDED)
     given = inputs(net)
     both = net(*given)
     assert both.shape == (2, 4, 32, 32) and both.abs().max() <= 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from mattface.data.topology import SIXTY_EIGHT
 from mattface.errors import UsageError, WeightsError
 from mattface.landmarks import five_points
 from mattface.methods.contract import CropSpec, Method
-from mattface.realtime.methods import alphaface, facechanger, magicmask
+from mattface.parse import Parser
+from mattface.realtime.methods import alphaface_small, facechanger, magicmask
 from mattface.realtime.methods.aligned import build_trained, save_checkpoint
 from mattface.realtime.methods.geometry import depth_map, geometry_maps, landmark_map
 from mattface.vocabulary import Face
@@ -40,9 +42,9 @@ def test_a_swap_in_a_picture_leaves_everything_outside_the_matte(name: str) -> N
 
 def test_a_predicted_matte_is_the_matte_and_its_ends_are_certain(tmp_path: Path, monkeypatch) -> None:
     path = tmp_path / "own.safetensors"
-    save_checkpoint(path, "alphaface", FOLDED, alphaface.build_network(FOLDED))
-    monkeypatch.setattr("mattface.realtime.methods.aligned.load_embedder", lambda part, device: coder().embedder)
-    built = alphaface.build(str(path), CPU, torch.float32)
+    save_checkpoint(path, "alphaface-small", FOLDED, alphaface_small.build_network(FOLDED))
+    monkeypatch.setattr("mattface.perception.load", loaded)
+    built = alphaface_small.build(str(path), CPU, torch.float32)
     assert built.crop == CropSpec("ffhq", 32)
     code, matte = built.encode(crop()), torch.linspace(-1, 1, 32)
     built.run = lambda target, code: torch.cat([target * 0, matte.expand(1, 1, 32, 32)], 1)
@@ -50,6 +52,11 @@ def test_a_predicted_matte_is_the_matte_and_its_ends_are_certain(tmp_path: Path,
     assert swap.pixels.shape == (1, 3, 32, 32) and swap.matte.shape == (1, 1, 32, 32)
     assert swap.matte[0, 0, 0, :2].tolist() == [0, 0] and swap.matte[0, 0, 0, -2:].tolist() == [1, 1]
     assert (swap.matte[0, 0, 0].diff() >= 0).all()
+
+
+def loaded(kind: str, *_: Any, **__: Any) -> Any:
+    """Parts that need no weights."""
+    return coder().embedder if kind == "identity" else Parser("mesh")
 
 
 class Found:
@@ -120,7 +127,7 @@ def test_landmark_spots_lie_on_the_landmarks() -> None:
 def test_a_checkpoint_comes_back_as_it_was(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net, path = network(name), tmp_path / "own.safetensors"
     save_checkpoint(path, name, TINY[name], net)
-    monkeypatch.setattr("mattface.realtime.methods.aligned.load_embedder", lambda part, device: coder().embedder)
+    monkeypatch.setattr("mattface.perception.load", loaded)
     built = module(name).build(str(path), CPU, torch.float32)
     assert built.weights == str(path) and built.crop == CropSpec("arcface", 32) and built.coder.name == "means"
     given = inputs(net)

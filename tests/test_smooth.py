@@ -7,7 +7,7 @@ import pytest
 
 from mattface.landmarks import five_points
 from mattface.mesh import topology
-from mattface.realtime.smooth import POSE, SHAPE, OneEuro, Pose, SteadyFace, SteadyMatte
+from mattface.realtime.smooth import POSE, SHAPE, LandmarkFilter, OneEuro, Pose, TemporalMatteFilter
 from mattface.vocabulary import Face
 
 FPS = 30.0
@@ -26,7 +26,7 @@ def face(dx: float = 0.0, turn: float = 0.0, noise: np.ndarray | None = None, op
 
 def followed(moves: np.ndarray) -> np.ndarray:
     """Filtered x of the nose tip for a face moved by `moves` pixels, one per frame."""
-    steady = SteadyFace()
+    steady = LandmarkFilter()
     return np.array([steady(face(dx), k / FPS).mesh[1, 0] for k, dx in enumerate(moves)]) - face().mesh[1, 0]
 
 
@@ -58,7 +58,7 @@ def test_a_ramp_is_followed_less_than_two_frames_behind(speed: float) -> None:
 
 @pytest.mark.parametrize("speed", [0.3, 2.0])
 def test_a_mouth_that_opens_is_followed_less_than_two_frames_behind(speed: float) -> None:
-    steady = SteadyFace()
+    steady = LandmarkFilter()
     opening = [steady(face(open_mouth=k * speed), k / FPS).mesh[[14, 13], 1] for k in range(30)]
     gap = np.array([a - b for a, b in opening])
     still = face().mesh
@@ -70,7 +70,7 @@ def test_noise_at_rest_falls_to_less_than_half_and_a_moving_head_keeps_its_featu
     rng = np.random.default_rng(0)
     noise = 0.4 * rng.standard_normal((90, 468, 3))
     for speed in (0.0, 6.0):
-        steady = SteadyFace()
+        steady = LandmarkFilter()
         raw = [face(speed * k, noise=n) for k, n in enumerate(noise)]
         calm = [steady(f, k / FPS) for k, f in enumerate(raw)]
         shapes = [np.array([Pose.of(f.mesh).apart(f.mesh) for f in faces[30:]]) for faces in (raw, calm)]
@@ -80,7 +80,7 @@ def test_noise_at_rest_falls_to_less_than_half_and_a_moving_head_keeps_its_featu
 
 def test_points_of_a_sparse_network_are_steadied_on_their_own() -> None:
     rng = np.random.default_rng(1)
-    steady, offset = SteadyFace(), np.array([3.0, -2.0])
+    steady, offset = LandmarkFilter(), np.array([3.0, -2.0])
     seen, calm = [], []
     for k in range(60):
         one = face()
@@ -92,7 +92,7 @@ def test_points_of_a_sparse_network_are_steadied_on_their_own() -> None:
 
 
 def test_after_a_pause_the_filter_begins_anew() -> None:
-    steady = SteadyFace()
+    steady = LandmarkFilter()
     steady(face(0), 0.0)
     np.testing.assert_allclose(steady(face(50), 2.0).mesh, face(50).mesh, atol=1e-6)
     one = OneEuro(*POSE)
@@ -106,10 +106,10 @@ def disc(level: float = 1.0) -> np.ndarray:
     return np.where((x - 32) ** 2 + (y - 32) ** 2 < 400, level, 0).astype(np.float32)
 
 
-def calm_mattes(mattes: list[np.ndarray], sway: float = 0.0) -> list[np.ndarray]:
-    steady, mesh, out = SteadyMatte(), topology().mean, []
+def filter_mattes(mattes: list[np.ndarray], sway: float = 0.0) -> list[np.ndarray]:
+    steady, mesh, out = TemporalMatteFilter(), topology().mean, []
     for k, matte in enumerate(mattes):
-        steady.look(mesh + k * sway, 1 / FPS)
+        steady.observe(mesh + k * sway, 1 / FPS)
         out.append(steady(matte))
     return out
 
@@ -117,24 +117,24 @@ def calm_mattes(mattes: list[np.ndarray], sway: float = 0.0) -> list[np.ndarray]
 def test_a_flickering_matte_is_calmed_and_stays_in_range() -> None:
     rng = np.random.default_rng(0)
     flicker = [np.clip(disc(0.5) + 0.2 * rng.standard_normal((64, 64)).astype(np.float32), 0, 1) for _ in range(60)]
-    calm = calm_mattes(flicker)
+    calm = filter_mattes(flicker)
     before, after = (np.diff(np.array(m[10:]), axis=0).std() for m in (flicker, calm))
     assert after < 0.35 * before
     assert min(m.min() for m in calm) >= 0 and max(m.max() for m in calm) <= 1
 
 
 def test_a_matte_that_changes_is_followed_within_two_frames() -> None:
-    step = calm_mattes([disc(0)] * 5 + [disc(1)] * 10)
+    step = filter_mattes([disc(0)] * 5 + [disc(1)] * 10)
     assert step[4].max() == 0 and step[6].max() > 0.5
-    ramp = calm_mattes([disc(k / 40) for k in range(40)])
+    ramp = filter_mattes([disc(k / 40) for k in range(40)])
     assert (39 / 40 - ramp[-1].max()) * 40 < 2.0
 
 
 def test_a_face_that_turns_in_its_crop_gets_its_matte_at_once_and_sizes_may_change() -> None:
-    turning = calm_mattes([disc(0)] * 5 + [disc(1)], sway=0.1)
+    turning = filter_mattes([disc(0)] * 5 + [disc(1)], sway=0.1)
     assert turning[-1].max() == 1
-    steady = SteadyMatte()
-    steady.look(topology().mean, 1 / FPS)
+    steady = TemporalMatteFilter()
+    steady.observe(topology().mean, 1 / FPS)
     steady(disc())
-    steady.look(topology().mean, 1 / FPS)
+    steady.observe(topology().mean, 1 / FPS)
     assert steady(np.ones((96, 96), np.float32)).shape == (96, 96)

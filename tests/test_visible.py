@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -11,7 +12,8 @@ import torch
 from torch import nn
 
 from mattface.mesh import topology
-from mattface.parse import visible
+from mattface.parse import _inner, visible
+from mattface.realtime.smooth import TemporalMatteFilter
 from mattface.vocabulary import Crop
 
 
@@ -68,12 +70,12 @@ def test_answer_lands_where_the_thing_is(size, angle):
     cv2.circle(bar, tuple(int(v) for v in middle), size // 12, 1, -1)
     pixels[bar > 0] = (0.9, -0.8, -0.8)
     crop = Crop(torch.from_numpy(pixels).permute(2, 0, 1)[None], np.eye(3), mesh, mesh[:5, :2])
-    shown = visible.Looks(Reddish())(crop, size)
+    shown = visible.Visibility(Reddish())(crop, size)
     room = np.ones((size // 24, size // 24))  # the square has fewer pixels than the picture
     core, rim = cv2.erode(bar, room), cv2.dilate(bar, room)
     assert shown.shape == (size, size) and shown[core > 0].max() < 0.1
     assert shown[rim == 0].min() > 0.9 and shown[0, 0] == 1
-    half = visible.Looks(Reddish())(crop, size // 2)
+    half = visible.Visibility(Reddish())(crop, size // 2)
     assert half[cv2.resize(core, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) > 0].max() < 0.2
 
 
@@ -91,7 +93,7 @@ def test_folded_network_says_the_same():
     network(x)  # moves the statistics away from their start
     with torch.no_grad():
         before = network.eval()(x)
-        assert torch.allclose(visible.folded(network)(x), before, atol=1e-5)
+        assert torch.allclose(visible.fuse_norms(network)(x), before, atol=1e-5)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in network.modules())
 
 
@@ -99,11 +101,10 @@ def test_degenerate_mesh_still_gives_a_square():
     assert np.isfinite(visible.square(np.zeros((468, 3)))).all()
 
 
-def frame(shade: float, place: tuple[float, float] = (0.0, 0.0)) -> Crop:
-    """A crop in one colour, which lies at a place of the whole picture, with a face in its middle."""
-    mesh, matrix = face(128), np.eye(3)
-    matrix[:2, 2] = -np.array(place)
-    return Crop(torch.full((1, 3, 128, 128), shade), matrix, mesh, mesh[:5, :2])
+def frame(shade: float) -> Crop:
+    """A crop in one colour with a face in its middle."""
+    mesh = face(128)
+    return Crop(torch.full((1, 3, 128, 128), shade), np.eye(3), mesh, mesh[:5, :2])
 
 
 class Counted(Reddish):
@@ -117,35 +118,39 @@ class Counted(Reddish):
 
 
 def test_a_followed_face_is_looked_at_now_and_then():
+    """By its own filter's count: what another face's filter remembers is not touched."""
     network = Counted()
-    looks = visible.Looks(network, every=3)
-    for step in range(9):
-        looks(frame(0.1, (4.0 * step, 2.0 * step)), 64)  # it moves on by little
+    find = _inner(visible.Visibility(network))
+    first, second = TemporalMatteFilter(), TemporalMatteFilter()
+    for _ in range(9):
+        find(frame(0.1), partial(first.visible, 3))
     assert network.looks == 3
-    looks(frame(0.1, (120.0, 10.0)), 64)
-    assert network.looks == 4, "another place is another face"
-    always = visible.Looks(Counted())
+    find(frame(0.1), partial(second.visible, 3))
+    assert network.looks == 4, "another face"
     for _ in range(4):
-        always(frame(0.1), 64)
-    assert always.network.looks == 4
+        find(frame(0.1), None)
+    assert network.looks == 8, "stills are always looked at"
 
 
 def test_what_was_seen_moves_with_the_face():
-    looks = visible.Looks(Reddish(), every=2)
+    visibility, memory = visible.Visibility(Reddish()), TemporalMatteFilter()
     red = frame(-0.8)
     red.pixels[:, 0, 60:80, 56:72] = 0.9
-    first = looks(red, 128)
     moved = frame(-0.8)  # nothing red any more, and the face a little to the right of the crop
-    moved = replace(
-        moved, mesh=moved.mesh + np.array([6.0, 0, 0]), image_to_crop=np.array([[1.0, 0, 6], [0, 1, 0], [0, 0, 1]])
+    moved = replace(moved, mesh=moved.mesh + np.array([6.0, 0, 0]))
+    first, second, third = (
+        visibility.lay(memory.visible(2, lambda crop=crop: visibility.look(crop)), crop, 128)
+        for crop in (red, moved, moved)
     )
-    second = looks(moved, 128)
     assert first[70, 64] < 0.05 and second[70, 70] < 0.05 < 0.95 < second[70, 52]
-    assert looks(moved, 128).min() > 0.95, "looked at anew"
+    assert third.min() > 0.95, "looked at anew"
 
 
-def test_a_forgotten_face_leaves_nothing_behind():
-    looks = visible.Looks(Reddish(), every=2)
-    for step in range(60):
-        looks(frame(0.1, (200.0 * step, 0.0)), 32)
-    assert len(looks._glances) <= visible.FORGOTTEN * 2 + 1
+def test_after_a_gap_nothing_old_is_shown():
+    memory = TemporalMatteFilter()
+    memory.observe(topology().mean, 1 / 30)
+    assert memory.visible(9, lambda: np.zeros((4, 4), np.float32)).max() == 0
+    memory.observe(topology().mean, 1 / 30)
+    assert memory.visible(9, lambda: np.ones((4, 4), np.float32)).max() == 0
+    memory.observe(topology().mean, 60.0)
+    assert memory.visible(9, lambda: np.ones((4, 4), np.float32)).min() == 1

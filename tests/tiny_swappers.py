@@ -16,7 +16,7 @@ from mattface.landmarks import five_points
 from mattface.mesh import topology
 from mattface.methods.contract import CropSpec
 from mattface.parse import Parser
-from mattface.realtime.methods import alphaface, alphaface_paper, facechanger, magicmask
+from mattface.realtime.methods import alphaface, alphaface_paper, alphaface_small, facechanger, magicmask
 from mattface.realtime.methods.aligned import AlignedMethod, IdentityCoder
 from mattface.vocabulary import Crop
 
@@ -34,7 +34,7 @@ MODULES = {
     "facechanger": facechanger,
     "magicmask": magicmask,
 }
-FOLDED = alphaface.Config(size=32, widths=(6, 12), blocks=2, decoder=(8,), code=16, template="ffhq", fold=4)
+FOLDED = alphaface_small.Config(size=32, widths=(6, 12), blocks=2, decoder=(8,), code=16, portrait=0)
 NAMES = pytest.mark.parametrize("name", list(TINY))
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from mattface.embed import sample
 from mattface.embed.resnet import CHIP_POINTS, SIZE, chip_matrix
 from mattface.errors import UsageError
+from mattface.geometry import sample
 from mattface.mesh import topology
 from mattface.training import losses
 from mattface.training.judges import Frozen

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mattface.data.templates import HALF, similarity
 from mattface.embed import Embedder
 from mattface.embed.resnet import CHIP_TEMPLATE, PADDING, SIZE
 from mattface.errors import UsageError
+from mattface.geometry import HALF, similarity
 from mattface.training import losses
 from mattface.training.judges import Frozen
 from mattface.training.swapping import Side, SwapRecipe

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from mattface import measure
-from mattface.data.templates import similarity
 from mattface.embed import load_embedder
 from mattface.errors import InputError, UsageError
+from mattface.geometry import similarity
 from mattface.vocabulary import Face
 from mattface.weights.onnx_graph import session
 

@@ -125,6 +125,13 @@ def free_sizes(model: bytes) -> bytes:
     return b"".join(out)
 
 
+def on_cuda() -> bool:
+    """Whether the onnxruntime here can use CUDA."""
+    import onnxruntime
+
+    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+
+
 def session(model: bytes | Path, device: str = "cpu") -> Any:
     """An onnxruntime session, quiet, with at most four threads.
 

@@ -5,17 +5,42 @@ A table of parts is {part name: weight name}, strongest first.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from mattface.weights.registry import present, status
+from mattface.errors import UsageError
+from mattface.weights.registry import status
 
 
-def states(parts: Mapping[str, str]) -> list[tuple[str, bool, str]]:
-    """(part, usable, what to do if not) for every part of a table."""
+class Status(NamedTuple):
+    """Whether a part can run here.
+
+    Attributes:
+        part: its name.
+        usable: whether it can.
+        note: what to do if not; "" otherwise.
+    """
+
+    part: str
+    usable: bool
+    note: str = ""
+
+
+def states(parts: Mapping[str, str]) -> list[Status]:
+    """The state of every part of a table, by its weight."""
     notes = {part: status(weight)["note"] for part, weight in parts.items()}
-    return [(part, note == "", note) for part, note in notes.items()]
+    return [Status(part, note == "", note) for part, note in notes.items()]
 
 
-def strongest(parts: Mapping[str, str]) -> str:
-    """The first part whose weight lies here; the last one where none does: loading it says what to type."""
-    return next((part for part, weight in parts.items() if present(weight)), list(parts)[-1])
+def choose(what: str, found: Sequence[Status], name: str = "auto") -> str:
+    """The part to load: the one named, or for "auto" the first that can run; the last one where none can, so that
+    loading it says what to type.
+
+    Raises:
+        UsageError: a name that is not among them.
+    """
+    if name != "auto" and name not in [one.part for one in found]:
+        raise UsageError(f"expected {what} auto, {', '.join(one.part for one in found)}; got {name!r}.")
+    if name != "auto":
+        return name
+    return next((one.part for one in found if one.usable), found[-1].part)

@@ -11,10 +11,6 @@ from mattface import __version__
 from mattface.cli import moving
 from mattface.errors import UsageError
 
-OWN_FORMAT = ("inswapper",)
-"""Methods that run a graph in its own number format and take no other."""
-OPTIONS: dict[str, dict[str, Any]] = {"mesh": {"coarse": 2.0, "light_side": 96, "largest": 320, "look_every": 3}}
-"""Method -> options that trade a little of a still's detail for speed."""
 EPILOG = """examples:
   mattface live -s alice.jpg
   mattface live -s alice.jpg --camera 1 --size 1280x720 --output v4l2:/dev/video2
@@ -58,19 +54,20 @@ def run(args: argparse.Namespace) -> None:
     """Runs until the input ends, the user ends it, or the time is up."""
     moving.need_av()
     from mattface.devices import quick_dtype, resolve_device
+    from mattface.methods import entry
     from mattface.realtime.loop import Loop, Painter
     from mattface.realtime.track import LIVE, Tracker
 
     if args.loop and not args.input:
         raise UsageError("--loop repeats a video; expected --input VIDEO with it.")
-    method, quick = args.method or "mesh", quick_dtype(resolve_device(args.device))
+    method, quick = entry(args.method or "mesh"), quick_dtype(resolve_device(args.device))
     moving.check_report(args.report, args.overwrite, [p for p in (args.input, args.output) if p])
     moving.readable([args.input] if args.input else [])
     status = moving.Status(args.quiet)
     with moving.stopping(status.say) as stop, ExitStack() as stack:
         sink = _sink(args, stop)
         stack.callback(sink.close)
-        swapper, cast = moving.build(args, OPTIONS.get(method, {}), None if method in OWN_FORMAT else quick)
+        swapper, cast = moving.build(args, method.live, quick if quick in method.dtypes else None)
         tracker = Tracker(swapper.detector, swapper.landmarker, cast, moving.pace(args, LIVE))
         for watcher in _watchers(args, cast, status) if args.watch else ():
             stack.enter_context(watcher)

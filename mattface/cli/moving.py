@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType
@@ -52,7 +52,7 @@ def add_how(parser: Any, default: str | None = None) -> None:
                        help="what runs the method's network: eager, compile, onnxruntime, ...")  # fmt: skip
     group.add_argument("--device", type=_device, default="auto", metavar="auto|cpu|cuda[:N]", help="default: auto")
     group.add_argument("--dtype", choices=DTYPES,
-                       help="number format of the networks (default: fp32; live on AMX: bf16)")  # fmt: skip
+                       help="dtype of the networks (default: fp32; live on AMX: bf16)")  # fmt: skip
     group.add_argument("--detect-every", type=_count, metavar="N", help="frames between looks for new faces")
     group.add_argument("--report", metavar="FILE.json", help="write what was done, as JSON")
     group.add_argument("--overwrite", action="store_true", help="replace files that exist")
@@ -81,13 +81,13 @@ def need_av() -> None:
         raise UsageError(f"video needs the package av, which is not installed. {NEED_AV}")
 
 
-def build(args: argparse.Namespace, options: dict[str, Any], dtype: str | None = None) -> tuple[Swapper, Cast]:
+def build(args: argparse.Namespace, options: Mapping[str, Any], dtype: str | None = None) -> tuple[Swapper, Cast]:
     """The swapper and its roles.
 
     Args:
         args: parsed arguments.
         options: of the method's builder.
-        dtype: number format where the arguments name neither one nor an engine, which converts the network itself.
+        dtype: where the arguments name neither one nor an engine, which converts the network itself.
     """
     import cv2
 

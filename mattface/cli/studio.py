@@ -107,9 +107,9 @@ def faces(paths: Sequence[Path]) -> Iterator[tuple[str, np.ndarray, Face]]:
     """Name, picture and largest face of every photograph that shows one, one after the other."""
     from tqdm import tqdm
 
-    from mattface import detect, landmarks, picture_io
+    from mattface import perception, picture_io
 
-    find, measure = detect.load_detector(), landmarks.load_landmarker()
+    find, measure = perception.load("detector"), perception.load("landmarks")
     for path in tqdm(paths, desc="fitting", disable=None):
         pixels = picture_io.read(path).pixels
         found = find(pixels)

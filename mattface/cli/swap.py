@@ -56,8 +56,6 @@ def add_parser(commands: Any) -> None:
     how = parser.add_argument_group("how")
     how.add_argument("--method", choices=sorted(METHODS), help="swapping method (default: that of mattface.load)")
     how.add_argument("--weights", metavar="NAME|DIR", help="weights of the method, by name or folder")
-    how.add_argument("--transfer", choices=("idatt", "style-mix"),
-                     help="of mattface: attention (default), or mixing of W+ codes (weights psp-ffhq)")  # fmt: skip
     how.add_argument("--detail", choices=("flow", "off"),
                      help="of mattface: source detail through the attention's flow, or none (the paper)")  # fmt: skip
     how.add_argument("--grain", type=_share, default=1.0, metavar="0..1",
@@ -65,7 +63,7 @@ def add_parser(commands: Any) -> None:
     how.add_argument("--face", type=_face, default="largest", metavar="largest|all|N",
                      help="which face of the target: N counts from 0, largest first (default: largest)")  # fmt: skip
     how.add_argument("--device", type=_device, default="auto", metavar="auto|cpu|cuda[:N]", help="default: auto")
-    how.add_argument("--dtype", choices=DTYPES, help="number format of the networks (default: fp32)")
+    how.add_argument("--dtype", choices=DTYPES, help="dtype of the networks (default: fp32)")
     how.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
 
@@ -105,7 +103,7 @@ def run(args: argparse.Namespace) -> None:
         sources = [picture_io.read(path, args.allow_huge) for path in args.source]
         target = picture_io.read(args.target, args.allow_huge)
         step("loading")
-        chosen = {name: value for name in ("method", "transfer", "detail") if (value := getattr(args, name))}
+        chosen = {name: value for name in ("method", "detail") if (value := getattr(args, name))}
         swapper = load(**chosen, weights=args.weights, device=args.device, dtype=args.dtype, grain=args.grain)
         step("swapping")
         result = swapper.swap(swapper.prepare(sources), target, face=args.face)

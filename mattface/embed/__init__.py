@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
-from mattface import weights
-from mattface.data.templates import arcface_template, similarity
+from mattface import insight, weights
+from mattface.data.templates import arcface_template
 from mattface.embed import resnet
 from mattface.errors import UsageError
+from mattface.geometry import extent, sample, shift, similarity
 from mattface.vocabulary import Face
 from mattface.weights.convert import official
 from mattface.weights.layouts.arcface_onnx import reads_bytes
 from mattface.weights.onnx_graph import session
 from mattface.weights.onnx_read import open_graph, read_graph
-from mattface.weights.parts import states, strongest
+from mattface.weights.parts import Status, choose, states
 
 PARTS = {
     "arcface": "arcface-r50",
@@ -32,7 +34,7 @@ PARTS = {
     "resnet": "identity-resnet",
 }
 """Embedder name -> weight name, in the order in which "auto" takes them. "-torch" is the same network as the ONNX graph
-before it, with a gradient."""
+before it, with a gradient; before them all comes insightface's FaceAnalysis, see `insight`."""
 PLAIN_CROP = 112
 """Side of the ArcFace crop."""
 
@@ -106,17 +108,15 @@ class Embedder:
         matrix = self.matrix(face.mesh, face.points)
         region, offset = _region(rgb, matrix, self.size)
         pixels = torch.from_numpy(region).to(self.device).permute(2, 0, 1)[None].float() / 127.5 - 1
-        moved = matrix @ np.array([[1.0, 0.0, offset[0]], [0.0, 1.0, offset[1]], [0.0, 0.0, 1.0]])
-        return self.differentiable(pixels, moved)[0].cpu().numpy()
+        return self.differentiable(pixels, matrix @ shift(*offset))[0].cpu().numpy()
 
 
 def _region(rgb: np.ndarray, matrix: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """The part of a picture that a crop needs (at least one pixel), and its top-left (x, y)."""
-    inverse = np.linalg.inv(matrix)
-    corners = np.array([[0, 0], [size, 0], [0, size], [size, size]]) @ inverse[:2, :2].T + inverse[:2, 2]
+    first, last = extent(np.linalg.inv(matrix), size)
     limits = np.array(rgb.shape[1::-1])
-    low = np.clip(np.floor(corners.min(0)).astype(int) - 2, 0, limits - 1)
-    high = np.clip(np.ceil(corners.max(0)).astype(int) + 2, low + 1, limits)
+    low = np.clip(np.floor(first).astype(int) - 2, 0, limits - 1)
+    high = np.clip(np.ceil(last).astype(int) + 2, low + 1, limits)
     return np.ascontiguousarray(rgb[low[1] : high[1], low[0] : high[0]]), low
 
 
@@ -127,32 +127,6 @@ def mean_identity(embeddings: Sequence[np.ndarray]) -> tuple[np.ndarray | None, 
     mean = np.mean(embeddings, axis=0)
     mean = mean / max(float(np.linalg.norm(mean)), 1e-12)
     return mean.astype(np.float32), int(np.argmax([e @ mean for e in embeddings]))
-
-
-def sample(pixels: torch.Tensor, matrix: np.ndarray | torch.Tensor, size: int) -> torch.Tensor:
-    """Cuts squares by matrices, differentiably; shrinking averages whole pixels first, so that nothing aliases.
-
-    Args:
-        pixels: (B, 3, H, W) float.
-        matrix: (3, 3) or (B, 3, 3) similarity from these pixels to the square's, centres at +0.5.
-        size: side of the square.
-
-    Returns:
-        (B, 3, size, size); beyond the border the nearest pixel.
-    """
-    move = torch.as_tensor(matrix, dtype=torch.float64, device="cpu").expand(len(pixels), 3, 3)
-    inverse = torch.linalg.inv(move)[:, :2]
-    shrink = int(inverse[:, :, 0].norm(dim=1).min().clamp(1, min(pixels.shape[-2:])))
-    if shrink > 1:
-        pixels = functional.avg_pool2d(pixels, shrink)
-    height, width = pixels.shape[-2:]
-    extent = torch.tensor([width, height], dtype=torch.float64) * shrink
-    # affine_grid speaks of [-1, 1] on both sides: square = (unit + 1) * size / 2, unit' = 2 * picture / extent - 1
-    to_picture = inverse[:, :, :2] * (size / 2)
-    shift = inverse[:, :, 2] + inverse[:, :, :2].sum(-1) * (size / 2)
-    theta = torch.cat([to_picture * 2 / extent[:, None], (shift * 2 / extent - 1)[:, :, None]], dim=2)
-    grid = functional.affine_grid(theta.to(pixels), [len(pixels), 3, size, size], align_corners=False)
-    return functional.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def _resnet(device: torch.device) -> Embedder:
@@ -213,7 +187,37 @@ def _insightface(name: str, device: torch.device) -> Embedder:
     return Embedder(name, network, 512, PLAIN_CROP, _framing_112, device=device)
 
 
+class FaceAnalysisIdentity(nn.Module):
+    """The recognition model of insightface's FaceAnalysis; its output carries no gradient.
+
+    Args:
+        model: has `get_feat(list of (112, 112, 3) uint8 BGR) -> (B, D)`.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """(B, 3, 112, 112) RGB in [-1, 1] to (B, D).
+
+        Raises:
+            UsageError: `image` wants a gradient.
+        """
+        if torch.is_grad_enabled() and image.requires_grad:
+            raise UsageError("expected pixels without gradient; FaceAnalysis has none. Take insightface-torch.")
+        eight = (image.detach().flip(1) * 127.5 + 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+        found = np.asarray(self.model.get_feat([np.ascontiguousarray(one) for one in eight]), np.float32)
+        return torch.from_numpy(found).to(image.device)
+
+
+def _face_analysis(device: torch.device) -> Embedder:
+    network = FaceAnalysisIdentity(insight.open_pack(device, ("detection", "recognition")).models["recognition"])
+    return Embedder(insight.NAME, network, 512, PLAIN_CROP, _framing_112, device=device)
+
+
 LOADERS: dict[str, Callable[[torch.device], Embedder]] = {
+    insight.NAME: _face_analysis,
     "arcface": partial(_arcface, "arcface"),
     "arcface-r100": partial(_arcface, "arcface-r100"),
     "insightface": partial(_insightface, "insightface"),
@@ -224,24 +228,23 @@ LOADERS: dict[str, Callable[[torch.device], Embedder]] = {
 }
 
 
-def available() -> list[tuple[str, bool, str]]:
-    """(part, usable, what to do if not) for every identity part, strongest first."""
-    return states(PARTS)
+def available() -> list[Status]:
+    """The state of every identity part, strongest first."""
+    return [insight.status(), *states(PARTS)]
 
 
-def load_embedder(name: str = "auto", device: str | torch.device = "cpu") -> Embedder:
-    """The identity part.
+def load_embedder(
+    name: str = "auto", device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> Embedder:
+    """The identity part; see `mattface.perception.load`.
 
     Args:
-        name: "auto" for the first of `PARTS` whose weights are here, or one of them.
+        name: "auto" for the strongest that can run here, or a key of `LOADERS`.
         device: where the network runs.
+        dtype: has no effect; identities are computed in single precision.
 
     Raises:
         UsageError: unknown name.
-        WeightsError: its weights are not here.
+        WeightsError: its weights or its package are not here.
     """
-    if name != "auto" and name not in LOADERS:
-        raise UsageError(f"expected an embedder auto, {', '.join(LOADERS)}; got {name!r}.")
-    if name == "auto":
-        name = strongest(PARTS)
-    return LOADERS[name](torch.device(device))
+    return LOADERS[choose("an embedder", available(), name)](torch.device(device))

@@ -15,8 +15,8 @@ from einops import rearrange
 from torch import nn
 from torch.nn import functional
 
-from mattface.data.templates import HALF, similarity
 from mattface.errors import WeightsError
+from mattface.geometry import HALF, similarity
 
 CENTRE = Path(__file__).parent.parent / "data" / "identity_resnet_centre.npy"
 SIZE = 150

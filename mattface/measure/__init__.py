@@ -8,8 +8,6 @@ from mattface.measure.faces import (
     expression_difference,
     identity_cosine,
     landmark_shift,
-    pose,
-    pose_difference,
     retrieval,
 )
 from mattface.measure.perceptual import feature_distance
@@ -24,6 +22,7 @@ from mattface.measure.pictures import (
     structure_loss,
 )
 from mattface.measure.statistics import paired, summary
+from mattface.mesh.pose import pose, pose_difference
 
 __all__ = [
     "background_change",

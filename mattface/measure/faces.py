@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from mattface.mesh.shape import RIGID
-
 OUTER_EYES = (33, 263)
 
 
@@ -28,35 +26,6 @@ def retrieval(results: np.ndarray, gallery: np.ndarray, truth: np.ndarray) -> fl
     """
     unit = [e / np.maximum(np.linalg.norm(e, axis=1, keepdims=True), 1e-12) for e in (results, gallery)]
     return float(((unit[0] @ unit[1].T).argmax(1) == truth).mean())
-
-
-def pose(mesh: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Head pose by a rigid fit of a mean face (Kabsch 1976) to the points that expressions move little.
-
-    Args:
-        mesh: (468, 3): x right, y down, z away, all in one unit.
-        mean: (468, 3) face that looks at the camera, in the same axes (`mattface.mesh.topology().mean`).
-
-    Returns:
-        (3,) yaw, pitch, roll in degrees. Yaw is positive when the face turns to the right of the picture, pitch when it
-        looks down, roll when it leans clockwise as seen on the screen.
-    """
-    index = list(RIGID)
-    reference, points = mean[index] - mean[index].mean(0), mesh[index] - mesh[index].mean(0)
-    u, _, vt = np.linalg.svd(reference.T @ points)
-    turn = (u @ np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))]) @ vt).T  # points = turn @ reference
-    forward = turn @ np.array([0.0, 0.0, -1.0])  # where the nose points
-    yaw = np.arctan2(forward[0], -forward[2])
-    pitch = np.arcsin(np.clip(forward[1], -1, 1))
-    level = np.array([np.cos(yaw), 0.0, np.sin(yaw)])  # the face's x axis if it did not lean
-    side = turn @ np.array([1.0, 0.0, 0.0])
-    roll = np.arctan2(np.cross(level, side) @ -forward, level @ side)
-    return np.degrees(np.array([yaw, pitch, roll]))
-
-
-def pose_difference(a: np.ndarray, b: np.ndarray) -> float:
-    """L2 distance of two poses (3,) in degrees, the shorter way round."""
-    return float(np.linalg.norm((np.asarray(a) - b + 180) % 360 - 180))
 
 
 def landmark_shift(result: np.ndarray, target: np.ndarray) -> float:

@@ -6,6 +6,7 @@ from functools import cache
 
 import numpy as np
 
+from mattface.geometry import procrustes
 from mattface.mesh import Drawing, checked, crease_sigma, settle, topology
 
 RIGID = (10, 151, 9, 8, 168, 6, 197, 195, 5, 4, 1, 33, 133, 362, 263, 127, 356, 234, 454, 93, 323, 109, 338, 67, 297)
@@ -53,11 +54,8 @@ def laid_over(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 def similar(source: np.ndarray, target: np.ndarray, points: np.ndarray) -> np.ndarray:
     """`points` (N, 3) moved by the similarity that takes (K, 3) source to target best (Umeyama 1991)."""
-    a, b = source - source.mean(0), target - target.mean(0)
-    u, s, vt = np.linalg.svd(b.T @ a)
-    flip = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
-    scale = float((s * flip).sum() / max((a * a).sum(), 1e-12))
-    return (points - source.mean(0)) @ (u * flip @ vt).T * scale + target.mean(0)
+    turn, scale = procrustes(source, target)
+    return (points - source.mean(0)) @ turn.T * scale + target.mean(0)
 
 
 def as_a_whole(laid: np.ndarray, own: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 
 from mattface.align import native_size
-from mattface.vocabulary import Crop, Face, Swap
+from mattface.vocabulary import Crop, Face, MatteFilter, Swap
 
 
 @dataclass(frozen=True)
@@ -34,49 +33,81 @@ class CropSpec:
         return min(native_size(face, self.template), self.largest)
 
 
-Steady = Callable[[np.ndarray], np.ndarray]
-"""(S, S) float32 matte of this frame -> the matte to use, calmed by those of the frames before."""
+@dataclass(frozen=True)
+class Description:
+    """What reports say of a method.
+
+    Attributes:
+        name: registry key.
+        weights: name of the weights in use, None for a method without any.
+        parser: the part that finds the inner face.
+        engine: what runs the network; None for a method that has no choice.
+    """
+
+    name: str
+    weights: str | None
+    parser: str
+    engine: str | None = None
 
 
 @runtime_checkable
 class Method(Protocol):
-    """One way to swap an aligned face. Arguments are always (source, target).
+    """One way to swap an aligned face. Arguments are always (source, target)."""
 
-    A method that uses its matte before it returns it (to blend in bands, say) has `steadies = True` and takes a third,
-    optional argument `steady: Steady | None`, which it applies to the matte first; for the others `steadied` does so.
-    """
+    @property
+    def name(self) -> str:
+        """Registry key."""
 
-    name: str
-    crop: CropSpec
-    weights: str | None
-    """Name of the weights in use, None for methods without any."""
+    @property
+    def crop(self) -> CropSpec:
+        """The framing it wants."""
 
     def encode(self, source: Crop) -> Any:
         """Encodes the source crop once; the result is opaque to the pipeline."""
 
-    def swap(self, encoded: Any, target: Crop) -> Swap:
-        """Swaps one target crop (batch of one), returning pixels and matte of the target crop's size."""
+    def merge(self, encoded: Sequence[Any]) -> Any:
+        """One source out of several pictures of one person.
+
+        Args:
+            encoded: at least two from `encode`, the one whose head looks most nearly where the target's does first.
+        """
+
+    def swap(self, encoded: Any, target: Crop, *, matte_filter: MatteFilter | None = None) -> Swap:
+        """Swaps one target crop.
+
+        Args:
+            encoded: from `encode` or `merge`.
+            target: batch of one.
+            matte_filter: of the face that is followed through moving pictures; None in stills.
+
+        Returns:
+            Pixels and matte of the target crop's size.
+        """
+
+    def describe(self) -> Description:
+        """What reports say of it."""
 
 
-def steadied(method: Method, encoded: Any, target: Crop, steady: Steady | None) -> Swap:
-    """Swaps one target crop, its matte calmed over time where `steady` is given: by the method itself, or afterwards.
+class Builder(Protocol):
+    """Builds a method."""
 
-    Args:
-        method: swaps.
-        encoded: from the method's `encode`.
-        target: crop, batch of one.
-        steady: calms the matte.
-    """
-    if steady is None:
-        return method.swap(encoded, target)
-    if getattr(method, "steadies", False):
-        return method.swap(encoded, target, steady)  # type: ignore[call-arg]
-    swap = method.swap(encoded, target)
-    matte = steady(swap.matte[0, 0].float().cpu().numpy())
+    def __call__(self, weights: str | None, device: torch.device, dtype: torch.dtype, **options: Any) -> Method:
+        """The method, ready to swap.
+
+        Args:
+            weights: name or path; None takes the method's default.
+            device, dtype: where the networks run, and the dtype in which they multiply.
+            options: the method's own.
+
+        Raises:
+            UsageError: an unknown option or value.
+            WeightsError: weights are missing or damaged.
+        """
+
+
+def filtered(swap: Swap, matte_filter: MatteFilter | None) -> Swap:
+    """The swap with its matte filtered over time: for methods that need the matte for nothing else."""
+    if matte_filter is None:
+        return swap
+    matte = matte_filter(swap.matte[0, 0].float().cpu().numpy())
     return replace(swap, matte=torch.from_numpy(matte)[None, None].to(swap.matte))
-
-
-Builder = Any
-"""build(weights: str | None, device: torch.device, dtype: torch.dtype, **options) -> Method."""
-
-__all__: Sequence[str] = ["Builder", "CropSpec", "Method", "Steady", "steadied"]

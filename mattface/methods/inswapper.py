@@ -7,6 +7,7 @@ length. Inputs are taken by position: image first, identity second. Pasting is t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,13 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from mattface import perception
 from mattface import weights as registry
-from mattface.embed import Embedder, load_embedder
+from mattface.embed import Embedder
 from mattface.errors import UsageError, WeightsError
-from mattface.methods.contract import CropSpec
-from mattface.parse import Parser, load_parser
-from mattface.vocabulary import Crop, Swap
+from mattface.methods.contract import CropSpec, Description, filtered
+from mattface.parse import Parser
+from mattface.vocabulary import Crop, MatteFilter, Swap
 from mattface.weights.onnx_graph import session
 from mattface.weights.onnx_read import open_graph
 
@@ -101,12 +103,21 @@ class Inswapper:
         vector = self.embedder.differentiable(pixels, self.embedder.matrix(source.mesh, source.points))
         return functional.normalize(vector.cpu().float() @ self.emap, dim=1)
 
-    def swap(self, encoded: torch.Tensor, target: Crop) -> Swap:
+    def merge(self, encoded: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The mean identity, of unit length again."""
+        return functional.normalize(torch.cat(list(encoded)).mean(0, keepdim=True), dim=1)
+
+    def describe(self) -> Description:
+        """See the contract."""
+        return Description(self.name, self.weights, self.parser.name)
+
+    def swap(self, encoded: torch.Tensor, target: Crop, *, matte_filter: MatteFilter | None = None) -> Swap:
         """Swaps one target crop with a mesh; the matte is its inner face."""
         image = ((target.pixels.cpu().float() + 1) / 2).numpy()
         feed = {self.signature.image: image, self.signature.identity: encoded.cpu().numpy()}
         pixels = torch.from_numpy(self.graph.run(None, feed)[0]) * 2 - 1
-        return Swap(pixels.clamp(-1, 1).to(self.device), self.parser(target).to(self.device))
+        swap = Swap(pixels.clamp(-1, 1).to(self.device), self.parser(target).to(self.device))
+        return filtered(swap, matte_filter)
 
 
 def build(weights: str | None, device: torch.device, dtype: torch.dtype, **options: Any) -> Inswapper:
@@ -115,23 +126,24 @@ def build(weights: str | None, device: torch.device, dtype: torch.dtype, **optio
     Args:
         weights: None or "inswapper-128" for the registered file, or a path of an .onnx file of this kind.
         device: "cuda" needs onnxruntime-gpu.
-        dtype: must be float32: the graph has its own number format.
+        dtype: must be float32: the graph has a dtype of its own.
         options: none are known.
 
     Raises:
-        UsageError: an option, or another number format.
+        UsageError: an option, or another dtype.
         WeightsError: graph or identity network is not here, damaged, or of another kind.
         DeviceError: the runtime has no CUDA.
     """
     if options:
         raise UsageError(f"{NAME} has no options; got {', '.join(sorted(options))}.")
     if dtype != torch.float32:
-        raise UsageError(f"{NAME} runs a graph in its own number format, float32; got {dtype}. Leave dtype out.")
+        raise UsageError(f"{NAME} runs a graph of float32; got {dtype}. Leave dtype out.")
     path = registry.find(WEIGHTS) if weights in (None, WEIGHTS) else Path(str(weights))
     if not path.is_file():
         how = registry.card(WEIGHTS).how
         raise WeightsError(f"expected the name {WEIGHTS} or an .onnx file; got {weights!r}. {how}")
     signature = read_signature(path)
-    embedder = load_embedder(IDENTITY, device)
+    embedder = perception.load("identity", IDENTITY, device)
     graph = session(path, device.type)
-    return Inswapper(graph, signature, embedder, load_parser(device=device, dtype=dtype), weights or WEIGHTS, device)
+    parser = perception.load("parser", device=device, dtype=dtype)
+    return Inswapper(graph, signature, embedder, parser, weights or WEIGHTS, device)

@@ -6,21 +6,24 @@ what the target needs (a face turned far away, hands or hair over the face, glas
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
-from mattface import colour, mesh
+from mattface import light, mesh, perception
 from mattface.errors import UsageError
-from mattface.mesh.openings import fitting
+from mattface.matte import MatteConfig, MatteStage, Visibility, face_height, resized
 from mattface.mesh.regions import Regions
-from mattface.methods.contract import CropSpec, Steady
+from mattface.methods.contract import CropSpec, Description
 from mattface.multiband import multiband, reached_box
-from mattface.parse import Parser, load_parser
-from mattface.vocabulary import Crop, Swap
+from mattface.parse import Parser
+from mattface.vocabulary import Crop, MatteFilter, Swap
+
+MATTE = MatteConfig(hidden=0.03, opening_heights=0.008, opening_sides=0.0)
 
 
 @dataclass(frozen=True)
@@ -30,26 +33,24 @@ class Config:
     Attributes:
         light_radius: radius of the local light estimate, in face heights.
         local_light: largest local departure from the overall change of light, natural logarithm.
-        hair: skin distance (see `colour.skin_distance`) from which something covers the face.
+        hair: skin distance (see `light.skin_distance`) from which something covers the face.
         bands: smallest side of the blending pyramid in pixels.
-        feather: softness of inner borders (eyes, mouth, hair), in face heights.
-        hidden: softness, inwards only, of the border of what lies before the face, in face heights.
         coarse: the mesh is drawn at one `coarse`-th of the crop's resolution; more is faster (video).
         light_side: side in pixels at which light is measured; less is faster (video).
         largest: largest side of a crop in pixels; None for 4096.
-        look_every: frames of a moving picture from one look at what lies before a face to the next; more is faster.
+        fill: softness, in face heights, of the border between several pictures of the source.
+        matte: what is replaced, see there.
     """
 
     light_radius: float = 0.10
     local_light: float = 0.9
     hair: float = 1.2
     bands: int = 32
-    feather: float = 0.008
-    hidden: float = 0.03
     coarse: float = 1.0
-    light_side: int = colour.WORK_SIDE
+    light_side: int = light.WORK_SIDE
     largest: int | None = None
-    look_every: int = 1
+    fill: float = 0.02
+    matte: MatteConfig = MATTE
 
 
 @dataclass(frozen=True)
@@ -61,25 +62,25 @@ class Encoded:
         mesh: (468, 3) in pixels of the crop.
         unhidden: (468,) of `mesh.unhidden`.
         seen: (s, s) float32 in [0, 1], how far the crop shows the face itself and not what lies before it.
+        others: further pictures of the person, for what this one does not show.
     """
 
     pixels: np.ndarray
     mesh: np.ndarray
     unhidden: np.ndarray
     seen: np.ndarray
+    others: tuple[Encoded, ...] = ()
 
 
 class MeshMethod:
     """mesh behind the method contract."""
 
     name = "mesh"
-    weights: str | None = None
-    steadies = True
 
     def __init__(self, config: Config, parser: Parser, device: torch.device) -> None:
         self.config = config
         self.crop = CropSpec("ffhq", None, config.largest)
-        self.parser = parser
+        self.matte = MatteStage(parser, config.matte)
         self.device = device
 
     def encode(self, source: Crop) -> Encoded:
@@ -89,15 +90,23 @@ class MeshMethod:
             UsageError: the crop has no mesh.
         """
         points = required_mesh(source, "source")
-        return Encoded(to_array(source), points, mesh.unhidden(points), self.parser.seen(source)[0, 0].numpy())
+        return Encoded(to_array(source), points, mesh.unhidden(points), self.matte.source(source))
 
-    def swap(self, encoded: Encoded, target: Crop, steady: Steady | None = None) -> Swap:
+    def merge(self, encoded: Sequence[Encoded]) -> Encoded:
+        """The first, with the others for what it does not show."""
+        return replace(encoded[0], others=tuple(encoded[1:]))
+
+    def describe(self) -> Description:
+        """See the contract."""
+        return Description(self.name, None, self.matte.parser.name)
+
+    def swap(self, encoded: Encoded, target: Crop, *, matte_filter: MatteFilter | None = None) -> Swap:
         """Swaps one target crop.
 
         Args:
             encoded: from `encode`.
             target: crop with a mesh.
-            steady: calms the matte over time, before anything is blended by it.
+            matte_filter: filters the matte over time, before anything is blended by it.
 
         Returns:
             Swap with extras "flow" (1, 2, S, S), source position in [-1, 1] over the source crop, and "visibility"
@@ -108,8 +117,7 @@ class MeshMethod:
         """
         part, window = around_face(target)
         size, rest = target.size, cv2.BORDER_REPLICATE
-        calm = None if steady is None else lambda matte: steady(bordered(matte, window, size))[window]
-        pixels, matte, flow, visibility = self.swap_part(encoded, part, size, calm)
+        pixels, matte, flow, visibility = self.swap_part(encoded, part, window, size, matte_filter)
         whole = to_array(target)
         whole[window] = pixels
         flow = bordered(flow, window, size, rest) * (2 / encoded.pixels.shape[0]) - 1
@@ -120,15 +128,21 @@ class MeshMethod:
         )
 
     def swap_part(
-        self, encoded: Encoded, target: Crop, whole: int, steady: Steady | None
+        self,
+        encoded: Encoded,
+        target: Crop,
+        window: tuple[slice, slice],
+        whole: int,
+        matte_filter: MatteFilter | None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Swaps the part of a crop that holds the face.
 
         Args:
             encoded: from `encode`.
             target: square part of the crop.
+            window: where it lies in the crop (rows, columns).
             whole: side of the crop.
-            steady: calms the matte of this part.
+            matte_filter: see `swap`.
 
         Returns:
             Pixels (P, P, 3) in [0, 1], matte (P, P), flow (P, P, 2) in source pixels, visibility (P, P).
@@ -137,34 +151,23 @@ class MeshMethod:
         coarse = max(1, round(size / self.config.coarse))
         drawn_at = points * (coarse / size)
         drawing = mesh.Drawing.of(drawn_at, coarse)
-        flow, visibility = mesh.flow(encoded.mesh, drawn_at, coarse, encoded.unhidden, drawing)
         regions, height = Regions.draw(drawing), face_height(drawn_at)
-        shown = shown_at(encoded.seen, flow / len(encoded.pixels))
-        visibility *= np.maximum(shown, regions.border)  # hair at the border is found by its colour, see `match`
-        flow, fine = resized(flow, size, cv2.INTER_CUBIC), resized(visibility, size)
-        warped = resample(encoded.pixels, flow)
+        flow, warped, visibility = warp_source(encoded, drawn_at, drawing, regions, size)
+        for other in encoded.others:
+            _, more, shown = warp_source(other, drawn_at, drawing, regions, size)
+            warped, visibility = fill(warped, visibility, more, shown, self.config.fill * height)
+        fine = resized(visibility, size)
         side = max(1, round(min(self.config.light_side, whole) * size / whole))
         own, new, covered = self.match(warped, pixels, regions, visibility, height, side)
-        keep = np.clip(1 - covered, 0, 1) * fitting(encoded.mesh, points, regions, self.config.feather * height)
-        matte = self.uncovered(target, coarse, height) * fine * resized(keep, size)
-        matte = matte if steady is None else steady(matte)
+        inner = self.matte.inner(target, matte_filter, coarse, height)
+        matte = Visibility(inner, fine, self.matte.openings(encoded.mesh, points, size, regions), covered).matte()
+        if matte_filter is not None:
+            matte = matte_filter(bordered(matte, window, whole))[window]
         reach = reached_box(matte)  # beyond it everything is the target's
         matched = pixels.copy()
-        own, new = (resized(light, size, cv2.INTER_CUBIC) for light in (own, new))
-        matched[reach] = colour.relight(warped[reach], own[reach], new[reach])
+        own, new = (resized(one, size, cv2.INTER_CUBIC) for one in (own, new))
+        matched[reach] = light.relight_skin(warped[reach], own[reach], new[reach])
         return multiband(matched, pixels, matte, self.config.bands), matte, flow, fine
-
-    def uncovered(self, target: Crop, coarse: int, height: float) -> np.ndarray:
-        """(S, S) what the parser lets through, fading towards what lies before the face.
-
-        Args:
-            target: the crop.
-            coarse: side at which it is softened.
-            height: of the face at that side.
-        """
-        seen: np.ndarray = self.parser(target)[0, 0].numpy()
-        around = mesh.blur(resized(seen, coarse), self.config.hidden * height)
-        return np.minimum(seen, resized(around, target.size))
 
     def match(
         self, warped: np.ndarray, pixels: np.ndarray, regions: Regions, visibility: np.ndarray, height: float, side: int
@@ -179,16 +182,17 @@ class MeshMethod:
         """
         config, size = self.config, len(visibility)
         skin, face, border = regions.skin * visibility, regions.face, regions.border
-        small = [colour.shrink(m, side) for m in (warped, pixels)]
+        small = [light.shrink(m, side) for m in (warped, pixels)]
         side = len(small[0])
         skin, face = (resized(m, side) for m in (skin * (1 - 0.95 * border), face))
         sigma = config.light_radius * height * side / size
-        source, target = (colour.measure_light(p, skin, sigma) for p in small)
-        wanted = colour.limited(source.colour, target.colour, skin * source.trust, config.local_light)
+        source, target = (light.measure_light(p, skin, sigma) for p in small)
+        wanted = light.limit_change(source.colour, target.colour, skin * source.trust, config.local_light)
         cover = np.zeros_like(skin)
-        for light in (source, target):
-            cover = np.maximum(cover, colour.reached(light.outlier, face, config.hair, 0.8 * sigma))
-        cover = cv2.resize(colour.blur(cover.astype(np.float32), 1.5), (size, size)) * border
+        for one in (source, target):
+            found = light.reach_from_outside(one.outlier, face, config.hair, 0.8 * sigma)
+            cover = np.maximum(cover, found)
+        cover = cv2.resize(light.blur(cover.astype(np.float32), 1.5), (size, size)) * border
         return source.colour, wanted, cover
 
     def tensor(self, values: np.ndarray) -> torch.Tensor:
@@ -217,13 +221,6 @@ def around_face(crop: Crop) -> tuple[Crop, tuple[slice, slice]]:
     return part, window
 
 
-def resized(values: np.ndarray, side: int, up: int = cv2.INTER_LINEAR) -> np.ndarray:
-    """A square map at another side: area means down, `up` to a larger one."""
-    if len(values) == side:
-        return values
-    return cv2.resize(values, (side, side), interpolation=cv2.INTER_AREA if side < len(values) else up)
-
-
 def bordered(
     values: np.ndarray, window: tuple[slice, slice], size: int, border: int = cv2.BORDER_CONSTANT
 ) -> np.ndarray:
@@ -244,15 +241,57 @@ def required_mesh(crop: Crop, who: str) -> np.ndarray:
     return np.asarray(crop.mesh, np.float64)
 
 
+def warp_source(
+    source: Encoded, points: np.ndarray, drawing: mesh.Drawing, regions: Regions, size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One picture of the source on the target's mesh.
+
+    Args:
+        source: the picture.
+        points: (468, 3) the target's mesh, at the drawing's size C.
+        drawing, regions: of it.
+        size: side P of the result.
+
+    Returns:
+        Flow (P, P, 2) in source pixels, warped pixels (P, P, 3), and (C, C) how well the source shows every pixel.
+    """
+    coarse = len(regions.face)
+    flow, visibility = mesh.flow(source.mesh, points, coarse, source.unhidden, drawing)
+    shown = shown_at(source.seen, flow / len(source.pixels))
+    visibility *= np.maximum(shown, regions.border)  # hair at the border is found by its colour, see `match`
+    flow = resized(flow, size, cv2.INTER_CUBIC)
+    return flow, resample(source.pixels, flow), visibility
+
+
+def fill(
+    warped: np.ndarray, visibility: np.ndarray, other: np.ndarray, shown: np.ndarray, sigma: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """A warped source, with what it does not show from another picture of the same person.
+
+    The other takes over where it shows a pixel well that the first shows badly. Its colour is brought to the first's by
+    one factor per channel, measured where both show the face; what remains, the local matching of light takes away.
+
+    Args:
+        warped, other: (P, P, 3) in [0, 1].
+        visibility, shown: (C, C) how well each shows the target's pixels.
+        sigma: softness of the border in pixels of C.
+
+    Returns:
+        (P, P, 3) pixels and (C, C) visibility of both together.
+    """
+    size, coarse = len(warped), len(visibility)
+    better = light.blur(mesh.ramp(shown - visibility, 0.2, 0.6).astype(np.float32), sigma)
+    both = np.minimum(visibility, shown) + np.float32(1e-6)
+    means = [light.weighted_mean(resized(p, coarse), both) + 1e-3 for p in (warped, other)]
+    share = resized(better, size)[..., None]
+    pixels = warped + share * (np.clip(other * (means[0] / means[1]).astype(np.float32), 0, 1) - warped)
+    return pixels, visibility + better * np.maximum(shown - visibility, 0)
+
+
 def shown_at(seen: np.ndarray, flow: np.ndarray) -> np.ndarray:
     """(C, C) of a source's (s, s) map, where a flow (C, C, 2) of shares of its side points; the border repeats."""
     x, y = (np.ascontiguousarray(flow[..., k] * len(seen) - 0.5, np.float32) for k in range(2))
     return cv2.remap(seen, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-
-
-def face_height(points: np.ndarray) -> float:
-    """Pixels from the top of the oval to the chin."""
-    return float(np.linalg.norm(points[10, :2] - points[152, :2]))
 
 
 def resample(pixels: np.ndarray, flow: np.ndarray) -> np.ndarray:
@@ -274,16 +313,17 @@ def build(weights: str | None, device: torch.device, dtype: torch.dtype, **optio
     Args:
         weights: must be None; the method has none.
         device: where the returned tensors lie (the work itself is done on the CPU).
-        dtype: number format of the parser's network; there is no other.
-        options: fields of `Config`.
+        dtype: of the parser's network; there is no other.
+        options: fields of `Config` and of its `MatteConfig`.
 
     Raises:
         UsageError: weights were named, or an option is unknown.
     """
     if weights is not None:
         raise UsageError(f"mesh has no weights; got weights={weights!r}. Leave it out.")
-    unknown = sorted(set(options) - set(Config.__dataclass_fields__))
-    if unknown:
-        raise UsageError(f"mesh options are {', '.join(Config.__dataclass_fields__)}; got {', '.join(unknown)}.")
-    config = Config(**options)
-    return MeshMethod(config, load_parser(device=device, dtype=dtype, every=config.look_every), device)
+    own, of_matte = Config.__dataclass_fields__.keys() - {"matte"}, MatteConfig.__dataclass_fields__.keys()
+    if unknown := sorted(options.keys() - own - of_matte):
+        raise UsageError(f"mesh options are {', '.join([*sorted(own), *of_matte])}; got {', '.join(unknown)}.")
+    matte = replace(MATTE, **{name: value for name, value in options.items() if name in of_matte})
+    config = Config(**{name: value for name, value in options.items() if name in own}, matte=matte)
+    return MeshMethod(config, perception.load("parser", device=device, dtype=dtype), device)

@@ -12,10 +12,10 @@ from torch.nn import functional
 from mattface import weights
 from mattface.errors import UsageError
 from mattface.parse.bisenet import inner_of, read_bisenet
-from mattface.parse.visible import SURE, Looks, VisibleFace, folded
+from mattface.parse.visible import SURE, Visibility, VisibleFace, fuse_norms
 from mattface.vocabulary import Crop
 from mattface.weights.convert import official
-from mattface.weights.parts import states, strongest
+from mattface.weights.parts import Status, choose, states
 
 FEATHER = 0.06
 """Width of the soft edge, as a fraction of the face's own size."""
@@ -54,42 +54,43 @@ def inner_face(mesh: np.ndarray, size: int, feather: float = FEATHER) -> torch.T
     return functional.interpolate(mask, (size, size), mode="bilinear", align_corners=False)
 
 
-Inner = Callable[[Crop], torch.Tensor]
+Inner = Callable[[Crop, "Reuse | None"], torch.Tensor]
 """What of a crop is the inner face: (1, 1, H, W) float32 in [0, 1] on the CPU, of any resolution."""
+Reuse = Callable[[Callable[[], np.ndarray]], np.ndarray]
+"""Gives what a look finds now, or what it found in an earlier frame of a moving picture."""
 
 
 class Parser:
-    """Finds the inner face of a crop. Build one with `load_parser`.
+    """Finds the inner face of a crop. Keeps nothing between calls.
 
     Attributes:
         name: which part runs ("bisenet", "visible", "mesh").
         inner: what it finds within the outline of the mesh; None for everything.
-        moving: the same for crops that are frames of one moving picture; None asks `inner`.
         source: the same for sources, more generous; None asks `inner`.
     """
 
-    def __init__(
-        self, name: str, inner: Inner | None = None, moving: Inner | None = None, source: Inner | None = None
-    ) -> None:
+    def __init__(self, name: str, inner: Inner | None = None, source: Inner | None = None) -> None:
         self.name = name
-        self.inner, self.moving, self.source = inner, moving or inner, source or inner
+        self.inner, self.source = inner, source or inner
 
     @torch.no_grad()
     def seen(self, crop: Crop) -> torch.Tensor:
-        """How far every place of a source shows the face itself, and not what lies before it.
+        """How far every pixel of a source shows the face itself, and not what lies before it.
 
         Returns:
             (1, 1, s, s) float32 in [0, 1] on the CPU, s <= S; 1 everywhere for a parser that knows only the outline.
         """
-        return torch.ones(1, 1, 1, 1) if self.source is None else self.source(crop)
+        return torch.ones(1, 1, 1, 1) if self.source is None else self.source(crop, None)
 
     @torch.no_grad()
-    def __call__(self, crop: Crop, feather: float = FEATHER) -> torch.Tensor:
+    def __call__(self, crop: Crop, feather: float = FEATHER, reuse: Reuse | None = None) -> torch.Tensor:
         """Mask of a crop.
 
         Args:
             crop: with a mesh.
             feather: see `inner_face`.
+            reuse: where the crop is a frame of a moving picture, may give an earlier look's result (visible-face
+                alone; a BiSeNet looks at every frame).
 
         Returns:
             (1, 1, S, S) float32 in [0, 1] on the CPU; never outside the outline of the mesh.
@@ -100,62 +101,57 @@ class Parser:
         if crop.mesh is None:
             raise UsageError("expected a crop with a mesh; got one without. Run the landmark stage first.")
         mask = inner_face(crop.mesh, crop.size, feather)
-        if self.moving is None:
+        if self.inner is None:
             return mask
-        found = self.moving(crop)
+        found = self.inner(crop, reuse)
         return mask * functional.interpolate(found, (crop.size, crop.size), mode="bilinear", align_corners=False)
 
 
-def _inner(looks: Looks) -> Inner:
+def _inner(visibility: Visibility) -> Inner:
     """How far the face is seen, at most `WORK` a side."""
-    return lambda crop: torch.from_numpy(looks(crop, min(crop.size, WORK)))[None, None]
+
+    def find(crop: Crop, reuse: Reuse | None) -> torch.Tensor:
+        shown = visibility.look(crop) if reuse is None else reuse(lambda: visibility.look(crop))
+        return torch.from_numpy(visibility.lay(shown, crop, min(crop.size, WORK)))[None, None]
+
+    return find
 
 
-def _bisenet(device: torch.device, _: torch.dtype, __: int) -> Parser:
+def _bisenet(device: torch.device, _: torch.dtype) -> Parser:
     network = read_bisenet(official(PARTS["bisenet"])).to(device)
-    return Parser("bisenet", lambda crop: inner_of(network, crop.pixels))
+    return Parser("bisenet", lambda crop, _: inner_of(network, crop.pixels))
 
 
-def _visible(device: torch.device, dtype: torch.dtype, every: int) -> Parser:
+def _visible(device: torch.device, dtype: torch.dtype) -> Parser:
     tensors, metadata = weights.load_tensors(PARTS["visible"])
     network = VisibleFace(tuple(json.loads(metadata["config"])["widths"]))
     weights.load_strictly(network, {k: v.float() for k, v in tensors.items()}, PARTS["visible"])
-    network = folded(network.to(device)).to(dtype)
-    looks = Looks(network), Looks(network, every), Looks(network, doubt=SURE)
-    return Parser("visible", *(_inner(one) for one in looks))
+    network = fuse_norms(network.to(device)).to(dtype)
+    return Parser("visible", _inner(Visibility(network)), _inner(Visibility(network, SURE)))
 
 
-LOADERS: dict[str, Callable[[torch.device, torch.dtype, int], Parser]] = {
+LOADERS: dict[str, Callable[[torch.device, torch.dtype], Parser]] = {
     "bisenet": _bisenet,
     "visible": _visible,
-    "mesh": lambda device, dtype, every: Parser("mesh"),
+    "mesh": lambda device, dtype: Parser("mesh"),
 }
 
 
-def available() -> list[tuple[str, bool, str]]:
-    """(part, usable, what to do if not) for every parser, strongest first."""
+def available() -> list[Status]:
+    """The state of every parser, strongest first."""
     return states(PARTS)
 
 
-def load_parser(
-    name: str = "auto", device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, every: int = 1
-) -> Parser:
-    """The inner-face part.
+def load_parser(name: str = "auto", device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Parser:
+    """The inner-face part; see `mattface.perception.load`.
 
     Args:
-        name: "auto" for the strongest whose weights are here, or one of `PARTS`.
+        name: "auto" for the strongest that can run here, or a key of `PARTS`.
         device: where the network runs.
-        dtype: number format in which visible-face runs; a BiSeNet keeps single precision.
-        every: in moving pictures, visible-face looks at a face every so many frames; a BiSeNet looks at every one.
+        dtype: of visible-face; a BiSeNet keeps single precision.
 
     Raises:
-        UsageError: unknown name, or every below 1.
+        UsageError: unknown name.
         WeightsError: its weights are not here.
     """
-    if name != "auto" and name not in LOADERS:
-        raise UsageError(f"expected a parser auto, {', '.join(LOADERS)}; got {name!r}.")
-    if every < 1:
-        raise UsageError(f"a face must be looked at every 1 frame or more; got {every}.")
-    if name == "auto":
-        name = strongest(PARTS)
-    return LOADERS[name](torch.device(device), dtype, every)
+    return LOADERS[choose("a parser", available(), name)](torch.device(device), dtype)

@@ -155,8 +155,8 @@ class BiSeNet(nn.Module):
 def normalised(pixels: torch.Tensor) -> torch.Tensor:
     """(B, 3, H, W) RGB from [-1, 1] to ImageNet statistics."""
     mean = pixels.new_tensor([0.485, 0.456, 0.406])[:, None, None]
-    spread = pixels.new_tensor([0.229, 0.224, 0.225])[:, None, None]
-    return ((pixels + 1) / 2 - mean) / spread
+    std = pixels.new_tensor([0.229, 0.224, 0.225])[:, None, None]
+    return ((pixels + 1) / 2 - mean) / std
 
 
 def read_bisenet(state: dict[str, torch.Tensor]) -> BiSeNet:

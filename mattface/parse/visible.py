@@ -6,8 +6,6 @@ told by two maps where face and features are expected. Ours, a U-Net (Ronneberge
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 import torch
@@ -16,6 +14,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mattface.data.topology import LEFT_EYE, LIPS_OUTER, RIGHT_EYE
+from mattface.geometry import area_means, warp
 from mattface.layers import resize
 from mattface.parse.bisenet import ConvNorm
 from mattface.vocabulary import Crop
@@ -28,10 +27,6 @@ DOUBT = (0.4, 0.8)
 """Probabilities up to which a place counts as hidden and from which on as seen: in doubt the target is kept."""
 SURE = (0.1, 0.3)
 """The same for a source: in doubt it is shown, since what hides a source is seldom and its likeness is at stake."""
-MOVED, RESIZED = 0.3, 1.25
-"""Way, over its extent, and change of size within which a face of the next frame is taken for the same."""
-FORGOTTEN = 8
-"""Looks after which a face that did not come back is forgotten."""
 TOP, CHIN = 10, 152
 """Landmarks whose direction is upright in the square."""
 
@@ -70,7 +65,7 @@ class VisibleFace(nn.Module):
         return F.pixel_shuffle(self.decide(x), 2)
 
 
-def folded(network: VisibleFace) -> VisibleFace:
+def fuse_norms(network: VisibleFace) -> VisibleFace:
     """The network for use, in place: its normalisations within its convolutions, which then run a third faster."""
     for part in network.eval().modules():
         if isinstance(part, ConvNorm):
@@ -116,24 +111,11 @@ def expected(mesh: np.ndarray, matrix: np.ndarray, side: int = SIDE) -> np.ndarr
 
 def looked_at(pixels: np.ndarray, matrix: np.ndarray, side: int = SIDE) -> np.ndarray:
     """(side, side, C) of (H, W, C) pixels in the square of a matrix, shrunk without aliasing, borders repeated."""
-    scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
-    if scale < 1:
-        height, width = (max(1, round(n * scale)) for n in pixels.shape[:2])
-        pixels, (before, high) = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), pixels.shape[1::-1]
-        matrix = matrix @ np.diag([before / width, high / height, 1.0])
-    return cv2.warpAffine(
-        pixels, centred(matrix), (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+    pixels, matrix = area_means(pixels, matrix, float(np.sqrt(abs(np.linalg.det(matrix[:, :2])))))
+    return warp(pixels, matrix, (side, side), cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
 
 
-def centred(matrix: np.ndarray) -> np.ndarray:
-    """(2, 3) for OpenCV, whose pixels have their centres at whole numbers, of one for centres at +0.5."""
-    moved = matrix.copy()
-    moved[:, 2] += matrix[:, :2] @ np.array([0.5, 0.5]) - 0.5
-    return moved
-
-
-def looked(
+def predict(
     network: VisibleFace, pixels: np.ndarray, mesh: np.ndarray, doubt: tuple[float, float] = DOUBT
 ) -> np.ndarray:
     """What the network says of a face.
@@ -157,60 +139,33 @@ def looked(
     return np.clip((chance - doubt[0]) / (doubt[1] - doubt[0]), 0, 1)
 
 
-def laid(shown: np.ndarray, mesh: np.ndarray, whole: int, size: int) -> np.ndarray:
-    """What `looked` says, laid over a copy of side `size` of the picture of side `whole` with the mesh; 1 around."""
-    back = centred(square(mesh) @ np.diag([whole / size] * 2 + [1.0]))
+def lay_over(shown: np.ndarray, mesh: np.ndarray, whole: int, size: int) -> np.ndarray:
+    """What `predict` says, over a copy of side `size` of the picture of side `whole` with the mesh; 1 around."""
+    back = square(mesh) @ np.diag([whole / size] * 2 + [1.0])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(shown, back, (size, size), flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=1.0)
+    return warp(shown, back, (size, size), flags, cv2.BORDER_CONSTANT, 1.0)
 
 
-@dataclass
-class Glance:
-    """What was seen of a face: its middle and extent in pixels of the whole picture, the map, calls since then."""
-
-    middle: np.ndarray
-    extent: float
-    shown: np.ndarray
-    age: int = 0
-
-
-class Looks:
-    """Looks at faces, and in moving pictures at each of them only now and then: what lies before a face moves with it.
+class Visibility:
+    """How far a face is visible in a crop, by a network.
 
     Args:
-        network: trained, see `folded`.
-        every: calls from one look at a face to the next, from 1 on; 1 looks always.
+        network: trained, see `fuse_norms`.
         doubt: see `DOUBT`.
     """
 
-    def __init__(self, network: VisibleFace, every: int = 1, doubt: tuple[float, float] = DOUBT) -> None:
-        self.network, self.every, self.doubt = network, every, doubt
-        self._glances: list[Glance] = []
+    def __init__(self, network: VisibleFace, doubt: tuple[float, float] = DOUBT) -> None:
+        self.network, self.doubt = network, doubt
+
+    def look(self, crop: Crop) -> np.ndarray:
+        """(SIDE, SIDE) float32 in [0, 1] in the square of the crop's mesh."""
+        pixels = crop.pixels[0].permute(1, 2, 0).cpu().float().numpy()
+        return predict(self.network, pixels, np.asarray(crop.mesh), self.doubt)
+
+    def lay(self, shown: np.ndarray, crop: Crop, size: int) -> np.ndarray:
+        """(size, size) float32 in [0, 1]: what `look` found, of this frame or an earlier one, over the crop."""
+        return lay_over(shown, np.asarray(crop.mesh), crop.size, size)
 
     def __call__(self, crop: Crop, size: int) -> np.ndarray:
-        """How far a face is seen, (size, size) float32 in [0, 1], for a crop with a mesh."""
-        mesh = np.asarray(crop.mesh)
-        return laid(self._shown(crop, mesh), mesh, crop.size, size)
-
-    def _shown(self, crop: Crop, mesh: np.ndarray) -> np.ndarray:
-        pixels = crop.pixels[0].permute(1, 2, 0).cpu().float().numpy()
-        if self.every == 1:
-            return looked(self.network, pixels, mesh, self.doubt)
-        scale = float(np.sqrt(abs(np.linalg.det(crop.image_to_crop[:2, :2]))))
-        middle = (np.linalg.inv(crop.image_to_crop) @ [*mesh[:, :2].mean(0), 1.0])[:2]
-        extent = float(np.ptp(mesh[:, :2], axis=0).max()) / scale
-        for glance in self._glances:
-            glance.age += 1
-        near = [g for g in self._glances if same_face(g, middle, extent)]
-        self._glances = [g for g in self._glances if all(g is not n for n in near) and g.age < FORGOTTEN * self.every]
-        fresh = bool(near) and near[0].age < self.every
-        found = near[0] if fresh else Glance(middle, extent, looked(self.network, pixels, mesh, self.doubt))
-        found.middle, found.extent = middle, extent
-        self._glances.append(found)
-        return found.shown
-
-
-def same_face(glance: Glance, middle: np.ndarray, extent: float) -> bool:
-    """Whether a face is where a glance was, at about its size."""
-    near = float(np.linalg.norm(glance.middle - middle)) < MOVED * glance.extent
-    return near and 1 / RESIZED < extent / max(glance.extent, 1e-6) < RESIZED
+        """(size, size) float32 in [0, 1] for a crop with a mesh."""
+        return self.lay(self.look(crop), crop, size)

@@ -11,13 +11,14 @@ from typing import Any, TypeVar
 import torch
 import torch.nn.functional as F
 
+from mattface import perception
 from mattface import weights as registry
-from mattface.embed import Embedder, load_embedder
+from mattface.embed import Embedder
 from mattface.errors import UsageError, WeightsError
-from mattface.methods.contract import CropSpec
-from mattface.parse import Parser, load_parser
+from mattface.methods.contract import CropSpec, Description, filtered
+from mattface.parse import Parser
 from mattface.realtime.methods.blocks import SwapNetwork, moved
-from mattface.vocabulary import Crop, Swap
+from mattface.vocabulary import Crop, MatteFilter, Swap
 
 FRAMINGS = ("whole", "own")
 DOUBT = 0.05
@@ -88,12 +89,22 @@ class AlignedMethod:
         """(1, D) identity code of a source crop."""
         return self.coder(source).to(self.device)
 
-    def swap(self, encoded: torch.Tensor, target: Crop) -> Swap:
+    def merge(self, encoded: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The mean code, of unit length again."""
+        return F.normalize(torch.cat(list(encoded)).mean(0, keepdim=True), dim=1)
+
+    def describe(self) -> Description:
+        """See the contract."""
+        return Description(self.name, self.weights, self.parser.name, self.engine)
+
+    def swap(self, encoded: torch.Tensor, target: Crop, *, matte_filter: MatteFilter | None = None) -> Swap:
         """Swaps one target crop with a mesh; the matte is the network's own, or else the target's inner face."""
         found = self.run(target.pixels.to(self.device), encoded, *self.network.drawn(target))
         if found.shape[1] == 3:
-            return Swap(found, self.parser(target).to(self.device))
-        return Swap(found[:, :3], certain((found[:, 3:] + 1) / 2))
+            swap = Swap(found, self.parser(target).to(self.device))
+        else:
+            swap = Swap(found[:, :3], clamp_matte((found[:, 3:] + 1) / 2))
+        return filtered(swap, matte_filter)
 
     def example(self, batch: int = 1) -> tuple[torch.Tensor, ...]:
         """Inputs of the network that any engine or export can be tried with, float32 on the method's device."""
@@ -105,17 +116,17 @@ class AlignedMethod:
         return tuple(x.to(self.device) for x in inputs)
 
 
-def certain(matte: torch.Tensor) -> torch.Tensor:
+def clamp_matte(matte: torch.Tensor) -> torch.Tensor:
     """A predicted matte whose least and greatest values become exactly 0 and 1, so that the rest stays untouched."""
     return ((matte - DOUBT) / (1 - 2 * DOUBT)).clamp(0, 1)
 
 
 class Eager:
-    """Runs a module as it stands: inputs go to its number format, results come back as float32.
+    """Runs a module as it stands: inputs go to its dtype, results come back as float32.
 
     Args:
         network: in `dtype`.
-        dtype: number format.
+        dtype: of the network.
         channels_last: memory order of pictures and maps.
     """
 
@@ -128,14 +139,14 @@ class Eager:
         return self.network(*self.prepared(inputs)).float()
 
     def prepared(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """The inputs in the network's number format and memory order."""
+        """The inputs in the network's dtype and memory order."""
         return [
             x.to(dtype=self.dtype, memory_format=self.layout if x.ndim == 4 else torch.preserve_format) for x in inputs
         ]
 
 
 def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
-    """Refuses a value that is not among the choices.
+    """Rejects a value that is not among the choices.
 
     Raises:
         UsageError: naming them.
@@ -174,6 +185,8 @@ class Sizes:
 
 
 C = TypeVar("C", bound=Sizes)
+GONE = (("fold", 1), ("portrait", 0))
+"""Fields of earlier configurations at the values that mean nothing: alphaface once held alphaface-small, too."""
 
 
 def config_json(config: Sizes) -> str:
@@ -188,7 +201,8 @@ def read_config(kind: type[C], text: str, what: str) -> C:
         WeightsError: not the configuration of such a network.
     """
     try:
-        values = json.loads(text)
+        known = kind.__dataclass_fields__
+        values = {k: v for k, v in json.loads(text).items() if k in known or (k, v) not in GONE}
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return kind(**fields)
     except (TypeError, ValueError, AttributeError) as error:
@@ -203,6 +217,7 @@ def open_checkpoint(
     kind: type[C],
     build_network: Callable[[C], SwapNetwork],
     options: dict[str, Any],
+    earlier: tuple[str, ...] = (),
 ) -> tuple[C, SwapNetwork]:
     """Configuration and network of a safetensors file that `save_checkpoint` or training wrote.
 
@@ -212,6 +227,7 @@ def open_checkpoint(
         kind: configuration class.
         build_network: configuration to a fresh network.
         options: fields the caller insists on.
+        earlier: names under which the method's checkpoints were once written.
 
     Raises:
         UsageError: an option that the configuration does not have.
@@ -226,7 +242,7 @@ def open_checkpoint(
             "Pass it as --weights FILE.safetensors, or take --method alphaface, whose weights are public."
         )
     tensors, metadata = registry.load_tensors(weights)
-    if metadata.get("method") != name or "config" not in metadata:
+    if metadata.get("method") not in (name, *earlier) or "config" not in metadata:
         raise WeightsError(
             f"{weights} must carry the method {name} and its configuration in its metadata; got "
             f"{metadata.get('method', 'none')}. Take weights of that method."
@@ -271,16 +287,17 @@ def build_trained(
     device: torch.device,
     dtype: torch.dtype,
     options: dict[str, Any],
+    earlier: tuple[str, ...] = (),
 ) -> AlignedMethod:
     """The method of a checkpoint, with the identity part its configuration names and the strongest parser.
 
     Args and errors: see `open_checkpoint`; WeightsError, too, when the identity part is not here.
     """
-    config, network = open_checkpoint(name, weights, kind, build_network, options)
-    coder = IdentityCoder(load_embedder(config.identity, device), config.identity_crop)
+    config, network = open_checkpoint(name, weights, kind, build_network, options, earlier)
+    coder = IdentityCoder(perception.load("identity", config.identity, device), config.identity_crop)
     crop = CropSpec(config.template, config.size)
     return AlignedMethod(
-        name, crop, network, coder, load_parser(device=device, dtype=dtype), str(weights), device, dtype
+        name, crop, network, coder, perception.load("parser", device=device, dtype=dtype), str(weights), device, dtype
     )
 
 
@@ -292,7 +309,7 @@ def builder_of(name: str, kind: type[C], build_network: Callable[[C], SwapNetwor
 
         Args:
             weights: a safetensors file; there are no published weights.
-            device, dtype: where and in which number format the network runs.
+            device, dtype: where and in which dtype the network runs.
             options: fields of the method's `Config`; they must be those of the checkpoint.
 
         Raises:

@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mattface import perception
 from mattface import weights as registry
-from mattface.embed import Embedder, load_embedder
+from mattface.embed import Embedder
 from mattface.embed.arcface import iresnet50
 from mattface.errors import UsageError, WeightsError
 from mattface.methods.contract import CropSpec
-from mattface.parse import load_parser
 from mattface.realtime.methods.aligned import AlignedMethod, IdentityCoder, Sizes, build_trained, check_choice
 from mattface.realtime.methods.blocks import (
     BilinearDecoder,
@@ -28,7 +28,6 @@ from mattface.realtime.methods.blocks import (
     instance_affine,
     reflect_conv,
 )
-from mattface.realtime.methods.folded import FoldedDecoder, FoldedEncoder, FoldedNetwork, Portrait
 from mattface.weights.convert import official
 
 NAME = "alphaface"
@@ -43,24 +42,14 @@ class Config(Sizes):
 
     Attributes:
         injection: "caii" (cross-adaptive: eq. 2 of the paper) or "one-directional" (its ablation: without eq. 2).
-        fold: 1 for the public network; more for the small one of `folded`, which works on squares of so many pixels,
-            has two widths, and predicts its matte.
-        portrait: channels of a coarse map that the small network draws from the code before its blocks; 0 draws none.
     """
 
     decoder: tuple[int, ...] = (512, 256, 128, 128, 128)
     injection: str = "caii"
-    fold: int = 1
-    portrait: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("injection", self.injection, INJECTIONS)
-        if self.fold < 1 or self.size % (2 * self.fold) or (self.fold > 1 and len(self.widths) != 2):
-            raise UsageError(
-                f"size must be divisible by 2 fold, and a network with fold > 1 has two widths; got size {self.size}, "
-                f"fold {self.fold}, widths {self.widths}."
-            )
 
 
 class InjectionUnit(nn.Module):
@@ -116,11 +105,6 @@ def build_network(config: Config) -> SwapNetwork:
     """Builds the network with fresh weights."""
     channels, crossed = config.widths[-1], config.injection == "caii"
     blocks = [InjectionBlock(channels, config.code, crossed) for _ in range(config.blocks)]
-    if config.fold > 1:
-        encoder = FoldedEncoder(config.fold, config.widths)
-        unfold = FoldedDecoder(config.fold, channels, config.widths[0], config.decoder)
-        portrait = Portrait(config.code, config.portrait, channels) if config.portrait else None
-        return FoldedNetwork(encoder, blocks, unfold, config.code, portrait)
     decoder = BilinearDecoder(channels, config.decoder)
     return SwapNetwork(ImageEncoder(config.widths), blocks, decoder, config.code, half_range=True)
 
@@ -130,7 +114,7 @@ def build(weights: str | None, device: torch.device, dtype: torch.dtype, **optio
 
     Args:
         weights: None or "alphaface" for the public checkpoint, or a safetensors file of a trained variant.
-        device, dtype: where and in which number format the network runs.
+        device, dtype: where and in which dtype the network runs.
         options: `injection`, see `Config`; by default what the weights were trained with.
 
     Raises:
@@ -146,7 +130,8 @@ def build(weights: str | None, device: torch.device, dtype: torch.dtype, **optio
     network = public_network(config)
     coder = IdentityCoder(public_identity(device), config.identity_crop, identity_map(device))
     crop = CropSpec(config.template, config.size)
-    return AlignedMethod(NAME, crop, network, coder, load_parser(device=device, dtype=dtype), NAME, device, dtype)
+    parser = perception.load("parser", device=device, dtype=dtype)
+    return AlignedMethod(NAME, crop, network, coder, parser, NAME, device, dtype)
 
 
 def public_network(config: Config) -> SwapNetwork:
@@ -163,7 +148,7 @@ def public_identity(device: torch.device) -> Embedder:
         registry.load_strictly(network, official("alphaface-identity"), "the ArcFace w600k ResNet-50")
         network = network.eval().requires_grad_(False).to(device)
         return Embedder("arcface-w600k", network, 512, 112, lambda mesh, points: _unused())
-    return load_embedder("insightface", device)
+    return perception.load("identity", "insightface", device)
 
 
 def _unused() -> Any:

@@ -14,7 +14,7 @@ from mattface.training.judges import Judges
 from mattface.training.swapping import SwapRecipe
 from mattface.training.task import Loop, Optimiser
 
-NETWORK = "mattface.realtime.methods.alphaface"
+NETWORK = "mattface.realtime.methods.alphaface_small"
 OWN = {"fold": 4, "template": "ffhq", "code": 128, "identity": "resnet", "identity_crop": "own", "portrait": 24}
 LOSS = {"supervised": 6.0, "matte": 0.5, "identity": 0.5, "same": 0.5}
 BATCH = 4

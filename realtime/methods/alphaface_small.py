@@ -1,22 +1,62 @@
-"""The small networks of the family: pixels folded into channels, a trunk at an eighth of the side, and their own matte.
+"""alphaface-small: AlphaFace's injection in a small network with a matte of its own (256 px, real time on a CPU).
 
-No convolution works at the picture's full side, where a network of this size would spend most of its time.
+Pixels are folded into channels, and the blocks work at an eighth of the side. No convolution works at the picture's
+full side, where a network of this size would spend most of its time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mattface.errors import UsageError
+from mattface.realtime.methods.aligned import AlignedMethod, Sizes, build_trained, check_choice
+from mattface.realtime.methods.alphaface import INJECTIONS, InjectionBlock
 from mattface.realtime.methods.blocks import SLOPE, SwapNetwork
 
+NAME, WEIGHTS = "alphaface-small", "alphaface-demo"
+EARLIER = ("alphaface",)
+"""Checkpoints were first written under this name, the bundled one among them."""
 CHANNELS = 4
 """Of the result: red, green, blue, matte."""
 PORTRAIT = 16
 """Side of the coarse map drawn from a code."""
+
+
+@dataclass(frozen=True)
+class Config(Sizes):
+    """Every size of the network.
+
+    Attributes:
+        injection: see `alphaface.Config`.
+        fold: side of the squares of pixels that become channels.
+        portrait: channels of a coarse map that is drawn from the code and added before the blocks; 0 draws none.
+    """
+
+    widths: tuple[int, ...] = (64, 160)
+    blocks: int = 4
+    decoder: tuple[int, ...] = (96,)
+    code: int = 128
+    identity: str = "resnet"
+    identity_crop: str = "own"
+    template: str = "ffhq"
+    injection: str = "caii"
+    fold: int = 4
+    portrait: int = 24
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("injection", self.injection, INJECTIONS)
+        if self.fold < 1 or self.size % (2 * self.fold) or len(self.widths) != 2:
+            raise UsageError(
+                f"size must be divisible by 2 fold, and widths must be two numbers; got size {self.size}, fold "
+                f"{self.fold}, widths {self.widths}."
+            )
 
 
 class FoldedEncoder(nn.Module):
@@ -121,3 +161,28 @@ class FoldedNetwork(SwapNetwork):
             features = block(features, code)
         out: torch.Tensor = self.decoder(features, fine)
         return out
+
+
+def build_network(config: Config) -> FoldedNetwork:
+    """Builds the network with fresh weights."""
+    channels, crossed = config.widths[-1], config.injection == "caii"
+    blocks = [InjectionBlock(channels, config.code, crossed) for _ in range(config.blocks)]
+    encoder = FoldedEncoder(config.fold, config.widths)
+    decoder = FoldedDecoder(config.fold, channels, config.widths[0], config.decoder)
+    portrait = Portrait(config.code, config.portrait, channels) if config.portrait else None
+    return FoldedNetwork(encoder, blocks, decoder, config.code, portrait)
+
+
+def build(weights: str | None, device: torch.device, dtype: torch.dtype, **options: Any) -> AlignedMethod:
+    """Builds the method.
+
+    Args:
+        weights: a safetensors file, or None for the bundled alphaface-demo.
+        device, dtype: where and in which dtype the network runs.
+        options: fields of `Config`; they must be those of the checkpoint.
+
+    Raises:
+        UsageError: an unknown option.
+        WeightsError: weights of another method or variant, or the identity part is not here.
+    """
+    return build_trained(NAME, Config, build_network, weights or WEIGHTS, device, dtype, options, EARLIER)

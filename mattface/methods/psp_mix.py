@@ -1,31 +1,34 @@
-"""W+ codes of the official pSp file, mixed: what can be done without a trained IDATT."""
+"""psp-mix: W+ codes of the official pSp file, mixed: what can be done without a trained network."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from mattface import perception
 from mattface.encode import Encoder
 from mattface.errors import UsageError
 from mattface.generate.synthesis import SynthesisNetwork
+from mattface.geometry import box, widened
 from mattface.invert import LatentHeads
 from mattface.layers import resize
-from mattface.methods.contract import CropSpec
+from mattface.methods.contract import CropSpec, Description, filtered
 from mattface.methods.psp import OFFICIAL, official_parts
-from mattface.parse import Parser, load_parser
-from mattface.vocabulary import Box, Crop, Swap
+from mattface.parse import Parser
+from mattface.vocabulary import Crop, MatteFilter, Swap
 
 
-class StyleMixMethod:
-    """Untrained stand-in for IDATT: the target's W+ code with the source's styles in the middle layers.
+class PspMixMethod:
+    """Untrained stand-in for a swap network: the target's W+ code with the source's styles in the middle layers.
 
     Coarse styles (0 to 3) carry pose, fine ones (10 to 17) colour and light; both stay the target's. The side image is
     blended in under the inner-face mask. Identity moves only as far as pSp's inversion holds it.
     """
 
-    name = "mattface"
+    name = "psp-mix"
     crop = CropSpec("ffhq", 1024)
     mixed = slice(4, 10)
 
@@ -41,53 +44,53 @@ class StyleMixMethod:
     ) -> None:
         self.parts = nn.ModuleList([encoder, invert, generate]).to(device).eval().requires_grad_(False)
         self.encoder, self.invert, self.generate, self.parser = encoder, invert, generate, parser
-        self.weights, self.device, self.dtype = f"{weights}, style-mix", device, dtype
+        self.weights, self.device, self.dtype = weights, device, dtype
 
     def encode(self, source: Crop) -> torch.Tensor:
         """(1, L, D) W+ code of a crop."""
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             return self.invert(self.encoder(resize(source.pixels.to(self.device), self.encoder.size)))
 
-    def swap(self, encoded: torch.Tensor, target: Crop) -> Swap:
+    def merge(self, encoded: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The mean code."""
+        return torch.stack(list(encoded)).mean(0)
+
+    def describe(self) -> Description:
+        """See the contract."""
+        return Description(self.name, self.weights, self.parser.name)
+
+    def swap(self, encoded: torch.Tensor, target: Crop, *, matte_filter: MatteFilter | None = None) -> Swap:
         """Mixes the codes, generates what the inner face shows, and masks it; elsewhere pixels are the target's own."""
         w_plus = self.encode(target).clone()
         w_plus[:, self.mixed] = encoded[:, self.mixed]
         mask = self.parser(target).to(self.device)
         side = self.generate.resolution
-        region = face_box(resize(mask, side))
+        face = box((resize(mask, side)[0, 0] > 0).cpu().numpy())
+        region = None if face is None else widened(face, 2, (side, side))  # neighbours that resampling sees
         pixels = resize(target.pixels.to(self.device), side).clone()
         if region is not None:
             left, top, right, bottom = region
             with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
                 image = self.generate(w_plus, region=region).image
             pixels[:, :, top:bottom, left:right] = image
-        return Swap(resize(pixels.float(), target.size), mask)
+        return filtered(Swap(resize(pixels.float(), target.size), mask), matte_filter)
 
 
-def face_box(mask: torch.Tensor) -> Box | None:
-    """The part of a (1, 1, S, S) mask that is above zero, and the neighbours that resampling sees; None without one."""
-    rows, columns = mask[0, 0].amax(1).nonzero(), mask[0, 0].amax(0).nonzero()
-    if not len(rows):
-        return None
-    low = [max(0, int(where[0]) - 2) for where in (columns, rows)]
-    high = [min(mask.shape[-1], int(where[-1]) + 3) for where in (columns, rows)]
-    return low[0], low[1], high[0], high[1]
-
-
-def build(weights: str | None, device: torch.device, dtype: torch.dtype, **options: Any) -> StyleMixMethod:
+def build(weights: str | None, device: torch.device, dtype: torch.dtype, **options: Any) -> PspMixMethod:
     """Builds the method.
 
     Args:
         weights: None or the name of the official pSp file.
-        device, dtype: where and in which number format the networks run.
-        options: must be empty; the parts that other transfers switch off are not here.
+        device, dtype: where and in which dtype the networks run.
+        options: none are known.
 
     Raises:
         UsageError: other weights, or an option.
         WeightsError: the file is not here, damaged, or another one.
     """
     if options:
-        raise UsageError(f'transfer "style-mix" has no parts to switch off; got {", ".join(sorted(options))}.')
+        raise UsageError(f"psp-mix has no options; got {', '.join(sorted(options))}.")
     if weights not in (None, OFFICIAL):
-        raise UsageError(f'transfer "style-mix" runs on the weights {OFFICIAL}; got {weights!r}.')
-    return StyleMixMethod(*official_parts(), load_parser(device=device, dtype=dtype), OFFICIAL, device, dtype)
+        raise UsageError(f"psp-mix runs on the weights {OFFICIAL}; got {weights!r}. Leave weights out.")
+    parser = perception.load("parser", device=device, dtype=dtype)
+    return PspMixMethod(*official_parts(), parser, OFFICIAL, device, dtype)

@@ -1,10 +1,15 @@
-"""Brings one face into another one's light: a tone curve per place, and one change of hue for the whole face.
+"""Brings one face into another one's light, in two ways.
+
+`relight_skin` (arrays, no training) knows neither face's light and measures both on their skin; `light_change` and
+`apply_light` (tensors, differentiable) bring a picture into the light of another that shows the same face.
+
+The first is a tone curve for every pixel, and one change of hue for the whole face.
 
 Photographs are treated as they are encoded (gamma), where a change of light is nearly a factor. A plain factor blows
 highlights when a dark face meets bright light, and drags brows and lashes along when it is the other way round. The
 curve used here therefore takes black to black, the source's local skin brightness to the target's, and white towards
 white. Light changes quickly over a face and skin does not: brightness is matched locally, hue only by its mean and a
-plane through it, because the hue of dark skin is uncertain from place to place and lightening would show it as stains.
+plane through it, because the hue of dark skin is uncertain from pixel to pixel and lightening would show it as stains.
 """
 
 from __future__ import annotations
@@ -13,9 +18,10 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
+import torch.nn.functional as F
 
 from mattface.gaussian import blur
-from mattface.relight import LUMA
 
 WORK_SIDE = 256  # low frequencies are found at this resolution
 FLOOR = 4 / 255
@@ -25,6 +31,18 @@ HUE_TILT = 0.12  # largest departure of a face's hue from its mean, natural loga
 DETAIL_DEPTH = 0.7  # darkness against the skin, natural logarithm, up to which something is skin detail and not hair
 HAIR_DEPTH = 0.25  # share of the contrast of hair and pupils that lightened skin would hide and that is restored
 THIRD = np.full(3, 1 / 3, np.float32)
+LUMA = (0.299, 0.587, 0.114)
+"""Brightness of gamma-encoded RGB, ITU-R BT.601."""
+SHOULDER = 6.0
+"""The larger, the nearer to white the curve of `apply_light` begins to bend."""
+STEEPEST = 2.0
+"""Largest change of light, natural logarithm."""
+DARKEST = 0.02
+"""Intensity that is added before brightnesses are divided."""
+BRIGHT = 0.9
+"""Largest channel, in [-1, 1], up to which a colour is taken as it is."""
+ROUNDS = 2
+"""Corrections of a change of light: a curve that bends does not take a mean to the mean of what it makes."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +91,7 @@ def measure_light(pixels: np.ndarray, skin: np.ndarray, sigma: float, rounds: in
     return Light(np.exp(local)[..., None] * np.exp(plane), np.clip(near, 0, 1), outlier)
 
 
-def reached(outlier: np.ndarray, face: np.ndarray, threshold: float, gap: float) -> np.ndarray:
+def reach_from_outside(outlier: np.ndarray, face: np.ndarray, threshold: float, gap: float) -> np.ndarray:
     """Where outliers reach in from the outside of the face: hair, scarves and the like, but not brows, eyes or moles.
 
     Args:
@@ -127,7 +145,7 @@ def hue_plane(hue: np.ndarray, sure: np.ndarray) -> np.ndarray:
     weighted = (sure[..., None] * (hue - mean)).reshape(len(y), -1)
     by_y = (y @ weighted).reshape(-1, 3).sum(0)
     by_x = x @ weighted.reshape(len(y), -1, 3).sum(0)
-    ridge = 0.02 * total + 1e-6  # against the spread of a face over the crop, about 0.1 per axis
+    ridge = 0.02 * total + 1e-6  # against the variance of a face over the crop, about 0.1 per axis
     slope = np.linalg.solve(moments + ridge * np.eye(2), np.stack([by_x, by_y])).astype(np.float32)
     tilt = (x[:, None] * slope[0])[None] + (y[:, None] * slope[1])[:, None]
     return mean + HUE_TILT * np.tanh(tilt * np.float32(1 / HUE_TILT))
@@ -146,7 +164,7 @@ def skin_distance(bright: np.ndarray, usual: np.ndarray, hue: np.ndarray) -> np.
     return np.sqrt(np.square(darker / 0.35) + np.square(lighter / 0.8) + strange / 0.3**2)
 
 
-def relight(pixels: np.ndarray, source: np.ndarray, target: np.ndarray, steepest: float = 1.3) -> np.ndarray:
+def relight_skin(pixels: np.ndarray, source: np.ndarray, target: np.ndarray, steepest: float = 1.3) -> np.ndarray:
     """Takes black to black, the local skin colour `source` to `target`, and white towards white.
 
     Brightness follows `tone`. Hue and saturation are the relative excess of each channel over the brightness, split
@@ -171,8 +189,8 @@ def relight(pixels: np.ndarray, source: np.ndarray, target: np.ndarray, steepest
     strength, wanted_strength = (dot(e, e) for e in (source_excess, target_excess))
     lightened = np.maximum(target_light / np.maximum(source_light, FLOOR), 1)
     likeness = np.clip(dot(excess, source_excess) / np.maximum(strength, 1e-4), 0, 2)
-    calm = np.minimum(np.sqrt(wanted_strength / np.maximum(strength, 1e-4)), 1) / np.sqrt(lightened)
-    rest = (excess - source_excess * likeness[..., None]) * calm[..., None]
+    damping = np.minimum(np.sqrt(wanted_strength / np.maximum(strength, 1e-4)), 1) / np.sqrt(lightened)
+    rest = (excess - source_excess * likeness[..., None]) * damping[..., None]
     excess = target_excess * blush(likeness, lightened)[..., None] + rest
     return np.clip(wanted[..., None] * (1 + excess), 0, 1)
 
@@ -211,7 +229,7 @@ def tone(light: np.ndarray, source: np.ndarray, target: np.ndarray, steepest: fl
     return np.clip(below + (above - below) * share, 0, 1)
 
 
-def limited(source: np.ndarray, target: np.ndarray, skin: np.ndarray, local_limit: float) -> np.ndarray:
+def limit_change(source: np.ndarray, target: np.ndarray, skin: np.ndarray, local_limit: float) -> np.ndarray:
     """The target's local skin colour, its brightness kept within a factor of where the overall difference would put it.
 
     Args:
@@ -224,3 +242,71 @@ def limited(source: np.ndarray, target: np.ndarray, skin: np.ndarray, local_limi
     local = ratio - overall
     level = (local @ THIRD)[..., None]
     return source * np.exp(overall + local - level + local_limit * np.tanh(level / local_limit))
+
+
+def apply_light(image: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
+    """Changes the light on a face by tone curves with a soft shoulder.
+
+    With g = e^k a pixel x in [0, 1] goes to g x where k darkens, to g x / (1 + (g^p - 1) x^p)^(1/p) where it lightens
+    (p: `SHOULDER`): black and white stay where they are, and the slope is g until shortly before white.
+
+    Args:
+        image: (B, 3, H, W) in [-1, 1].
+        change: (B, 3, H, W) k, natural logarithm.
+
+    Returns:
+        (B, 3, H, W) in [-1, 1].
+    """
+    x, gain = ((image + 1) / 2).clamp(0, 1), change.exp()
+    bend = (gain.clamp_min(1).pow(SHOULDER) - 1) * x.pow(SHOULDER)
+    return gain * x * (1 + bend).pow(-1 / SHOULDER) * 2 - 1
+
+
+def tint(image: torch.Tensor, other: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+    """A picture with its own brightness (BT.601 luma) and the colour of another in part; no light clips by it.
+
+    Args:
+        image, other: (B, 3, H, W) in [-1, 1].
+        share: (B, 1, H, W) of the other's colour.
+    """
+    weights = image.new_tensor(LUMA)[:, None, None]
+    bright, light = ((x * weights).sum(1, keepdim=True) for x in (image, other))
+    colour = (1 - share) * (image - bright) + share * (other - light)
+    room = image.amax(1, keepdim=True).clamp_min(BRIGHT) - bright
+    return bright + colour * (room / colour.amax(1, keepdim=True).clamp_min(1e-4)).clamp(0, 1)
+
+
+def light_change(image: torch.Tensor, wanted: torch.Tensor, weight: torch.Tensor, sigma: float) -> torch.Tensor:
+    """What gives a picture the light of another that shows the same face, blurred, where it has weight.
+
+    Args:
+        image, wanted: (B, 3, S, S) in [-1, 1].
+        weight: (B, 1, S, S) in [0, 1].
+        sigma: standard deviation of the blur in pixels: detail finer than that stays the picture's own.
+
+    Returns:
+        (B, 3, S, S) for `apply_light`, at most `STEEPEST` either way.
+    """
+    image, wanted, weight = (x.float().contiguous() for x in (image, wanted, weight + 1e-3))
+    with torch.autocast(image.device.type, enabled=False):  # half the digits would show as bands
+        change, goal = torch.zeros_like(image), mean_around(wanted, weight, sigma)
+        for _ in range(ROUNDS):
+            change = change + goal - mean_around(apply_light(image, change), weight, sigma)
+            change = change.clamp(-STEEPEST, STEEPEST)
+    return change
+
+
+def mean_around(image: torch.Tensor, weight: torch.Tensor, sigma: float) -> torch.Tensor:
+    """(B, 3, S, S) natural logarithm of the weighted mean intensity around every pixel of pictures in [-1, 1]."""
+    light = ((image + 1) / 2).clamp(0, 1) + DARKEST
+    return (blur_map(light * weight, sigma) / blur_map(weight, sigma)).log()
+
+
+def blur_map(x: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Gaussian blur of (B, C, S, S) maps, borders repeated."""
+    reach = min(int(3 * sigma + 0.5), x.shape[-1] - 1)
+    steps = torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype)
+    taps = torch.exp(-0.5 * (steps / sigma) ** 2)
+    taps = (taps / taps.sum()).expand(x.shape[1], 1, 1, -1)
+    x = F.conv2d(F.pad(x, (reach, reach, 0, 0), mode="replicate"), taps, groups=x.shape[1])
+    return F.conv2d(F.pad(x, (0, 0, reach, reach), mode="replicate"), taps.mT, groups=x.shape[1])
