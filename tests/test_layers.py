@@ -33,6 +33,7 @@ MODULES = {
     "perception": 3,
     "methods": 4,
     "pipeline": 5,
+    "inversion": 5,
     "sampling": 5,
     "measure": 5,
     "cli": 8,
