@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,17 +34,39 @@ MODULES = {
 }
 """Parts of mattface/ with a layer of their own; every other part is an arrow."""
 
+SUBPARTS = {"realtime.methods": 4}
+"""Folders inside a part with a layer of their own: networks like any other, which import nothing else of their part."""
+
+TRAINING = (
+    ("config", "randomness"),
+    ("checkpoint", "task"),
+    ("data",),
+    ("losses", "modes"),
+    ("models",),
+    ("distributed", "journal"),
+    ("loop", "recipes", "tasks"),
+    ("plan",),
+    ("launch",),
+    ("__main__", "tools"),
+)
+"""Parts of training/, each importing only from earlier rows and from itself."""
+ROOM = "studio"
+"""Part of training/ that makes data, may be used by all the others, and uses none of them."""
+
 ARROWS = 2
 BASE = 1
 FRONT_DOOR = 8
 PURE_EXCEPTIONS = ("weights", "errors")
+NAMED = re.compile(r"mattface(\.\w+)+")
+"""A string that names a module for a lazy import. With ":build" behind it, in the registry of methods, it is none."""
 
 
 def parts() -> Iterator[tuple[str, Path]]:
     """Every file with the part it belongs to: ("detect", mattface/detect.py), ("weights", weights/registry.py)."""
     for folder in FOLDERS:
         for path in sorted((ROOT / folder).rglob("*.py")):
-            yield folder, path
+            part = ".".join(path.relative_to(ROOT).parts[:2])
+            yield part if part in SUBPARTS else folder, path
     for path in sorted((ROOT / "mattface").rglob("*.py")):
         yield path.relative_to(ROOT / "mattface").parts[0].removesuffix(".py"), path
 
@@ -52,7 +75,14 @@ def layer(part: str) -> int:
     """The layer of a part; arrows are what nothing else is."""
     if part in ("__init__", "__main__"):
         return FRONT_DOOR
-    return FOLDERS.get(part, MODULES.get(part, ARROWS))
+    return SUBPARTS.get(part, FOLDERS.get(part, MODULES.get(part, ARROWS)))
+
+
+def part_of(module: str) -> str:
+    """The part that a module of this package belongs to: "mattface.realtime.methods.blocks" -> "realtime.methods"."""
+    names = module.split(".")[1:]
+    two = ".".join(names[:2])
+    return two if two in SUBPARTS else names[0]
 
 
 def imported_parts(source: str) -> Iterator[tuple[int, str]]:
@@ -61,11 +91,13 @@ def imported_parts(source: str) -> Iterator[tuple[int, str]]:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name.startswith("mattface."):
-                    yield node.lineno, alias.name.split(".")[1]
+                    yield node.lineno, part_of(alias.name)
                 elif alias.name in FOLDERS:
                     yield node.lineno, "." + alias.name
         elif isinstance(node, ast.ImportFrom):
             yield from ((node.lineno, part) for part in _from_parts(node))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and NAMED.fullmatch(node.value):
+            yield node.lineno, part_of(node.value)
 
 
 def _from_parts(node: ast.ImportFrom) -> list[str]:
@@ -74,7 +106,9 @@ def _from_parts(node: ast.ImportFrom) -> list[str]:
         return ["." + module]
     if module == "mattface":
         return [alias.name for alias in node.names if alias.name != "__version__"]
-    return [module.split(".")[1]] if module.startswith("mattface.") else []
+    if module.startswith("mattface.") and ".".join([module.split(".")[1], node.names[0].name]) in SUBPARTS:
+        return [part_of(f"{module}.{alias.name}") for alias in node.names]
+    return [part_of(module)] if module.startswith("mattface.") else []
 
 
 def faults(part: str, source: str) -> list[str]:
@@ -114,6 +148,9 @@ def test_imports_follow_the_table(part: str, path: Path) -> None:
         ("training", "from mattface.benchmarks import common"),
         ("training", "from training.losses import identity"),
         ("methods", "from . import contract"),
+        ("training", "NETWORK = 'mattface.realtime.engine'"),
+        ("realtime.methods", "from mattface.realtime import loop"),
+        ("detect", "from mattface.realtime import methods"),
     ],
 )
 def test_breaking_the_table_is_seen(part: str, source: str) -> None:
@@ -128,6 +165,8 @@ def test_breaking_the_table_is_seen(part: str, source: str) -> None:
         ("embed", "from mattface.embed.resnet import ResNet"),
         ("methods", "from mattface.align import ffhq\nfrom mattface.methods.contract import CropSpec"),
         ("cli", "import mattface\nfrom mattface import __version__\nfrom mattface.pipeline import load"),
+        ("training", "from mattface.realtime.methods.geometry import geometry_maps"),
+        ("realtime", "from mattface.realtime.methods import alphaface"),
         ("benchmarks", "from mattface.training import data\nfrom mattface.measure import cosine"),
     ],
 )
@@ -140,3 +179,58 @@ def test_every_named_part_that_exists_is_read() -> None:
     seen = {part for part, _ in parts()}
     assert set(FOLDERS) <= seen
     assert {"vocabulary", "errors", "methods", "__init__"} <= seen
+
+
+def training_row(name: str) -> int:
+    """The row of a part of training/ in the table."""
+    return next(row for row, names in enumerate(TRAINING) if name in names)
+
+
+def training_faults(part: str, source: str) -> list[str]:
+    """Sentences about the imports of one file of training/ from other parts of it that break the table."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        names: list[str] = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and NAMED.fullmatch(node.value):
+            names = [node.value]
+        for name in names:
+            pieces = name.split(".")
+            if pieces[:2] != ["mattface", "training"] or len(pieces) < 3 or pieces[2] in (part, ROOM):
+                continue
+            if part == ROOM or training_row(pieces[2]) >= training_row(part):
+                found.append(f"line {node.lineno}: {part} must not import {pieces[2]}")  # type: ignore[attr-defined]
+    return found
+
+
+def training_files() -> Iterator[tuple[str, Path]]:
+    """(part, file) of training/ but for its empty front."""
+    for path in sorted((ROOT / "training").rglob("*.py")):
+        part = path.relative_to(ROOT / "training").parts[0].removesuffix(".py")
+        if part != "__init__":
+            yield part, path
+
+
+@pytest.mark.parametrize(
+    ("part", "path"), [pytest.param(p, f, id=str(f.relative_to(ROOT))) for p, f in training_files()]
+)
+def test_training_imports_downwards_and_its_studio_imports_nothing_of_it(part: str, path: Path) -> None:
+    assert training_faults(part, path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("part", "source"),
+    [
+        ("data", "from mattface.training.tasks.swap import SwapTask"),
+        ("tasks", "from mattface.training.recipes import mattface_demo"),
+        ("recipes", "TASK = 'mattface.training.tasks.swap'"),
+        ("config", "def f():\n    import mattface.training.task"),
+        ("studio", "from mattface.training.data.shards import read_bytes"),
+        ("losses", "from mattface.training import loop"),
+    ],
+)
+def test_breaking_the_table_of_training_is_seen(part: str, source: str) -> None:
+    assert len(training_faults(part, source)) == 1

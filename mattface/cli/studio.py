@@ -95,7 +95,7 @@ def people(args: argparse.Namespace) -> None:
 
 def fitted(folder: Path, most: int | None = None) -> Studio:
     """The people of a folder of photographs, those for evaluation left out."""
-    from mattface.training.pairs import training_portraits
+    from mattface.training.data.portraits import training_portraits
     from mattface.training.studio.people import build
 
     if not folder.is_dir():

@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from pathlib import Path
 from PIL import Image
 
 from mattface.errors import InputError, UsageError
+from mattface.measure.held_out import is_held_out
 from mattface.training.data.records import Record, opened
 from mattface.training.data.shards import Member, index_shards, read_bytes
 
@@ -56,8 +56,8 @@ class Catalogue:
         return found
 
     def split(self, one_in: int) -> tuple[Catalogue, Catalogue]:
-        """(training, held-out): a person is held out when a hash of the identity's name is a multiple of `one_in`."""
-        held = [zlib.crc32(r.identity.encode()) % one_in == 0 if one_in else False for r in self.records]
+        """(training, held-out), by `mattface.measure.held_out.is_held_out`."""
+        held = [is_held_out(r.identity, one_in) for r in self.records]
         parts = [tuple(r for r, out in zip(self.records, held, strict=True) if out == side) for side in (False, True)]
         return replace(self, records=parts[0]), replace(self, records=parts[1])
 

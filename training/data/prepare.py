@@ -22,12 +22,12 @@ from tqdm import tqdm
 
 from mattface import align, picture_io
 from mattface.errors import InputError
+from mattface.measure.held_out import as_pixels
 from mattface.pixels import eight_bit
 from mattface.training.checkpoint import PARTIAL, write_json
 from mattface.training.data.captions import Captioner
 from mattface.training.data.catalogue import is_image, some
 from mattface.training.data.fingerprints import Fingerprints, fingerprint
-from mattface.training.scoring import as_pixels
 from mattface.vocabulary import Crop
 
 FAILURES = 3
