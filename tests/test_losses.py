@@ -155,7 +155,7 @@ def test_patches_are_cut_where_the_landmarks_are():
         losses.landmark_patches(picture, torch.zeros(1, 5, 2), 8)
 
 
-def test_r1_of_a_linear_critic_is_its_squared_slope():
+def test_r1_of_a_linear_discriminator_is_its_squared_slope():
     slope = normal(3, 4, 4)
     real = normal(5, 3, 4, 4, seed=1).requires_grad_()
     scores = (real * slope).sum((1, 2, 3))

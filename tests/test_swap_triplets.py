@@ -157,8 +157,9 @@ def test_a_result_keeps_the_target_outside_the_predicted_matte(folder, toy_netwo
 
 def test_the_flow_of_the_mattface_network_learns_from_the_ground_truth(tmp_path, folder, toy_networks):
     recipe = find_recipe("mattface", True, ["loop.images=6", "loop.score_every=0", 'network.detail="fine"'])
-    recipe = dataclasses.replace(recipe, loss={"supervised": 1.0, "flow": 1.0}, loss_networks=LossNetworks("means", "whole"))
-    recipe = dataclasses.replace(recipe, network={k: v for k, v in recipe.network.items() if k != "detail"})
+    loss, network = {"supervised": 1.0, "flow": 1.0}, {k: v for k, v in recipe.network.items() if k != "detail"}
+    networks = LossNetworks("means", "whole")
+    recipe = dataclasses.replace(recipe, loss=loss, loss_networks=networks, network=network)
     (stage,) = swap.stages(recipe, Data(folder, held_out=0), CPU)
     fit(stage.task, stage.feed, stage.loop, tmp_path / "run", recipe, "cpu", quiet=True)
     (row,) = rows(tmp_path / "run")

@@ -13,14 +13,16 @@ from test_data import triplet_folder
 
 from mattface.cli import main
 from mattface.errors import UsageError
+from mattface.methods import METHODS
 from mattface.training.config import Data
 from mattface.training.data.catalogue import catalogue
 from mattface.training.data.feed import face_sample
 from mattface.training.launch import find_recipe
 from mattface.training.loop import fit
 from mattface.training.models.ada import Statistics, augment, draw_colours, draw_geometry
+from mattface.training.models.swapper import method_module
 from mattface.training.recipes import RECIPES
-from mattface.training.tasks import generator, joint, swap
+from mattface.training.tasks import generator, joint
 
 CPU = torch.device("cpu")
 
@@ -53,6 +55,9 @@ def test_the_papers_numbers():
     assert (magic.discriminator.kind, magic.size) == ("afsa", 224)
     changer = find_recipe("facechanger", False, [])
     assert changer.both_ways and changer.text == "always" and changer.loss["perceptual"] == 0.5
+    assert changer.loss["weights"] > 0 and changer.caption_words == 69, "l1 beside eq. 10; less than 70 words"
+    assert magic.both_ways, "end of section 3.3"
+    assert paper.discriminator.gamma > 0
 
 
 def test_overrides_reach_every_depth_and_keep_types():
@@ -73,9 +78,26 @@ def test_overrides_reach_every_depth_and_keep_types():
 
 
 def test_a_network_this_installation_lacks_is_refused(monkeypatch):
-    recipe = dataclasses.replace(find_recipe("alphaface", True, []), network="mattface.realtime.methods.absent")
-    with pytest.raises(UsageError, match=r"recipe alphaface trains mattface\.realtime\.methods\.absent"):
-        swap.module_of(recipe)
+    recipe = find_recipe("alphaface", True, ["method=absent"])
+    with pytest.raises(UsageError, match=r"method must be one of alphaface, .*got 'absent'"):
+        method_module(recipe)
+    monkeypatch.setitem(METHODS, "absent", "mattface.realtime.methods.absent:build")
+    with pytest.raises(UsageError, match="recipe alphaface trains absent, which this installation does not have"):
+        method_module(recipe)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("source=code", "source must be one of embedding, picture"),
+        ("conditioning=depth", "conditioning must be one of none, depth-landmarks"),
+        ("text=never", "text must be one of tau, always, margin"),
+        ("discriminator.kind=big", "discriminator.kind must be one of global, patch, afsa"),
+    ],
+)
+def test_choices_are_checked_when_a_recipe_is_made(change, message):
+    with pytest.raises(UsageError, match=message):
+        find_recipe("alphaface", True, [change])
 
 
 def rows(folder: Path) -> list[dict[str, float]]:

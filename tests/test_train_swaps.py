@@ -22,7 +22,9 @@ from mattface.methods import METHODS
 from mattface.training.config import Data, DiscriminatorConfig, Loop, LossNetworks, SwapRecipe
 from mattface.training.launch import find_recipe, make_plan
 from mattface.training.loop import fit
+from mattface.training.losses.network_losses import NetworkLosses
 from mattface.training.losses.networks.loading import LoadedNetworks
+from mattface.training.models.swapper import DecoderMaps, build_swapper
 from mattface.training.plan.estimate import plan
 from mattface.training.plan.meter import Meter
 from mattface.training.tasks import swap
@@ -90,7 +92,7 @@ def toy_networks(monkeypatch) -> LoadedNetworks:
         return torch.stack([torch.linspace(-1, 1, 16) * len(c) for c in captions])
 
     found = LoadedNetworks(embedder, "whole", lambda x: [x, x[..., ::2, ::2]], None, (image, text), image)
-    monkeypatch.setattr(swap, "load_judges", lambda names, needed, device, fallback: found)
+    monkeypatch.setattr(swap, "load_loss_networks", lambda names, needed, device, fallback: found)
     return found
 
 
@@ -151,6 +153,43 @@ def test_every_loss_of_the_papers_takes_part(tmp_path, toy, toy_networks, kind, 
         assert file.metadata()["method"] == "toy"
 
 
+@pytest.mark.parametrize("name", ["mattface", "alphaface", "alphaface-paper", "facechanger", "magicmask"])
+def test_the_tiny_recipes_train_every_loss_of_their_papers(need, tmp_path, name):
+    need("identity-resnet")
+    changes = ["loop.images=12", "loop.batch=6", "loop.accumulate=1", "loop.grid_every=0", "loop.score_every=0"]
+    recipe = find_recipe(name, True, [*changes, "discriminator.begins=0"])
+    whole = find_recipe(name, False, [])
+    assert recipe.weights().keys() == whole.weights().keys() and recipe.both_ways == whole.both_ways
+    data = triplet_folder(tmp_path / "data", 6, size=64)
+    (stage,) = swap.stages(recipe, Data(data, held_out=0), CPU)
+    fit(stage.task, stage.feed, stage.loop, tmp_path / "run", recipe, "cpu", quiet=True)
+    first = rows(tmp_path / "run")[0]
+    assert {k.removeprefix("swap/") for k in first if k.startswith("swap/")} == {*whole.weights(), "loss"}
+    assert ("r1/r1" in first) == (name == "mattface")
+    assert all(np.isfinite(v) for v in first.values())
+
+
+def test_captions_that_are_too_long_take_no_part(toy, toy_networks):
+    recipe = dataclasses.replace(toy_recipe(toy, loss={"clip_text": 1.0}, text="always"), caption_words=3)
+    losses = NetworkLosses(recipe, toy_networks)
+    picture = torch.rand(2, 3, 32, 32) * 2 - 1
+    faces = [{"image": picture, "caption": captions} for captions in (["a b c", "a b c d"], ["a b c", ""])]
+    long, missing = (losses.terms(picture, face, face)["clip_text"] for face in faces)
+    assert torch.equal(long, missing) and long != 0
+    both = {"image": picture, "caption": ["a b c d", "a b c d e"]}
+    assert losses.terms(picture, both, both)["clip_text"] == 0
+
+
+def test_the_feature_loss_sees_the_convolution_to_rgb():
+    recipe = find_recipe("magicmask", True, [])
+    network = build_swapper(recipe)
+    maps = DecoderMaps(network)
+    side = recipe.size
+    with maps as found:
+        network(torch.zeros(1, 3, side, side), torch.zeros(1, 128), torch.zeros(1, 2, side, side))
+    assert [m.shape[1] for m in found] == [*recipe.network["decoder"], 3], "eq. 8 sums over all convolutions"
+
+
 def test_learning_swaps_lowers_the_losses(tmp_path, toy, toy_networks):
     data = triplet_folder(tmp_path / "data", 6, size=64)
     recipe = toy_recipe(toy, loss={"masked": 1.0, "self": 1.0, "identity": 0.1})
@@ -169,7 +208,7 @@ def test_a_text_loss_without_any_caption_is_refused(tmp_path, toy, toy_networks)
         next(swap.stages(toy_recipe(toy), Data(data, held_out=0), CPU))
 
 
-def test_the_critic_begins_when_the_recipe_says(tmp_path, toy, toy_networks):
+def test_the_discriminator_begins_when_the_recipe_says(tmp_path, toy, toy_networks):
     data = triplet_folder(tmp_path / "data", 6, size=64)
     recipe = toy_recipe(toy, discriminator=DiscriminatorConfig("patch", width=4, begins=12))
     (stage,) = swap.stages(recipe, Data(data, held_out=0), CPU)
@@ -194,10 +233,11 @@ def test_the_plan_tells_what_a_training_needs_and_trains_nothing(tmp_path, toy, 
     assert not (tmp_path / "run").exists()
 
 
-def test_the_plan_measures_stand_ins_for_missing_judges_and_names_them(tmp_path, monkeypatch):
+def test_the_plan_measures_seeded_networks_for_missing_ones_and_names_them(tmp_path, monkeypatch):
     monkeypatch.setenv("MATTFACE_HOME", str(tmp_path / "empty"))
     monkeypatch.setenv("HOME", str(tmp_path / "user"))
-    changes = ["loss_networks.identity=arcface", "loss_networks.perceptual=vgg16", "loop.accumulate=6"]
+    real = {"identity": "arcface", "perceptual": "vgg16", "shape": "d3dfr"}
+    changes = ["loop.accumulate=6", *(f"loss_networks.{kind}={name}" for kind, name in real.items())]
     recipe = dataclasses.replace(find_recipe("mattface", True, changes), loss=PLANNED)
     data = Data(triplet_folder(tmp_path / "data", 6, size=64), held_out=0)
     text = make_plan(dataclasses.replace(recipe, start="psp-ffhq"), data, CPU)

@@ -14,7 +14,8 @@ from mattface.pixels import to_pixels
 from mattface.training.studio import light
 from mattface.training.studio.anatomy import Anatomy, skin_likeness, tone
 from mattface.training.studio.face_model import EYE, FaceModel, load_model
-from mattface.training.studio.fit import Fit, Fitter
+from mattface.training.studio.fit import Fitter
+from mattface.training.studio.fitted_face import Fit
 from mattface.training.studio.refine import Refiner
 from mattface.training.studio.texture import Atlas, Unwrapped, completed, mean_albedo, ramp, symmetric, unwrap
 from mattface.vocabulary import Face

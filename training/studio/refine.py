@@ -13,7 +13,8 @@ from mattface.training.studio import light
 from mattface.training.studio.anatomy import Anatomy
 from mattface.training.studio.camera import Camera
 from mattface.training.studio.face_model import FACE
-from mattface.training.studio.fit import Fit, Fitter
+from mattface.training.studio.fit import Fitter
+from mattface.training.studio.fitted_face import Fit
 from mattface.training.studio.render import Head, Renderer, over
 from mattface.training.studio.texture import EYE_LAYER, sampled, seen_depth, visibility
 

@@ -15,7 +15,7 @@ from mattface.training.studio.people import Person, Photo, Studio, mixed
 
 KINDS = ("head", "photo", "inexact")
 """head: everything is drawn. photo: drawn faces in photographs that follow them. inexact: real photographs, of which
-the swap alone is drawn; its answer is as good as the fits."""
+the swap alone is drawn; its ground truth is as good as the fits."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 from mattface.training.studio import light, raster
 from mattface.training.studio.camera import Camera
 from mattface.training.studio.face_model import FaceModel
-from mattface.training.studio.fit import Fit
+from mattface.training.studio.fitted_face import Fit
 
 FACE_LAYER, HEAD_LAYER, EYE_LAYER = range(3)
 LAYER_OF_PART = np.array([FACE_LAYER, HEAD_LAYER, -1, -1, -1, -1, EYE_LAYER, -1])
