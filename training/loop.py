@@ -22,8 +22,8 @@ from mattface.errors import DeviceError, MattfaceError, UsageError
 from mattface.training.checkpoint import latest, load_checkpoint, save_checkpoint, save_state, write_json
 from mattface.training.config import PRECISIONS, Loop
 from mattface.training.distributed import AVERAGE, World, distribute, world
-from mattface.training.journal import Journal, environment, plain, settle_config
-from mattface.training.modes import evaluating, every, only, update_average
+from mattface.training.journal import Journal, as_json, environment, settle_config
+from mattface.training.modes import evaluating, train_all, train_only, update_average
 from mattface.training.randomness import position_seed
 from mattface.training.task import Batch, Clock, Feed, Phase, Task, Terms
 
@@ -76,7 +76,7 @@ def fit(
         run = Run(task, loop, folder, here)
         if here.first:
             folder.mkdir(parents=True, exist_ok=True)
-            settle_config(folder, plain(config) | {"data": plain(feed.describe())}, allow_change)
+            settle_config(folder, as_json(config) | {"data": as_json(feed.describe())}, allow_change)
             write_json(folder / "environment.json", environment(here.size, here.device, here.parallel))
         here.wait()
         run.resume()
@@ -85,10 +85,10 @@ def fit(
             with _collect(signal.SIGTERM) as stop:
                 run.train(feed, journal, stop)
         finally:
-            every(run.parameters)
+            train_all(run.parameters)
             if journal is not None:
                 journal.close()
-        return run.kept()
+        return run.final_networks()
 
 
 class Run:
@@ -130,12 +130,12 @@ class Run:
         """Images seen."""
         return self.step * self.loop.batch
 
-    def kept(self) -> dict[str, nn.Module]:
+    def final_networks(self) -> dict[str, nn.Module]:
         """The networks that are used after training. All processes must come here."""
         with self.form.whole(CPU) as networks:
-            return self._kept(networks)
+            return self._final(networks)
 
-    def _kept(self, whole: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    def _final(self, whole: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
         return {n: whole[f"{AVERAGE}{n}" if n in self.average else n] for n in self.task.networks}
 
     def resume(self) -> None:
@@ -159,7 +159,7 @@ class Run:
             if self.here.first:
                 state = {"step": self.step, "images": self.images, "recipe": self.task.name}
                 save_checkpoint(self.folder, networks, states, state, self.loop.keep)
-                self.task.export(self._kept(networks), self.folder, f"{self.images} of {self.loop.images} images")
+                self.task.export(self._final(networks), self.folder, f"{self.images} of {self.loop.images} images")
         self.here.wait()
 
     def positions(self) -> Iterator[list[int]]:
@@ -177,7 +177,7 @@ class Run:
             terms, lrs = self.advance(parts)
             if self.loop.due(self.loop.log_every, self.step):
                 self._log(journal, terms, lrs)
-            self._look(journal)
+            self._review(journal)
             ended = self.here.any(bool(stop))
             if ended or self.loop.due(self.loop.save_every, self.step) or self.step == self.loop.steps:
                 self.save()
@@ -205,7 +205,7 @@ class Run:
 
     def _phase(self, number: int, phase: Phase, parts: list[Batch], clock: Clock) -> Terms:
         """Gradients of all micro-batches, then one optimiser step."""
-        only(self.parameters, phase.network)
+        train_only(self.parameters, phase.network)
         optimiser, scaler = self.optimisers[phase.network], self.scalers[phase.network]
         optimiser.zero_grad(set_to_none=True)
         with self.form.phase(phase.network):
@@ -253,14 +253,14 @@ class Run:
         if journal is not None:
             journal.write(self.images, dict(zip(terms, values, strict=True)) | lrs)
 
-    def _look(self, journal: Journal | None) -> None:
+    def _review(self, journal: Journal | None) -> None:
         """Grid and scores, by the first process while the others wait."""
         grid, score = (self.loop.due(every, self.step) for every in (self.loop.grid_every, self.loop.score_every))
         if not grid and not score:
             return
         with self.form.whole(self.here.device) as whole:
             if journal is not None:
-                with torch.no_grad(), evaluating(self._kept(whole)) as networks:
+                with torch.no_grad(), evaluating(self._final(whole)) as networks:
                     picture = self.task.grid(networks) if grid else None
                     numbers = self.task.score(networks) if score else {}
                 if picture is not None:

@@ -255,7 +255,7 @@ def stages(
     drawing, swapping = (loss_networks if recipe.loss[name] else None for name in ("features", "identity"))
     latents = (yield from draw_stages(recipe, data, triplets, network, drawing, notes)) or latents
     for name in ("invert", "swap", "swap-fine"):
-        feed = PositionFeed(TripletSamples(triplets, recipe.loop.seed))
+        feed = PositionFeed(TripletSamples(triplets, recipe.loop.seed), data.workers)
         if not recipe.stages[name].steps:
             continue
         if name == "swap-fine":

@@ -80,4 +80,4 @@ def stages(
     maps, notes = read_squares(shards)
     samples = VisibleFaceSamples(maps, recipe.loop.seed)
     shown = VisibleFaceSamples(maps, recipe.loop.seed + 1).batch(range(SHOWN))
-    yield Stage("", VisibleTask(recipe, shown), PositionFeed(samples), recipe.loop, notes=notes)
+    yield Stage("", VisibleTask(recipe, shown), PositionFeed(samples, data.workers), recipe.loop, notes=notes)
