@@ -17,7 +17,7 @@ from mattface import detect, landmarks, picture_io
 from mattface.errors import InputError
 from mattface.measure.held_out import is_held_out
 from mattface.training.studio import light, occluders
-from mattface.training.studio.camera import framed, rotation
+from mattface.training.studio.camera import frame_as_ffhq, rotation
 from mattface.training.studio.people import HAIRS, Studio, build
 from mattface.training.studio.render import Drawing
 from mattface.training.studio.shots import Config, Shot
@@ -113,7 +113,7 @@ class Examiner(TripletMaker):
         marks = model.vertices(shot.person.identity, shot.expression)[model.landmarks]
         side = rng.choice([-1, 1])
         pose = rotation(float(side * yaw + rng.uniform(-2, 2)), float(rng.normal(0, 6)), float(rng.normal(0, 4)))
-        camera = framed(pose, marks, size, float(rng.uniform(45, 160)))
+        camera = frame_as_ffhq(pose, marks, size, float(rng.uniform(45, 160)))
         room = 0.9
         away = np.array([[room, 0, size * (1 - room) / 2], [0, room, size * (1 - room) / 2], [0, 0, 1]])
         return Shot(shot.person, shot.expression, camera.moved(away), shot.light, shot.background, shot.cloth)

@@ -18,7 +18,7 @@ from mattface.benchmarks.sheets import close_up
 from mattface.errors import InputError, NoFaceError
 from mattface.pipeline import Swapper
 from mattface.training.data.shards import Member, index_shards, read_bytes
-from mattface.training.studio.stream import decoded
+from mattface.training.studio.stream import decode_triplet
 from mattface.training.studio.triplet import Triplet
 
 MARGIN = 16
@@ -113,7 +113,7 @@ class Triplets:
 
     def triplet(self, question: int) -> Triplet:
         """A triplet."""
-        return decoded({name: read_bytes(member) for name, member in self.samples[question].items()})
+        return decode_triplet({name: read_bytes(member) for name, member in self.samples[question].items()})
 
     def outcomes(self, swapper: Swapper, questions: Sequence[int], shown: frozenset[int]) -> Iterator[Outcome]:
         """Swaps and measures. Where no face is found the untouched target is the answer, and counts as such."""

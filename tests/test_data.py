@@ -281,9 +281,9 @@ def test_studio_triplets_come_back_from_their_shards(tmp_path):
         **fields, flow=np.full((size, size, 2), 8.0, np.float32), landmarks={}, coefficients={}, kind="exact", seed=3,
         notes=(),
     )  # fmt: skip
-    shard(tmp_path / "t-0.tar", {f"0.{k}": v for k, v in stream.encoded(made).items()})
+    shard(tmp_path / "t-0.tar", {f"0.{k}": v for k, v in stream.encode_triplet(made).items()})
     (again,) = stream.read_shard(tmp_path / "t-0.tar")
-    found = stream.tensors(again)
+    found = stream.as_tensors(again)
     assert torch.equal(((found["swap"] + 1) * 127.5).round().byte().permute(1, 2, 0), torch.from_numpy(made.swap))
     assert found["flow"].abs().max() == 0 and found["matte"].shape == (1, size, size)
     code = "import sys; sys.modules['numba'] = None  # as where it is not installed\n"

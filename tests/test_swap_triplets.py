@@ -62,7 +62,7 @@ def triplet(seed: int, size: int = SIZE) -> Triplet:
 def folder(tmp_path_factory) -> Path:
     """A folder with a shard of triplets, and a broken one."""
     folder = tmp_path_factory.mktemp("folder")
-    files = {f"{k}.{n}": v for k in range(8) for n, v in stream.encoded(triplet(k)).items()}
+    files = {f"{k}.{n}": v for k in range(8) for n, v in stream.encode_triplet(triplet(k)).items()}
     shard(folder / "a.tar", files)
     (folder / "b.tar").write_bytes(b"rubbish" * 100)
     return folder

@@ -149,9 +149,9 @@ def tiles(triplet: Triplet) -> list[np.ndarray]:
     """(S, S, 3) uint8 pictures of one row, in the order of `COLUMNS`."""
     import numpy as np
 
-    from mattface.training.studio.texture import sampled
+    from mattface.training.studio.texture import sample_image
 
-    carried = sampled(triplet.source, triplet.flow) * triplet.visible[..., None]
+    carried = sample_image(triplet.source, triplet.flow) * triplet.visible[..., None]
     masks = [np.repeat(m[..., None] * 255, 3, 2) for m in (triplet.matte, triplet.mask)]
     return [triplet.source, triplet.target, triplet.swap, *(np.asarray(x).astype(np.uint8) for x in (carried, *masks))]
 

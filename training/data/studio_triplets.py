@@ -16,7 +16,7 @@ from mattface.parse import Parser, load_parser
 from mattface.training.data.mesh_triplets import PARSER
 from mattface.training.data.triplet_batch import Triplets, pack
 from mattface.training.data.triplets import MemoryTriplets
-from mattface.training.studio.stream import read_shard, tensors
+from mattface.training.studio.stream import as_tensors, read_shard
 from mattface.training.studio.triplet import Triplet
 from mattface.vocabulary import Crop, Face
 
@@ -47,7 +47,7 @@ def read_as_photo(triplet: Triplet, locate: landmarks.Landmarker, parser: Parser
     if source is None or target is None or swap is None:
         return None
     side = len(triplet.swap)
-    made = {k: v[None] for k, v in tensors(triplet).items() if k != "exact"}
+    made = {k: v[None] for k, v in as_tensors(triplet).items() if k != "exact"}
     mask = parser(Crop(made["target"], np.eye(3), target, as_detection(triplet.landmarks["target"]).points))
     made |= {"mask": mask, "matte": made["matte"] * mask}
     known = [torch.from_numpy(canonical(m * (size / side), size))[None] for m in (source, swap)]

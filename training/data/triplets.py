@@ -13,7 +13,7 @@ from mattface.training.data.augment import augment
 from mattface.training.data.shards import Member, index_shards, read_bytes
 from mattface.training.data.triplet_batch import Triplets, concatenate_triplets, unpack
 from mattface.training.randomness import shuffled_index, torch_generator
-from mattface.training.studio.stream import decoded, tensors
+from mattface.training.studio.stream import as_tensors, decode_triplet
 from mattface.training.studio.triplet import Triplet
 from mattface.training.task import Batch
 
@@ -85,12 +85,12 @@ class ShardTriplets:
 
 def read_triplet(members: dict[str, Member]) -> Triplet:
     """A triplet out of its members."""
-    return decoded({extension: read_bytes(member) for extension, member in members.items()})
+    return decode_triplet({extension: read_bytes(member) for extension, member in members.items()})
 
 
 def as_batch(triplet: Triplet) -> Triplets:
     """One triplet as a batch, with landmarks and `same`."""
-    made = {name: value[None] for name, value in tensors(triplet).items() if name != "exact"}
+    made = {name: value[None] for name, value in as_tensors(triplet).items() if name != "exact"}
     marks = {f"{k}_landmarks": torch.from_numpy(triplet.landmarks[k][None, :, :2].copy()) for k in ("source", "target")}
     source, target = triplet.notes[:2]
     return Triplets(**made, **marks, same=torch.tensor([float(source == target)]))

@@ -18,7 +18,7 @@ from mattface.training.data.augment import affine_matrices, blob, colour_curve, 
 from mattface.training.data.shards import index_shards, read_bytes
 from mattface.training.data.studio_triplets import find_mesh
 from mattface.training.randomness import shuffled_index, torch_generator
-from mattface.training.studio.stream import decoded
+from mattface.training.studio.stream import decode_triplet
 from mattface.training.studio.triplet import Triplet
 from mattface.training.task import Batch
 
@@ -73,7 +73,7 @@ def read_squares(shards: Sequence[Path]) -> tuple[torch.Tensor, tuple[str, ...]]
     samples, notes = index_shards(shards)
     locate, found, missed = landmarks.load_landmarker(), [], 0
     for _, members in tqdm(sorted(samples.items()), desc="faces", disable=None):
-        triplet = decoded({name: read_bytes(member) for name, member in members.items()})
+        triplet = decode_triplet({name: read_bytes(member) for name, member in members.items()})
         for picture in ("target", "swap"):
             made = read_square(triplet, picture, locate)
             missed += made is None

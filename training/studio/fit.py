@@ -14,7 +14,7 @@ from mattface.training.studio import light
 from mattface.training.studio.camera import Camera, from_vector
 from mattface.training.studio.face_model import FACE, FaceModel
 from mattface.training.studio.fitted_face import Fit
-from mattface.training.studio.least_squares import bounded
+from mattface.training.studio.least_squares import minimise_bounded
 from mattface.training.studio.texture import seen_colours
 
 ROUNDS = 8
@@ -75,11 +75,11 @@ class Fitter:
         chosen = self.vertices.copy()
         for turn in range(ROUNDS):
             points = self._points(chosen, identity, expression)
-            camera = improved(camera, points, pixels, gain, 2 if turn else 12)
+            camera = improve_camera(camera, points, pixels, gain, 2 if turn else 12)
             chosen = self._slid(camera, identity, expression)
             identity, expression = self._coefficients(camera, chosen, pixels, points)
         points = self._points(chosen, identity, expression)
-        camera = improved(camera, points, pixels, gain, 2)
+        camera = improve_camera(camera, points, pixels, gain, 2)
         errors = self._errors(camera.project(points)[:68, :2] - pixels[:68], pixels)
         found = Fit(identity.astype(np.float32), expression.astype(np.float32), camera, light.GREY, errors)
         return found if rgb is None else replace(found, light=self.light(found, rgb))
@@ -105,7 +105,7 @@ class Fitter:
         vertices = self.model.vertices(fit.identity, fit.expression)
         skin = np.flatnonzero(self.inner)
         colours, weight, normals = seen_colours(self.model, vertices, fit.camera, rgb, skin)
-        return light.fitted(normals, colours, weight)
+        return light.fit_light(normals, colours, weight)
 
     @property
     def inner(self) -> np.ndarray:
@@ -201,7 +201,7 @@ class Fitter:
         normal, right = design @ design.T + np.diag(hold), design @ wanted
         if more is not None:
             normal, right = normal + more[0], right + more[1]
-        solved = bounded(normal, right, count)
+        solved = minimise_bounded(normal, right, count)
         return solved[:count], solved[count:]
 
     def _add_dense(self) -> None:
@@ -238,7 +238,7 @@ def tangents(pixels: np.ndarray) -> np.ndarray:
     return way / np.maximum(np.hypot(*way.T), 1e-9)[:, None]
 
 
-def improved(camera: Camera, points: np.ndarray, pixels: np.ndarray, gain: np.ndarray, steps: int) -> Camera:
+def improve_camera(camera: Camera, points: np.ndarray, pixels: np.ndarray, gain: np.ndarray, steps: int) -> Camera:
     """Gauss-Newton steps of rotation, scale and centre.
 
     Args:
