@@ -15,9 +15,9 @@ import numpy as np
 
 from mattface import perception, picture_io
 from mattface.errors import InputError
-from mattface.training.pairs import held_out
+from mattface.measure.held_out import is_held_out
 from mattface.training.studio import light, occluders
-from mattface.training.studio.camera import framed, rotation
+from mattface.training.studio.camera import frame_as_ffhq, rotation
 from mattface.training.studio.people import HAIRS, Studio, build
 from mattface.training.studio.render import Drawing
 from mattface.training.studio.shots import Config, Shot
@@ -113,7 +113,7 @@ class Examiner(TripletMaker):
         marks = model.vertices(shot.person.identity, shot.expression)[model.landmarks]
         side = rng.choice([-1, 1])
         pose = rotation(float(side * yaw + rng.uniform(-2, 2)), float(rng.normal(0, 6)), float(rng.normal(0, 4)))
-        camera = framed(pose, marks, size, float(rng.uniform(45, 160)))
+        camera = frame_as_ffhq(pose, marks, size, float(rng.uniform(45, 160)))
         room = 0.9
         away = np.array([[room, 0, size * (1 - room) / 2], [0, room, size * (1 - room) / 2], [0, 0, 1]])
         return Shot(shot.person, shot.expression, camera.moved(away), shot.light, shot.background, shot.cloth)
@@ -143,7 +143,7 @@ def evaluation_portraits(folder: Path) -> list[Path]:
     """Portraits of the evaluation people in a folder, sorted by name."""
     if not folder.is_dir():
         raise InputError(f"expected a folder of portraits; {folder} is none.")
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png") and held_out(p))
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png") and is_held_out(p.stem))
     if len(paths) < 2:
         raise InputError(f"{folder} must hold at least two portraits of evaluation people; found {len(paths)}.")
     return paths
@@ -190,7 +190,7 @@ def run(args: argparse.Namespace) -> None:
             save_studio(studio, args.people)
     else:
         raise InputError("expected --portraits DIR, or --people FILE.npz that is there; got neither.")
-    trained = [p.name for p in studio.people if not held_out(Path(p.name))]
+    trained = [p.name for p in studio.people if not is_held_out(Path(p.name).stem)]
     if trained:
         raise InputError(f"expected evaluation people only; {trained[0]} trains. Fit them again: --portraits.")
     for path in write_shards(Examiner(studio, args.size), args.out, args.count, args.per_shard):

@@ -18,13 +18,13 @@ from mattface.benchmarks.sheets import close_up
 from mattface.errors import InputError, NoFaceError
 from mattface.pipeline import Swapper
 from mattface.training.data.shards import Member, index_shards, read_bytes
-from mattface.training.studio.stream import decoded
+from mattface.training.studio.stream import decode_triplet
 from mattface.training.studio.triplet import Triplet
 
 MARGIN = 16
 """Pixels around the true matte that the perceptual distance sees."""
 LEAST = 0.02
-"""Share of the true matte that the source does not show, from which on it is judged apart."""
+"""Share of the true matte that the source does not show, from which on it is measured apart."""
 LIGHT_SIGMA = 1 / 16
 """Of the Gaussian that leaves low frequencies, in face heights."""
 
@@ -35,7 +35,7 @@ def occluded(row: Row) -> bool:
 
 
 def unseen(row: Row) -> bool:
-    """Whether the source hides enough of what the answer shows for it to be judged apart."""
+    """Whether the source hides enough of what the answer shows for it to be measured apart."""
     return "hidden" in row
 
 
@@ -113,17 +113,17 @@ class Triplets:
 
     def triplet(self, question: int) -> Triplet:
         """A triplet."""
-        return decoded({name: read_bytes(member) for name, member in self.samples[question].items()})
+        return decode_triplet({name: read_bytes(member) for name, member in self.samples[question].items()})
 
     def outcomes(self, swapper: Swapper, questions: Sequence[int], shown: frozenset[int]) -> Iterator[Outcome]:
         """Swaps and measures. Where no face is found the untouched target is the answer, and counts as such."""
-        judge = None if self.lpips is None else lpips_judge(self.lpips)
+        distance = None if self.lpips is None else lpips_distance(self.lpips)
         for question in questions:
             triplet = self.triplet(question)
             answer = answered(swapper, triplet)
             row = compared(triplet, answer)
-            if judge is not None:
-                row["lpips"] = judge(*framed(answer.image, triplet)[:2])
+            if distance is not None:
+                row["lpips"] = distance(*framed(answer.image, triplet)[:2])
             yield Outcome(row, close_up(answer.image, box_of(triplet), 1.3) if question in shown else None)
 
     def given(self, question: int) -> dict[str, np.ndarray]:
@@ -204,12 +204,12 @@ def before_face(triplet: Triplet) -> np.ndarray:
     return triplet.occluder * face
 
 
-def lpips_judge(path: Path) -> Callable[[np.ndarray, np.ndarray], float]:
+def lpips_distance(path: Path) -> Callable[[np.ndarray, np.ndarray], float]:
     """LPIPS of two (H, W, 3) uint8 pictures, by torchvision's VGG16 and the heads of LPIPS."""
     import torch
 
     from mattface.pixels import to_tensor
-    from mattface.training.judges import load_perceptual
+    from mattface.training.losses.networks.loading import load_perceptual
     from mattface.training.losses.reconstruction import lpips_loss
 
     network, heads = load_perceptual(f"lpips:{path}", torch.device("cpu"))
@@ -217,10 +217,10 @@ def lpips_judge(path: Path) -> Callable[[np.ndarray, np.ndarray], float]:
         raise InputError(f"{path}: expected the heads of LPIPS; got none. Type: mattface weights pull lpips-vgg")
 
     @torch.inference_mode()
-    def judge(image: np.ndarray, truth: np.ndarray) -> float:
+    def distance(image: np.ndarray, truth: np.ndarray) -> float:
         return float(lpips_loss(network, heads, to_tensor(image), to_tensor(truth)))
 
-    return judge
+    return distance
 
 
 def described(exam: Triplets) -> dict[str, Any]:

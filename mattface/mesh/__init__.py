@@ -1,7 +1,7 @@
 """Dense correspondence between two faces from their 468-point meshes: where in the source is this target pixel?
 
-Both meshes share one triangulation (`mattface/data/face_mesh.npz`, made by `training/face_layout.py`), so the flow is
-affine inside every triangle, continuous across edges, and lightly smoothed so that no crease shows.
+Both meshes share one triangulation (`data/face_mesh.npz`, made by `training/tools/face_layout.py`), so the flow
+is affine inside every triangle, continuous across edges, and lightly smoothed so that no crease shows.
 """
 
 from __future__ import annotations
