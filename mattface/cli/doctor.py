@@ -23,6 +23,7 @@ OPTIONAL = {
     "matplotlib": "pip install 'mattface[demo]'",
     "scikit-image": "pip install 'mattface[demo]'",
 }
+SLOW_BF16 = "slower than fp32 (this processor lacks AVX-512 and AVX-NE-CONVERT)"
 STAGES = {
     "detection": "mattface.detect",
     "landmarks": "mattface.landmarks",
@@ -85,8 +86,10 @@ def devices() -> list[dict[str, Any]]:
     """The processor and every CUDA device."""
     import torch
 
+    from mattface.cuda_ops.precision import multiplies_bf16
+
     cpu = {"device": "cpu", "name": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    return [cpu | {"threads": torch.get_num_threads()}] + [
+    return [cpu | {"threads": torch.get_num_threads(), "bf16": "yes" if multiplies_bf16() else SLOW_BF16}] + [
         {
             "device": f"cuda:{index}",
             "name": torch.cuda.get_device_name(index),
