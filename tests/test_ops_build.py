@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from checkout import ROOT, folders
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mattface import cuda_ops
@@ -22,7 +23,6 @@ from mattface.cli import main
 from mattface.cuda_ops import _build, _implementations
 
 CPU = _build.Target("cpu")
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -380,7 +380,7 @@ def test_wheel_with_kernels_names_its_platform(
 ) -> None:
     pytest.importorskip("build", reason="needs the package build: pip install build")
     skip = shutil.ignore_patterns("__pycache__", "*.safetensors", "*.npz")
-    for folder in ("mattface", *install["FOLDERS"]):
+    for folder in folders().values():
         shutil.copytree(ROOT / folder, tmp_path / "tree" / folder, ignore=skip)
     for file in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / file, tmp_path / "tree" / file)
