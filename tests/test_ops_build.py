@@ -7,8 +7,9 @@ import runpy
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -339,6 +340,27 @@ assert torch.allclose(native, plain)
     environment = {**os.environ, "MATTFACE_HOME": str(home)}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=500)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_a_build_that_is_ended_takes_its_compiler_with_it(tmp_path: Path) -> None:
+    note = tmp_path / "compiler.pid"
+    program = fake_compiler(tmp_path, f"echo $$ > {note}.new; mv {note}.new {note}; exec sleep 300")
+    environment = os.environ | {"CXX": str(program)}
+    building = subprocess.Popen([sys.executable, "-m", "mattface", "ops", "build", "--arch", "cpu"], env=environment)
+    wait_until(note.exists)
+    compiling = Path("/proc", note.read_text().strip())
+    building.terminate()
+    assert building.wait(60) == 143
+    wait_until(lambda: not compiling.exists() or "Z" in (compiling / "stat").read_text().split()[2])
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
+    """Looks again and again; fails when the time is over."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
 
 
 @pytest.fixture
