@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from checkout import ROOT, folders
 
-ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = {"cuda_ops": 0, "weights": 0, "realtime": 6, "training": 6, "benchmarks": 7}
-"""Top-level folders that install below `mattface`, and their layers."""
+"""Layers of the top-level folders that install below `mattface` (pyproject.toml names them)."""
 
 MODULES = {
     "errors": 1,
@@ -200,6 +200,7 @@ def test_keeping_the_table_is_allowed(part: str, source: str) -> None:
 def test_every_named_part_that_exists_is_read() -> None:
     """A renamed folder must not slip out of the table."""
     seen = {part for part, _ in parts()}
+    assert {"mattface", *FOLDERS} == set(folders().values())
     assert set(FOLDERS) <= seen
     assert {"vocabulary", "errors", "methods", "__init__"} <= seen
 
