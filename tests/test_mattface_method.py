@@ -147,7 +147,7 @@ def test_settings_travel_with_the_checkpoint_and_old_ones_get_todays(tmp_path):
     old = json.loads(TINY.to_json())
     del old["matte"], old["transfer"]
     assert Config.from_json(json.dumps(old)) == TINY
-    network, path = saved(tmp_path, changed)
+    _, path = saved(tmp_path, changed)
     chain = build(str(path), CPU, torch.float32)
     assert chain.matte.config.mouth_open == 0.2 and chain.network.detail.config.lent == 0.1
 

@@ -83,7 +83,7 @@ class Teacher:
         shaped = mixed(s.mesh, t.mesh, self.shape)
         swap = self.method.swap(self.encoded[source], replace(t, mesh=shaped))
         flow, visible = swap.extras["flow"], swap.extras["visibility"]
-        mask, side = self.method.parser(t), t.size if size is None else size
+        mask, side = self.method.matte.parser(t), t.size if size is None else size
         known = [torch.from_numpy(canonical(m * (side / t.size), side))[None] for m in (s.mesh, shaped)]
         made = PlacedPairs(s.pixels, t.pixels, swap.pixels, flow, visible, swap.matte, mask, *known)
         return made if size is None else shrink(made, size)

@@ -65,8 +65,8 @@ class Config:
     detail_widths: tuple[int, int, int] = (128, 64, 48)
     places: bool = False
     shape: float = 0.0
-    matte: MatteConfig = MatteConfig()
-    transfer: DetailConfig = DetailConfig()
+    matte: MatteConfig = field(default_factory=MatteConfig)
+    transfer: DetailConfig = field(default_factory=DetailConfig)
 
     def __post_init__(self) -> None:
         if self.detail not in ("flow", "off"):
