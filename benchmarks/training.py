@@ -2,9 +2,9 @@
 
     python -m mattface.benchmarks.training --out runs/training.json
 
-Three questions on one tiny mattface network with its critic, so that what is around the networks weighs most: steps of
+Three cases on one tiny mattface network with its critic, so that what is around the networks weighs most: steps of
 the loop against a bare loop over the same networks and losses; steps with data read from disk against steps on one
-cached batch; images per second of two processes against one. The second question is also asked of the recipe
+cached batch; images per second of two processes against one. The second case is also asked of the recipe
 mattface-demo as it is bundled, on pairs in memory.
 """
 

@@ -1,4 +1,4 @@
-"""Where and in which number format networks run, and how long stages take there."""
+"""Where and in which dtype networks run, and how long stages take there."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    """A number format that the device computes in."""
+    """A dtype that the device computes in."""
     kind = DTYPES.get(dtype) if isinstance(dtype, str) else dtype or torch.float32
     if kind is None or kind not in DTYPES.values():
         raise UsageError(f"expected dtype {', '.join(DTYPES)}; got {dtype!r}.")

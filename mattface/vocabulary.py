@@ -104,7 +104,11 @@ class Crop:
 
 @dataclass(frozen=True)
 class FeaturePyramid:
-    """Encoder features of a 256 px face (methods.md and MAttFace eq. 1).
+    """Encoder features of a 256 px face (MAttFace eq. 1).
+
+    Mind the names: here "coarse" is the encoder's first and largest map and "fine" its last and smallest. pSp, whose
+    encoder it is, names styles the other way round: its coarse styles are read from `fine` (`mattface.invert`). The
+    names stand in published checkpoints and stay.
 
     Attributes:
         coarse: (B, 128, 64, 64) at the official size.

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mattface.mesh import topology
-from mattface.mesh.shape import canonical, laid_over, mixed
+from mattface.mesh.shape import canonical, lay_over, mixed
 from mattface.transfer.idatt import IDATT, position_grid
 
 
@@ -39,7 +39,7 @@ def test_nothing_of_the_source_leaves_the_target():
 def test_the_nose_becomes_the_sources_and_the_outline_stays():
     source, target = placed(longer_nose(), 300, 10), placed(topology().mean, 512)
     whole, half = (mixed(source, target, amount) for amount in (1.0, 0.5))
-    wanted = laid_over(source, target)
+    wanted = lay_over(source, target)
     assert np.abs(whole - wanted)[4, :2].max() < 0.15 * np.abs(target - wanted)[4, :2].max()
     assert np.allclose(half, (whole + target) / 2)
     assert np.allclose(whole[topology().oval], target[topology().oval])

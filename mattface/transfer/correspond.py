@@ -80,28 +80,28 @@ class Correspond(nn.Module):
         maps = [resize(f, size) for f in flows.values()]
         flow = maps[0]  # levels are ordered coarse to fine; the coarse one has the highest resolution
         seen = warp(source.coarse, flow)
-        off = apart(places, flow)
+        off = canonical_error(places, flow)
         features = torch.cat([seen, target.coarse, swapped.coarse], 1)
-        x = self.trunk(self.enter(beside(features, [*maps, resize(mask, size), *off])))
+        x = self.trunk(self.enter(concat(features, [*maps, resize(mask, size), *off])))
         flow = flow + self.shift_1(x).float()
         for block, shift, scale in ((self.middle, self.shift_2, 2), (self.outer, self.shift_4, 4)):
             side = size * scale
             flow = resize(flow, side)
             guide = [resize(target_image, side), warp(resize(source_image, side), flow), resize(mask, side)]
-            x = block(beside(resize(x, side), [*guide, *apart(places, flow)]))
+            x = block(concat(resize(x, side), [*guide, *canonical_error(places, flow)]))
             flow = flow + shift(x).float()
         confidence, matte = self.decide(x).float().chunk(2, dim=1)
         prior = torch.logit(resize(mask, size * 4).float().clamp(0.01, 0.99))
         return Correspondence(flow, torch.sigmoid(confidence), matte + prior)
 
 
-def beside(x: torch.Tensor, maps: list[torch.Tensor]) -> torch.Tensor:
+def concat(x: torch.Tensor, maps: list[torch.Tensor]) -> torch.Tensor:
     """Features with further maps behind them, in the features' type and channels-last."""
     more = [m.to(x.dtype, memory_format=torch.channels_last) for m in maps]
     return torch.cat([x.contiguous(memory_format=torch.channels_last), *more], 1)
 
 
-def apart(places: tuple[torch.Tensor, torch.Tensor] | None, flow: torch.Tensor) -> list[torch.Tensor]:
+def canonical_error(places: tuple[torch.Tensor, torch.Tensor] | None, flow: torch.Tensor) -> list[torch.Tensor]:
     """What a flow gets wrong on the mean face (B, 2, h, w), where the target lies there, both covers (B, 1, h, w)."""
     if places is None:
         return []
