@@ -106,9 +106,9 @@ class Crop:
 class FeaturePyramid:
     """Encoder features of a 256 px face (MAttFace eq. 1).
 
-    Mind the names: here "coarse" is the encoder's first and largest map and "fine" its last and smallest. pSp, whose
-    encoder it is, names styles the other way round: its coarse styles are read from `fine` (`mattface.invert`). The
-    names stand in published checkpoints and stay.
+    The names are MAttFace's, whose attention has most positions at the coarse level: "coarse" is the encoder's first
+    and largest map. pSp, whose encoder it is, names styles the other way round: its coarse styles are read from `fine`
+    (`mattface.invert`).
 
     Attributes:
         coarse: (B, 128, 64, 64) at the official size.

@@ -282,7 +282,7 @@ def test_weights_that_are_told_places_want_a_mesh():
     chain = MattfaceMethod(network, Parser("mesh"), "tiny", CPU, torch.float32)
     with pytest.raises(UsageError, match="dense landmarks"):
         chain.encode(replace(crop(0), mesh=None))
-    with pytest.raises(UsageError, match="places must be given"):
+    with pytest.raises(UsageError, match="wants canonical coordinates; got NoneType"):
         network.encode_source(torch.zeros(1, 3, 64, 64))
 
 

@@ -73,7 +73,7 @@ def test_attention_finds_the_same_place_of_another_face():
     side = 32
     source, target = (placed(topology().mean, side, turn) for turn in (-15, 20))
     maps = [torch.from_numpy(canonical(mesh, side))[None] for mesh in (source, target)]
-    block = IDATT(8, places=True)
+    block = IDATT(8, canonical=True)
     for layer in (block.query, block.key):
         torch.nn.init.zeros_(layer.weight)
         torch.nn.init.zeros_(layer.bias)
@@ -88,7 +88,7 @@ def test_attention_finds_the_same_place_of_another_face():
 
 
 def test_attention_with_places_learns_its_sharpness():
-    block = IDATT(8, places=True)
+    block = IDATT(8, canonical=True)
     block.gamma.data.fill_(1.0)
     maps = torch.from_numpy(canonical(placed(topology().mean, 16), 16))[None]
     swapped, flow = block(torch.randn(1, 8, 16, 16), torch.randn(1, 8, 16, 16), (maps, maps))
