@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mattface import align, measure, mesh, perception, picture_io, weights
-from mattface.benchmarks.crew import Outcome
-from mattface.benchmarks.exam import evaluation_portraits
+from mattface.benchmarks.cases import evaluation_portraits
 from mattface.benchmarks.report import Number
+from mattface.benchmarks.runner import Outcome
 from mattface.benchmarks.sheets import close_up
 from mattface.errors import InputError
 from mattface.measure.held_out import FaceEvaluator, largest_face
@@ -104,14 +104,14 @@ class Portraits:
         """Pairs of one source next to each other."""
         return sorted(range(len(self.pairs)), key=lambda k: self.pairs[k])
 
-    def outcomes(self, swapper: Swapper, questions: Sequence[int], shown: frozenset[int]) -> Iterator[Outcome]:
+    def outcomes(self, swapper: Swapper, cases: Sequence[int], shown: frozenset[int]) -> Iterator[Outcome]:
         """Swaps and measures pairs."""
         fit = fitter()
         expression = None if fit is None else lambda mesh: fit(mesh).expression
         evaluate = FaceEvaluator(Scorer(self.scoring), swapper.detector, swapper.landmarker, self.gallery, expression)
         identities: dict[int, Identity] = {}
-        for question in questions:
-            s, t = self.pairs[question]
+        for case in cases:
+            s, t = self.pairs[case]
             source, target = self.people[s], self.people[t]
             if s not in identities:
                 identities = {s: swapper.prepare(source.pixels())}
@@ -121,11 +121,11 @@ class Portraits:
             row |= evaluate(result.image, s, t, target.face, target.expression)
             row |= appearance(source, target, pixels, result)
             row["seconds"] = sum(result.report["seconds"].values())
-            yield Outcome(row, close_up(result.image, target.face.box) if question in shown else None)
+            yield Outcome(row, close_up(result.image, target.face.box) if case in shown else None)
 
-    def given(self, question: int) -> dict[str, np.ndarray]:
+    def given(self, case: int) -> dict[str, np.ndarray]:
         """Close-ups of source and target."""
-        pair = zip(("source", "target"), self.pairs[question], strict=True)
+        pair = zip(("source", "target"), self.pairs[case], strict=True)
         return {name: close_up(self.people[k].pixels(), self.people[k].face.box) for name, k in pair}
 
 
@@ -204,12 +204,12 @@ def choose_pairs(count: int, wanted: int, seed: int) -> list[tuple[int, int]]:
     return pairs[:wanted]
 
 
-def described(exam: Portraits) -> dict[str, Any]:
+def described(evaluation: Portraits) -> dict[str, Any]:
     """Split and pairs, for the report."""
-    names = [person.name for person in exam.people]
+    names = [person.name for person in evaluation.people]
     return {
         "rule": RULE,
         "people": names,
-        "pairs": [[names[s], names[t]] for s, t in exam.pairs],
-        "notes": exam.notes,
+        "pairs": [[names[s], names[t]] for s, t in evaluation.pairs],
+        "notes": evaluation.notes,
     }

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 
 from mattface import measure
-from mattface.benchmarks.crew import Outcome
-from mattface.benchmarks.exam import LIGHTS, OCCLUDERS, YAWS, asked
+from mattface.benchmarks.cases import LIGHTS, OCCLUDERS, YAWS, asked
 from mattface.benchmarks.report import Number, Row
+from mattface.benchmarks.runner import Outcome
 from mattface.benchmarks.sheets import close_up
 from mattface.errors import InputError, NoFaceError
 from mattface.pipeline import Swapper
@@ -81,15 +81,15 @@ class Answer:
 
 
 class Triplets:
-    """Shards made by `mattface.benchmarks.exam`.
+    """Shards made by `mattface.benchmarks.cases`.
 
     Args:
         folder: of shards.
-        count: questions to ask, some of each sort; None asks all.
+        count: cases to ask, some of each sort; None asks all.
         lpips: torchvision's VGG16 for LPIPS; None leaves LPIPS out.
 
     Attributes:
-        names: of the questions, shard/number.
+        names: of the cases, shard/number.
         notes: sentences about what is left out.
     """
 
@@ -111,24 +111,24 @@ class Triplets:
         """As they come."""
         return range(len(self.samples))
 
-    def triplet(self, question: int) -> Triplet:
+    def triplet(self, case: int) -> Triplet:
         """A triplet."""
-        return decode_triplet({name: read_bytes(member) for name, member in self.samples[question].items()})
+        return decode_triplet({name: read_bytes(member) for name, member in self.samples[case].items()})
 
-    def outcomes(self, swapper: Swapper, questions: Sequence[int], shown: frozenset[int]) -> Iterator[Outcome]:
+    def outcomes(self, swapper: Swapper, cases: Sequence[int], shown: frozenset[int]) -> Iterator[Outcome]:
         """Swaps and measures. Where no face is found the untouched target is the answer, and counts as such."""
         distance = None if self.lpips is None else lpips_distance(self.lpips)
-        for question in questions:
-            triplet = self.triplet(question)
+        for case in cases:
+            triplet = self.triplet(case)
             answer = answered(swapper, triplet)
             row = compared(triplet, answer)
             if distance is not None:
                 row["lpips"] = distance(*framed(answer.image, triplet)[:2])
-            yield Outcome(row, close_up(answer.image, box_of(triplet), 1.3) if question in shown else None)
+            yield Outcome(row, close_up(answer.image, box_of(triplet), 1.3) if case in shown else None)
 
-    def given(self, question: int) -> dict[str, np.ndarray]:
+    def given(self, case: int) -> dict[str, np.ndarray]:
         """Source, and close-ups of target and truth."""
-        triplet = self.triplet(question)
+        triplet = self.triplet(case)
         box = box_of(triplet)
         near = {"target": close_up(triplet.target, box, 1.3), "truth": close_up(triplet.swap, box, 1.3)}
         return {"source": triplet.source, **near}
@@ -145,7 +145,7 @@ def answered(swapper: Swapper, triplet: Triplet) -> Answer:
 
 def compared(triplet: Triplet, answer: Answer) -> Row:
     """Everything that is measured on one answer, and what was asked."""
-    question, true, matte = asked(triplet.notes), triplet.swap, triplet.matte
+    case, true, matte = asked(triplet.notes), triplet.swap, triplet.matte
     sigma = LIGHT_SIGMA * face_height(matte)
     skin = (matte > 0.5).astype(np.float32)
     clipped = measure.clipped_share(answer.image, skin)
@@ -156,9 +156,9 @@ def compared(triplet: Triplet, answer: Answer) -> Row:
     enough = hidden.sum() >= LEAST * matte.sum()
     return {
         "seed": triplet.seed,
-        "yaw": question.yaw,
-        "contrast": question.light,
-        "occluder": question.occluder,
+        "yaw": case.yaw,
+        "contrast": case.light,
+        "occluder": case.occluder,
         "found": float(answer.found),
         "psnr": measure.psnr(answer.image, true, matte),
         **({"hidden": measure.psnr(answer.image, true, hidden)} if enough else {}),
@@ -223,6 +223,6 @@ def lpips_distance(path: Path) -> Callable[[np.ndarray, np.ndarray], float]:
     return distance
 
 
-def described(exam: Triplets) -> dict[str, Any]:
+def described(evaluation: Triplets) -> dict[str, Any]:
     """What was asked, for the report."""
-    return {"questions": exam.names, "notes": exam.notes}
+    return {"questions": evaluation.names, "notes": evaluation.notes}

@@ -1,4 +1,4 @@
-"""Who is examined, and the processes that do it: methods with options by one short name each, one exam for all."""
+"""Who is evaluated, and the processes that do it: methods with options by one short name each, one set of cases."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ABLATIONS = tuple(Ablation.__dataclass_fields__)
 
 
 @dataclass(frozen=True)
-class Contender:
+class Candidate:
     """A method as it is asked for.
 
     Attributes:
@@ -44,7 +44,7 @@ class Contender:
         return swapper
 
 
-def contender(name: str) -> Contender:
+def read_candidate(name: str) -> Candidate:
     """Reads METHOD:OPTION=VALUE:...
 
     Raises:
@@ -57,7 +57,7 @@ def contender(name: str) -> Contender:
         if not (key and equals and value):
             raise UsageError(f"expected METHOD:OPTION=VALUE; got {name!r}. Example: mattface:detail=off")
         options.append((key, value if key in RESERVED else typed(value)))
-    return Contender(name, method, tuple(options))
+    return Candidate(name, method, tuple(options))
 
 
 def typed(value: str) -> Any:
@@ -75,50 +75,50 @@ def typed(value: str) -> Any:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one question gave: numbers and names by key (NaN: could not be measured), and a close-up or None."""
+    """What one case gave: numbers and names by key (NaN: could not be measured), and a close-up or None."""
 
     row: dict[str, Any]
     picture: np.ndarray | None = None
 
 
-class Exam(Protocol):
-    """Questions that swappers answer. It travels to other processes, so it holds no network."""
+class Evaluation(Protocol):
+    """Cases that swappers answer. It travels to other processes, so it holds no network."""
 
     def order(self) -> Sequence[int]:
-        """All questions, those that share work next to each other."""
+        """All cases, those that share work next to each other."""
 
-    def outcomes(self, swapper: Swapper, questions: Sequence[int], shown: frozenset[int]) -> Iterator[Outcome]:
-        """Answers and measures `questions`, with close-ups of those in `shown`."""
+    def outcomes(self, swapper: Swapper, cases: Sequence[int], shown: frozenset[int]) -> Iterator[Outcome]:
+        """Answers and measures `cases`, with close-ups of those in `shown`."""
 
-    def given(self, question: int) -> dict[str, np.ndarray]:
+    def given(self, case: int) -> dict[str, np.ndarray]:
         """Close-ups of what is known beforehand: "source", "target", ..."""
 
 
-def conduct(exam: Exam, who: Contender, device: str, workers: int, shown: Sequence[int]) -> list[Outcome]:
-    """All outcomes of one method, by number of the question.
+def run_cases(evaluation: Evaluation, who: Candidate, device: str, workers: int, shown: Sequence[int]) -> list[Outcome]:
+    """All outcomes of one method, by number of the case.
 
     Args:
-        exam: what is asked.
+        evaluation: what is asked.
         who: the method.
         device: where its networks run.
         workers: processes; 1 works in this one.
-        shown: questions whose close-ups are kept.
+        shown: cases whose close-ups are kept.
     """
-    order, wanted = list(exam.order()), frozenset(shown)
+    order, wanted = list(evaluation.order()), frozenset(shown)
     parts = [[int(q) for q in part] for part in np.array_split(order, workers) if len(part)]
     if workers == 1:
-        done = [work(exam, who, device, part, wanted, 0) for part in parts]
+        done = [work(evaluation, who, device, part, wanted, 0) for part in parts]
     else:
         cores = max(1, (os.cpu_count() or 1) // workers)
         with ProcessPoolExecutor(len(parts), mp_context=get_context("spawn")) as pool:
-            jobs = [pool.submit(work, exam, who, device, part, wanted, cores) for part in parts]
+            jobs = [pool.submit(work, evaluation, who, device, part, wanted, cores) for part in parts]
             done = [job.result() for job in jobs]
     found = dict(zip([q for part in parts for q in part], [o for part in done for o in part], strict=True))
-    return [found[question] for question in sorted(found)]
+    return [found[case] for case in sorted(found)]
 
 
 def work(
-    exam: Exam, who: Contender, device: str, questions: Sequence[int], shown: frozenset[int], threads: int
+    evaluation: Evaluation, who: Candidate, device: str, cases: Sequence[int], shown: frozenset[int], threads: int
 ) -> list[Outcome]:
     """One process's part; `threads` bounds torch's, 0 leaves them."""
     import torch
@@ -126,5 +126,5 @@ def work(
 
     if threads:
         torch.set_num_threads(threads)
-    found = exam.outcomes(who.load(device), questions, shown)
-    return list(tqdm(found, total=len(questions), desc=who.name, disable=None))
+    found = evaluation.outcomes(who.load(device), cases, shown)
+    return list(tqdm(found, total=len(cases), desc=who.name, disable=None))

@@ -1,6 +1,6 @@
 """mattface bench triplets: exact answers of people who never train, over yaw, light and things before the face.
 
-Question n has a fixed yaw, contrast of light and occluder (`question`), everything else is drawn from its seed. The
+Case n has a fixed yaw, contrast of light and occluder (`case`), everything else is drawn from its seed. The
 same people and number give the same triplet. Pictures are of kind "head": everything is drawn, the answer is exact.
 """
 
@@ -35,7 +35,7 @@ TRIES = 200
 
 
 @dataclass(frozen=True)
-class Question:
+class Case:
     """What is asked.
 
     Attributes:
@@ -50,30 +50,30 @@ class Question:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The question in words, as triplets carry it."""
+        """The case in words, as triplets carry it."""
         return (f"yaw {self.yaw}", f"light {self.light}", f"before {self.occluder or 'nothing'}")
 
 
-def question(number: int) -> Question:
-    """The question of a number: every 120 have each combination of yaw, light and occluder as often as it is listed."""
+def case_of(number: int) -> Case:
+    """The case of a number: every 120 have each combination of yaw, light and occluder as often as it is listed."""
     yaw, rest = YAWS[number % 3], number // 3
-    return Question(yaw, LIGHTS[rest % 4], OCCLUDERS[rest // 4 % 10])
+    return Case(yaw, LIGHTS[rest % 4], OCCLUDERS[rest // 4 % 10])
 
 
-def asked(notes: Sequence[str]) -> Question:
-    """The question out of a triplet's notes.
+def asked(notes: Sequence[str]) -> Case:
+    """The case out of a triplet's notes.
 
     Raises:
-        InputError: the triplet was not made for an examination.
+        InputError: the triplet was not made for an evaluation.
     """
     words = {note.partition(" ")[0]: note.partition(" ")[2] for note in notes[-3:]}
     if set(words) != {"yaw", "light", "before"}:
-        raise InputError("expected triplets of an examination; these say nothing of yaw. See: mattface bench triplets.")
-    return Question(int(words["yaw"]), words["light"], "" if words["before"] == "nothing" else words["before"])
+        raise InputError("expected triplets of an evaluation; these say nothing of yaw. See: mattface bench triplets.")
+    return Case(int(words["yaw"]), words["light"], "" if words["before"] == "nothing" else words["before"])
 
 
-class Examiner(TripletMaker):
-    """Makes the triplet of a question.
+class CaseMaker(TripletMaker):
+    """Makes the triplet of a case.
 
     Args:
         studio: people who never train.
@@ -84,14 +84,14 @@ class Examiner(TripletMaker):
         super().__init__(studio, Config(size=size, kinds=(1, 0, 0), wide=0, occluded=0, same=0))
 
     def __call__(self, seed: int, kind: str | None = None) -> Triplet:
-        """The triplet of question `seed`; `kind` must be None or "head"."""
+        """The triplet of case `seed`; `kind` must be None or "head"."""
         if kind not in (None, "head"):
-            raise InputError(f'an examination has triplets of kind "head" alone; got {kind!r}.')
+            raise InputError(f'an evaluation has triplets of kind "head" alone; got {kind!r}.')
         rng = np.random.default_rng([6, seed])
-        shots = self._shots(question(seed), rng)
+        shots = self._shots(case_of(seed), rng)
         return self._finished(*shots, "head", seed, rng)
 
-    def _shots(self, asked_for: Question, rng: np.random.Generator) -> tuple[Shot, Shot]:
+    def _shots(self, asked_for: Case, rng: np.random.Generator) -> tuple[Shot, Shot]:
         """Source and target: drawn again until the light is as asked for."""
         for _ in range(TRIES):
             people = [self.photographer.person(rng, photographed=False) for _ in range(2)]
@@ -121,7 +121,7 @@ class Examiner(TripletMaker):
     def _before(
         self, drawn: dict[str, Drawing], target: Shot, kind: str, seed: int, rng: np.random.Generator
     ) -> tuple[dict[str, occluders.Layer], tuple[str, ...]]:
-        size, model, wanted = self.config.size, self.studio.model, question(seed)
+        size, model, wanted = self.config.size, self.studio.model, case_of(seed)
         none = (np.zeros((size, size, 3), np.float32), np.zeros((size, size), np.float32))
         layer = none
         if wanted.occluder == "fringe":
@@ -193,5 +193,5 @@ def run(args: argparse.Namespace) -> None:
     trained = [p.name for p in studio.people if not is_held_out(Path(p.name).stem)]
     if trained:
         raise InputError(f"expected evaluation people only; {trained[0]} trains. Fit them again: --portraits.")
-    for path in write_shards(Examiner(studio, args.size), args.out, args.count, args.per_shard):
+    for path in write_shards(CaseMaker(studio, args.size), args.out, args.count, args.per_shard):
         print(path, flush=True)
