@@ -240,9 +240,9 @@ def test_quality_walks_from_order_to_report(
 
 
 def test_missing_heads_of_lpips_say_how_to_get_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("mattface.training.judges.load_perceptual", lambda name, device: (None, None))
+    monkeypatch.setattr("mattface.training.losses.networks.loading.load_perceptual", lambda name, device: (None, None))
     with pytest.raises(InputError, match="Type: mattface weights pull lpips-vgg"):
-        triplets.lpips_judge(tmp_path / "vgg16.pth")
+        triplets.lpips_distance(tmp_path / "vgg16.pth")
 
 
 def test_the_benchmark_is_called_by_its_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

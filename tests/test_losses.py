@@ -101,7 +101,7 @@ def test_lpips_normalises_over_channels_and_weighs_them():
 
 
 @pytest.mark.parametrize(
-    ("form", "discriminator", "deceiver"),
+    ("form", "discriminator", "generator"),
     [
         ("log", math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-1)), math.log(1 + math.exp(1))),
         ("minimax", math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-1)), -math.log(1 + math.exp(-1))),
@@ -109,12 +109,12 @@ def test_lpips_normalises_over_channels_and_weighs_them():
         ("hinge", 0.0 + 0.0, 1.0),
     ],
 )
-def test_adversarial_forms(form, discriminator, deceiver):
+def test_adversarial_forms(form, discriminator, generator):
     real, fake = torch.full((2, 1, 3, 3), 2.0), torch.full((2, 1, 3, 3), -1.0)
     assert losses.discriminator_loss(form, real, fake) == pytest.approx(discriminator, abs=1e-6)
-    assert losses.generator_loss(form, fake) == pytest.approx(deceiver, abs=1e-6)
+    assert losses.generator_loss(form, fake) == pytest.approx(generator, abs=1e-6)
     assert losses.afsa_discriminator_loss(form, [real, real], [fake, fake]) == pytest.approx(discriminator, abs=1e-6)
-    assert losses.afsa_generator_loss(form, [fake, fake]) == pytest.approx(deceiver, abs=1e-6)
+    assert losses.afsa_generator_loss(form, [fake, fake]) == pytest.approx(generator, abs=1e-6)
 
 
 @pytest.mark.parametrize("form", losses.FORMS)

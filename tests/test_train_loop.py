@@ -202,7 +202,7 @@ def test_settings_that_cannot_be_are_refused(tmp_path):
         toy_loop(precision="fp8")
     with pytest.raises(DeviceError, match="CUDA device for fp16"):
         train(tmp_path, toy_loop(precision="fp16"))
-    with pytest.raises(UsageError, match="optimiser must be one of"):
+    with pytest.raises(UsageError, match="optimiser kind must be one of"):
         Optimiser("lion")
     with pytest.raises(UsageError, match="every > 0"):
         Optimiser(schedule="step")

@@ -59,7 +59,7 @@ def test_networks_that_are_not_here_are_refused_by_name(empty, kind, message):
         (LossNetworks(identity="facenet"), "identity"),
     ],
 )
-def test_judges_that_do_not_exist_are_refused(empty, names, needed):
+def test_networks_that_do_not_exist_are_rejected(empty, names, needed):
     with pytest.raises(UsageError, match=getattr(names, needed)):
         load_loss_networks(names, {needed}, CPU)
 
@@ -85,7 +85,7 @@ def test_clip_is_open_clips_network_with_the_cards_tensors(empty):
     assert own == clip_shapes()
 
 
-def test_the_shape_judge_is_the_regressors_identity(empty):
+def test_the_shape_network_is_the_regressors_identity(empty):
     torch.save({"net_recon": seeded_state(deep3d_shapes(), False)}, empty / "copy.pth")
     assert adopt(empty / "copy.pth").name == "deep3d"
     shape = load_loss_networks(LossNetworks(), {"shape"}, CPU).shape

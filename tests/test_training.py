@@ -219,8 +219,8 @@ def test_training_may_start_from_a_checkpoint_of_the_same_sizes(tmp_path):
     network = build_network(recipe.config)
     metadata = {"config": recipe.config.to_json(), "method": "mattface", "name": "tiny"}
     save_weights(tmp_path / "known.safetensors", network.state_dict(), metadata)
-    found, latents = triplets.start_network(replace(recipe, start=str(tmp_path / "known.safetensors")))
-    assert latents is None
+    found, latents, notes = triplets.start_network(replace(recipe, start=str(tmp_path / "known.safetensors")))
+    assert latents is None and "start from" in notes[0] and "fresh" not in notes[0]
     for (name, a), b in zip(found.state_dict().items(), network.state_dict().values(), strict=True):
         assert torch.equal(a, b.half().float() if b.is_floating_point() else b), name  # as files keep it
     with pytest.raises(WeightsError, match="of the recipe's sizes"):

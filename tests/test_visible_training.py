@@ -86,13 +86,17 @@ def test_what_is_only_estimated_to_be_hidden_weighs_little():
     assert batch["sure"].shape == batch["seen"].shape and 0.1 < batch["sure"].min() < 0.2 and batch["sure"].max() == 1
 
 
-def test_training_may_start_from_a_checkpoint(tmp_path):
+def test_training_may_start_from_a_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(landmarks, "load_landmarker", lambda: found(1.0))
     recipe = find_recipe("visible-face", True, [])
     known = visible.VisibleFace(recipe.widths)
     save_weights(tmp_path / "known.safetensors", known.state_dict(), {})
-    found_again = task.start_network(replace(recipe, start=str(tmp_path / "known.safetensors")))
-    for (name, a), b in zip(found_again.state_dict().items(), known.state_dict().values(), strict=True):
-        assert torch.allclose(a.float(), b.float(), atol=1e-3), name
+    write_shards(triplet, tmp_path / "data", 2, 2, 0)
+    started = replace(recipe, start=str(tmp_path / "known.safetensors"))
+    stage = next(task.stages(started, Data(tmp_path / "data"), torch.device("cpu")))
+    for name, value in known.state_dict().items():
+        assert torch.allclose(stage.task.networks["network"].state_dict()[name].float(), value.float(), atol=1e-3), name
+    assert "start from" in stage.notes[-1]
 
 
 def test_an_open_mouth_belongs_to_the_face_unless_something_lies_before_it():

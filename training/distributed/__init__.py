@@ -14,7 +14,7 @@ __all__ = ["AVERAGE", "WAYS", "World", "distribute", "world"]
 
 
 def distribute(networks: Mapping[str, nn.Module], trained: Collection[str], here: World) -> Any:
-    """`ReplicatedNetworks` or `ShardedNetworks`, as the process was told; FSDP2 is imported only where it is asked for.
+    """`ReplicatedNetworks` or `ShardedNetworks`, as `here` says; FSDP2 is imported only where it is asked for.
 
     Args:
         networks: name -> network.

@@ -37,7 +37,7 @@ def meshes_at(canonical: torch.Tensor, size: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class LocatedFaces:
-    """Pictures with what an identity network is told about them.
+    """Pictures with what says where their faces are.
 
     Attributes:
         pixels: (B, 3, S, S) in [-1, 1].

@@ -12,19 +12,22 @@ from mattface.methods.psp import OFFICIAL, official_parts
 PARTS_OF_OFFICIAL = ("encoder", "invert", "generate")
 
 
-def load_start(network: nn.Module, start: str) -> list[str]:
+def load_start(network: nn.Module, start: str | None) -> tuple[str, ...]:
     """Loads weights into a network, part by part: those of its parts that the file has, each whole.
 
     Args:
         network: with the parts that the file names before the first dot.
-        start: a weight name ("psp-ffhq" is the official pSp file), a .safetensors file, or a folder with one.
+        start: a weight name ("psp-ffhq" is the official pSp file), a .safetensors file, or a folder with one; None
+            leaves the network as it is.
 
     Returns:
-        Names of the parts that were loaded.
+        Sentences about what was loaded, for the notes of a stage.
 
     Raises:
         WeightsError: the file is not here, has no part of this network, or a part of another size.
     """
+    if start is None:
+        return ()
     own = dict(network.named_children())
     parts = read_parts(start)
     shared = [name for name in own if name in parts]
@@ -35,7 +38,8 @@ def load_start(network: nn.Module, start: str) -> list[str]:
         )
     for name in shared:
         weights.load_strictly(own[name], parts[name], f"start={start}: {name}")
-    return shared
+    fresh = [name for name in own if name not in shared]
+    return (f"{', '.join(shared)} start from {start}" + (f"; {', '.join(fresh)} are fresh" if fresh else ""),)
 
 
 def read_parts(start: str) -> dict[str, dict[str, torch.Tensor]]:

@@ -1,4 +1,4 @@
-"""The swap network of a recipe: found by its method's name, built, started from weights, and called."""
+"""The swap network of a recipe: found by its method's name, built, and what it returns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from torch import nn
 from mattface.errors import UsageError
 from mattface.methods import METHODS
 from mattface.training.config import SwapRecipe
-from mattface.training.models.start import load_start
 
 DrawMaps = Callable[[np.ndarray, int], torch.Tensor]
 """(468, 3) mesh in pixels and size S to conditioning maps (1, C, S, S)."""
@@ -69,14 +68,8 @@ def network_config(recipe: SwapRecipe) -> Any:
 
 
 def build_swapper(recipe: SwapRecipe) -> nn.Module:
-    """The network with its starting weights.
-
-    Raises:
-        WeightsError: what the recipe starts from is not here, or is no such network.
-    """
+    """The network with fresh weights."""
     network: nn.Module = method_module(recipe).build_network(network_config(recipe))
-    if recipe.start is not None:
-        load_start(network, recipe.start)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 

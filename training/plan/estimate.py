@@ -90,7 +90,7 @@ class Trial(Run):
 
 
 def parts_of(task: Task) -> dict[str, nn.Module]:
-    """What is told apart: the parts of every network, and loss networks."""
+    """What is measured one by one: the parts of every network, and loss networks."""
     found = {f"{n}.{part}": m for n, network in task.networks.items() for part, m in network.named_children()}
     for name, own in vars(getattr(task, "loss_networks", object)).items():
         network = getattr(own, "network", own)

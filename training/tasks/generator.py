@@ -162,6 +162,5 @@ def stages(
     train, _ = catalogue(data.root, data.layout).split(data.held_out)
     faces = Faces(train, recipe.size, recipe.loop.seed)
     task = GeneratorTask(recipe)
-    if recipe.start is not None:
-        load_start(task.generator, recipe.start)
-    yield Stage("", task, PositionFeed(faces, data.workers), recipe.loop, notes=faces.catalogue.notes)
+    notes = (*faces.catalogue.notes, *load_start(task.generator, recipe.start))
+    yield Stage("", task, PositionFeed(faces, data.workers), recipe.loop, notes=notes)

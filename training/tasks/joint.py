@@ -147,6 +147,5 @@ def stages(recipe: JointRecipe, data: Data, device: torch.device, fallback: Fall
     faces = Faces(train, size, seed)
     shown = Faces(held, size, seed) if held.records else faces
     task = JointTask(recipe, loss_networks, shown.batch(range(4))["image"])
-    if recipe.start is not None:
-        load_start(task.pair, recipe.start)
-    yield Stage("", task, PositionFeed(faces, data.workers), recipe.loop, notes=faces.catalogue.notes)
+    notes = (*faces.catalogue.notes, *load_start(task.pair, recipe.start))
+    yield Stage("", task, PositionFeed(faces, data.workers), recipe.loop, notes=notes)

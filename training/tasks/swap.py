@@ -23,6 +23,7 @@ from mattface.training.data.triplets import ShardTriplets, SwapTriplets
 from mattface.training.losses.network_losses import NetworkLosses, networks_needed
 from mattface.training.losses.networks.loading import LoadedNetworks, load_loss_networks
 from mattface.training.models.discriminators import AccumulatedDiscriminator, build_discriminator
+from mattface.training.models.start import load_start
 from mattface.training.models.swapper import (
     DecoderMaps,
     SwapOutput,
@@ -243,8 +244,11 @@ def stages(recipe: SwapRecipe, data: Data, device: torch.device, fallback: Fallb
     loss_networks = load_loss_networks(recipe.loss_networks, networks_needed(recipe), device, fallback)
     torch.manual_seed(recipe.loop.seed)
     network = build_swapper(recipe)
+    notes = load_start(network, recipe.start)
     if wanted := sorted(recipe.weights().keys() & GROUND_TRUTH_LOSSES):
-        yield ground_truth_stage(recipe, network, loss_networks, data, wanted)
+        stage = ground_truth_stage(recipe, network, loss_networks, data, wanted)
+        stage.notes += notes
+        yield stage
         return
     train, held = catalogue(data.root, data.layout).split(data.held_out)
     draw = conditioning_maps(recipe)
@@ -257,7 +261,7 @@ def stages(recipe: SwapRecipe, data: Data, device: torch.device, fallback: Fallb
         faces = {r.name: face_sample(r, recipe.size, True, draw=draw) for r in held.records if r.mesh is not None}
         held_out = HeldOut(faces, data.scoring, recipe.loss_networks.identity, recipe.loop.seed)
     task = SwapTask(recipe, network, loss_networks, pairs.batch(range(4)), held_out)
-    yield Stage("", task, PositionFeed(pairs, data.workers), recipe.loop, notes=pairs.catalogue.notes)
+    yield Stage("", task, PositionFeed(pairs, data.workers), recipe.loop, notes=(*pairs.catalogue.notes, *notes))
 
 
 def ground_truth_stage(

@@ -223,23 +223,24 @@ def draw_stages(
     return None if people is None else latents_of(people)
 
 
-def start_network(recipe: TripletRecipe) -> tuple[MattfaceNetwork, Latents | None]:
-    """The network as training finds it: fresh, or with weights and latents that the recipe starts from.
+def start_network(recipe: TripletRecipe) -> tuple[MattfaceNetwork, Latents | None, tuple[str, ...]]:
+    """The network as training finds it: fresh, or with weights and latents that the recipe starts from; and notes.
 
     Raises:
         WeightsError: the weights are missing, or of another network than the recipe's.
     """
     network = build_network(recipe.config)
     if recipe.start is None:
-        return network, None
+        return network, None, ()
     try:
-        load_start(network, recipe.start)
+        notes = load_start(network, recipe.start)
     except WeightsError as error:
         raise WeightsError(f"start must be a network of the recipe's sizes: {error}") from error
     tensors, _ = registry.load_tensors(registry.checkpoint_in(recipe.start))
     if not any(name.startswith(PREFIX) for name in tensors):
-        return network, None
-    return network, Latents.read(tensors, (network.generate.num_styles, network.generate.w_dim), recipe.start)
+        return network, None, notes
+    sizes = network.generate.num_styles, network.generate.w_dim
+    return network, Latents.read(tensors, sizes, recipe.start), notes
 
 
 def stages(
@@ -251,7 +252,8 @@ def stages(
         load_loss_networks(LOSS_NETWORKS, set(WITHOUT), device, fallback, WITHOUT) if recipe.asks_identity else None
     )
     torch.manual_seed(recipe.loop.seed)
-    network, latents = start_network(recipe)
+    network, latents, started = start_network(recipe)
+    notes += started
     drawing, swapping = (loss_networks if recipe.loss[name] else None for name in ("features", "identity"))
     latents = (yield from draw_stages(recipe, data, triplets, network, drawing, notes)) or latents
     for name in ("invert", "swap", "swap-fine"):

@@ -28,9 +28,8 @@ class VisibleTask:
 
     averaged = ("network",)
 
-    def __init__(self, recipe: VisibilityRecipe, sample: Batch) -> None:
+    def __init__(self, recipe: VisibilityRecipe, network: VisibleFace, sample: Batch) -> None:
         self.recipe, self.name, self.sample = recipe, recipe.name, sample
-        network = start_network(recipe)
         self.networks: dict[str, nn.Module] = {"network": network.to(memory_format=torch.channels_last)}  # type: ignore[call-overload]
         self.optimisers = {"network": recipe.optimisers["network"]}
         self.phases = (Phase("face", "network", self.terms, {"seen": 1.0}),)
@@ -61,14 +60,6 @@ class VisibleTask:
         return {}
 
 
-def start_network(recipe: VisibilityRecipe) -> VisibleFace:
-    """The network as training finds it: fresh, or with the weights that the recipe starts from."""
-    network = VisibleFace(recipe.widths)
-    if recipe.start:
-        load_start(network, recipe.start)
-    return network
-
-
 def stages(
     recipe: VisibilityRecipe, data: Data, device: torch.device, fallback: Fallback | None = None
 ) -> Iterator[Stage]:
@@ -80,4 +71,7 @@ def stages(
     maps, notes = read_squares(shards)
     samples = VisibleFaceSamples(maps, recipe.loop.seed)
     shown = VisibleFaceSamples(maps, recipe.loop.seed + 1).batch(range(SHOWN))
-    yield Stage("", VisibleTask(recipe, shown), PositionFeed(samples, data.workers), recipe.loop, notes=notes)
+    network = VisibleFace(recipe.widths)
+    notes += load_start(network, recipe.start)
+    task = VisibleTask(recipe, network, shown)
+    yield Stage("", task, PositionFeed(samples, data.workers), recipe.loop, notes=notes)
