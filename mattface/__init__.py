@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load", "sample"]
+__all__ = ["__version__", "invert", "load", "sample"]
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
+    import torch
 
     from mattface.pipeline import Swapper
 
@@ -34,3 +37,16 @@ def sample(
     from mattface import sampling
 
     return sampling.sample(seed, count, weights, truncation, device)
+
+
+def invert(
+    picture: Any,
+    steps: int = 0,
+    generator: str = "mobile-ffhq",
+    device: str = "auto",
+    progress: Callable[[int, int, float], bool] | None = None,
+) -> torch.Tensor:
+    """The (1, 18, 512) W+ code of a photograph's largest face. See `mattface.inversion.invert`."""
+    from mattface import inversion
+
+    return inversion.invert(picture, steps, generator, device, progress)

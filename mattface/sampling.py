@@ -14,12 +14,12 @@ from mattface.devices import resolve_device
 from mattface.errors import UsageError, WeightsError
 from mattface.generate.generator import build_generator
 from mattface.generate.latents import Latents
+from mattface.generate.named import EMBEDDED, OFFICIAL, Synthesis, load_generator
 from mattface.generate.synthesis import SynthesisNetwork
 from mattface.methods.mattface import network_of
 from mattface.vocabulary import WPlus
 from mattface.weights.convert import LAYOUT_KEY, official
 
-WEIGHTS = "mattface-demo"
 LAYOUTS = ("stylegan2-rosinality", "stylegan2-nvidia")
 """Of files that hold a mapping network beside their generator."""
 SEEDS = 2**63
@@ -41,26 +41,33 @@ class Sampler:
         device: where the generator runs.
     """
 
-    generate: SynthesisNetwork
+    generate: Synthesis
     draw: Draw
     weights: str
     device: torch.device
 
     def __call__(self, seed: int, truncation: float = TRUNCATION) -> np.ndarray:
-        """The person of a seed: the same picture every time on one machine.
+        """The person of a seed: the same picture every time on one machine; see `code` and `picture`."""
+        return self.picture(self.code(seed, truncation))
+
+    def code(self, seed: int, truncation: float = TRUNCATION) -> WPlus:
+        """The W+ code of a seed.
 
         Args:
             seed: 0 to 2^63 - 1.
             truncation: 0 (everybody alike) to 1 (as various as the people learned from).
 
         Returns:
-            (S, S, 3) uint8 RGB.
+            (1, L, D).
 
         Raises:
             UsageError: a number outside its range.
         """
         check(seed, 1, truncation)
-        w_plus = self.draw(torch.Generator().manual_seed(seed), truncation).to(self.device)
+        return self.draw(torch.Generator().manual_seed(seed), truncation).to(self.device)
+
+    def picture(self, w_plus: WPlus) -> np.ndarray:
+        """(S, S, 3) uint8 RGB of a (1, L, D) code."""
         with torch.inference_mode():
             image = self.generate(w_plus, noise="const").image
         if image is None:
@@ -86,18 +93,21 @@ def load(weights: str | None = None, device: str | torch.device = "auto") -> Sam
     """Builds a sampler.
 
     Args:
-        weights: name of weights, a safetensors file or a folder that holds one: a mattface checkpoint with latents, or
-            a StyleGAN2 generator with its mapping network. None takes mattface-demo.
+        weights: "mobile-ffhq" or "stylegan2-ffhq"; or another name of weights, a safetensors file or a folder that
+            holds one: a mattface checkpoint with latents, or a StyleGAN2 generator with its mapping network. None takes
+            mobile-ffhq.
         device: "auto", "cpu", "cuda" or "cuda:N".
 
     Raises:
         UsageError: weights that draw nothing.
         WeightsError: missing, damaged, or without what people are drawn from.
     """
-    name, where = weights or WEIGHTS, resolve_device(device)
+    name, where = weights or EMBEDDED, resolve_device(device)
+    if name in (EMBEDDED, OFFICIAL):
+        return by_name(name, where)
     layout = registry.card(name).layout if name in registry.cards() else ""
     if layout and layout not in LAYOUTS:
-        raise UsageError(f"expected weights that draw people, {WEIGHTS} or stylegan2-ffhq; {name} does not.")
+        raise UsageError(f"expected weights that draw people, {EMBEDDED} or {OFFICIAL}; {name} does not.")
     if layout:
         tensors, metadata = official(name), {LAYOUT_KEY: layout}
     else:
@@ -105,6 +115,19 @@ def load(weights: str | None = None, device: str | torch.device = "auto") -> Sam
     make = by_mapping if metadata.get(LAYOUT_KEY) in LAYOUTS else by_latents
     generate, draw = make(tensors, metadata, name)
     return Sampler(generate.to(where).eval().requires_grad_(False), draw, name, where)
+
+
+def by_name(name: str, device: torch.device) -> Sampler:
+    """One of the fixed generators."""
+    fixed = load_generator(name, device)
+    mapping = fixed.mapping
+
+    def draw(rng: torch.Generator, truncation: float) -> WPlus:
+        with torch.inference_mode():
+            style: torch.Tensor = mapping(torch.randn(1, mapping.z_dim, generator=rng).to(device), truncation)
+        return style
+
+    return Sampler(fixed.synthesis, draw, name, device)
 
 
 def by_latents(

@@ -125,6 +125,21 @@ class FeaturePyramid:
         return self.coarse, self.medium, self.fine
 
 
+@dataclass(frozen=True)
+class RecognitionFeatures:
+    """What a recognition network sees of an FFHQ crop.
+
+    Attributes:
+        pyramid: maps of the face itself, coarse, medium and fine.
+        identity: (B, 128), not unit length; the same person below a Euclidean distance of 0.6.
+        context: (B, K) the whole crop in short: pose, hair, background.
+    """
+
+    pyramid: FeaturePyramid
+    identity: torch.Tensor
+    context: torch.Tensor
+
+
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in whole pixels; right and bottom lie outside."""
 

@@ -17,7 +17,22 @@ from types import FrameType
 from typing import NoReturn
 
 from mattface import __version__
-from mattface.cli import bench, data, demo, doctor, export, live, ops, sample, studio, swap, train, video, weights
+from mattface.cli import (
+    bench,
+    data,
+    demo,
+    doctor,
+    export,
+    invert,
+    live,
+    ops,
+    sample,
+    studio,
+    swap,
+    train,
+    video,
+    weights,
+)
 from mattface.errors import MattfaceError
 
 INTERRUPTED = 130
@@ -52,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     top = Parser("mattface", description=DESCRIPTION, epilog=EPILOG, formatter_class=raw)
     top.add_argument("--version", action="version", version=f"mattface {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (swap, video, live, export, sample, studio, data, train, bench, doctor, weights, ops, demo):
+    for command in (swap, video, live, export, sample, invert, studio, data, train, bench, doctor, weights, ops, demo):
         command.add_parser(commands)
     return top
 

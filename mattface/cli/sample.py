@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mattface.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mattface.vocabulary import Face
 
 EPILOG = """examples:
   mattface sample --seed 7
   mattface sample --seed 0 --count 12 --out people
+  mattface sample --seed 7 --edit yaw=20,smile=1
   mattface sample --seed 3 --out somebody.png --weights stylegan2-ffhq --truncation 0.5
 
-A seed always gives the same picture on one machine. Pictures carry the mark of wholly generated ones.
+A seed always gives the same picture on one machine. Pictures carry the mark of wholly generated ones. --edit moves the
+code of the person along measured directions and says what changed, as measured on both pictures.
 """
 
 
@@ -23,11 +30,12 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "sample", help="draw people who do not exist", description=__doc__, epilog=EPILOG, formatter_class=raw
     )
-    parser.add_argument("--seed", type=int, required=True, metavar="N", help="of the first person, from 0 on")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the first person (default: 0)")
     parser.add_argument("--count", type=int, default=1, metavar="K", help="people, seeds N to N + K - 1 (default: 1)")
     parser.add_argument("--out", type=Path, default=Path(), metavar="DIR|FILE.png",
                         help="folder for SEED.png, made if need be, or one person's file (default: .)")  # fmt: skip
-    parser.add_argument("--weights", metavar="NAME|FILE|DIR", help="default: mattface-demo")
+    parser.add_argument("--edit", metavar="NAME=X,...", help="yaw and pitch in degrees, smile, mouth: see below")
+    parser.add_argument("--weights", metavar="NAME|FILE|DIR", help="default: mobile-ffhq")
     parser.add_argument("--truncation", type=float, metavar="0..1", help="0: everybody alike; default: 0.7")
     parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda[:N]", help="default: auto")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
@@ -36,7 +44,7 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Draws and writes one picture after the other."""
-    from mattface import __version__, picture_io, sampling
+    from mattface import __version__, edit, picture_io, sampling
     from mattface.provenance import GENERATED, add_mark
     from mattface.vocabulary import Picture
 
@@ -46,11 +54,17 @@ def run(args: argparse.Namespace) -> None:
     for path in paths.values():
         picture_io.check_output(path, args.overwrite)
     sampler = sampling.load(args.weights, args.device)
+    changes = edit.read_changes(args.edit) if args.edit else {}
+    directions = edit.load_directions() if changes else None
     mark = {"xmp": add_mark(None, __version__, GENERATED)}
     for seed, path in paths.items():
-        picture = Picture(sampler(seed, truncation), metadata=mark)
+        code = sampler.code(seed, truncation)
+        shown = sampler.picture(code if directions is None else directions.move(code, changes))
+        picture = Picture(shown, metadata=mark)
         picture_io.write(picture, path, args.overwrite, mark=False)
         print(f"{path}: {picture.size[0]}x{picture.size[1]}, seed {seed}", flush=True)
+        if directions is not None:
+            print("  " + describe_change(sampler.picture(code), shown), flush=True)
 
 
 def places(out: Path, seed: int, count: int) -> dict[int, Path]:
@@ -64,3 +78,33 @@ def places(out: Path, seed: int, count: int) -> dict[int, Path]:
     except OSError as error:
         raise InputError(f"{out}: expected a folder to write into; {error}. Choose another.") from error
     return {one: out / f"{one}.png" for one in range(seed, seed + count)}
+
+
+def describe_change(before: np.ndarray, after: np.ndarray) -> str:
+    """One line: what was measured on both pictures, and how alike a recognition network finds them.
+
+    Args:
+        before, after: (S, S, 3) uint8 RGB.
+    """
+    from mattface import perception
+    from mattface.mesh import topology
+    from mattface.mesh.attributes import attributes
+
+    faces = [_face(picture) for picture in (before, after)]
+    if faces[0] is None or faces[1] is None:
+        return "no face was found in one of the two pictures: nothing can be measured. Try a smaller change."
+    was, became = (attributes(face.mesh, topology().mean) for face in faces)  # type: ignore[union-attr, arg-type]
+    said = [f"{name} {was[name]:.1f} to {became[name]:.1f} degrees" for name in ("yaw", "pitch")]
+    said += [f"{name} {was[name]:.2f} to {became[name]:.2f}" for name in ("smile", "mouth")]
+    if any(part.usable for part in perception.status("identity")):
+        embed = perception.load("identity")
+        said.append(f"identity cosine {float(embed(before, faces[0]) @ embed(after, faces[1])):.2f}")
+    return ", ".join(said)
+
+
+def _face(picture: np.ndarray) -> Face | None:
+    """The largest face of a picture with its mesh, or None."""
+    from mattface import perception
+
+    found = perception.load("detector")(picture)
+    return perception.load("landmarks")(picture, found[0]) if found else None

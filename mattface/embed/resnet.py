@@ -127,9 +127,12 @@ class IdentityResNet(nn.Module):
         Returns:
             (B, 128).
         """
+        return self.head(self.blocks(self.begin(chips)).mean(dim=(2, 3)))
+
+    def begin(self, chips: torch.Tensor) -> torch.Tensor:
+        """(B, 3, 150, 150) chips to the (B, 32, 35, 35) map that enters the first block."""
         x = ((chips + 1) * 127.5 - self.mean) / 256
-        x = functional.max_pool2d(functional.relu(self.stem_affine(self.stem(x))), 3, 2)
-        return self.head(self.blocks(x).mean(dim=(2, 3)))
+        return functional.max_pool2d(functional.relu(self.stem_affine(self.stem(x))), 3, 2)
 
 
 class _Reader:

@@ -1,0 +1,1 @@
+"""Drawn people: data whose W+ codes are known exactly, because a fixed generator drew them from those codes."""
