@@ -3,41 +3,56 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-FOLDERS := cuda_ops weights realtime training benchmarks
 EMBEDDED_FOR_TESTS := centerface face-mesh
+FAST := not slow
+ISA_TESTS := tests/test_ops.py tests/test_ops_fused.py tests/test_ops_values.py tests/test_modulated.py \
+	tests/test_winograd.py tests/test_networks.py
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint bench docs wheel clean
+.PHONY: help demo test test-slow test-isa lint bench docs wheel clean
 
 help:
-	@echo "make demo   swap an example pair, write a contact sheet into demo-out/"
-	@echo "make test   run the tests (make test PYTEST_ARGS='-k layers' for some)"
-	@echo "make lint   ruff and mypy"
-	@echo "make bench  seconds per swap on this machine, as JSON in runs/"
-	@echo "make docs   documentation with the API reference, into build/site"
-	@echo "make wheel  build a wheel into dist/"
-	@echo "make clean  remove what was built, the environment included"
+	@echo "make demo       swap an example pair, write a contact sheet into demo-out/"
+	@echo "make test       run the tests but the slow ones (make test PYTEST_ARGS='-k layers' for some)"
+	@echo "make test-slow  run the slow ones"
+	@echo "make test-isa   run ops, networks and the bundled checkpoint as on older processors"
+	@echo "make lint       ruff and mypy"
+	@echo "make bench      seconds per swap on this machine, as JSON in runs/"
+	@echo "make docs       documentation with the API reference, into build/site"
+	@echo "make wheel      build a wheel into dist/"
+	@echo "make clean      remove what was built, the environment included"
 
 demo: $(VENV)/.demo
 	@$(BIN)/python -m mattface ops build --if-possible
-	$(BIN)/python -m mattface demo --out demo-out
+	@$(BIN)/python -m mattface demo --out demo-out
 
-test: $(VENV)/.dev
+test: ready
+	$(BIN)/python -m pytest -m '$(FAST)' $(PYTEST_ARGS)
+
+test-slow: ready
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+# oneDNN and torch keep to AVX2, then to the oldest instructions they know; the second pass has no kernels of ours either.
+test-isa: ready
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 \
+		$(BIN)/python -m pytest -m '$(FAST)' $(ISA_TESTS) tests/test_bundle.py $(PYTEST_ARGS)
+	ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default MATTFACE_HOME=$$(mktemp -d) \
+		$(BIN)/python -m pytest -m '$(FAST)' $(ISA_TESTS) $(PYTEST_ARGS)
+
+.PHONY: ready
+ready: $(VENV)/.dev
 	@$(BIN)/python -m mattface ops build --if-possible
 	@$(BIN)/python -m mattface weights pull $(EMBEDDED_FOR_TESTS) || \
 		echo "The perception parts could not be fetched: tests that need them are skipped."
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
-	@rm -rf build/types && mkdir -p build/types/mattface
-	@for part in mattface/* $(FOLDERS); do ln -s "$(CURDIR)/$$part" build/types/mattface/; done
-	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p mattface
+	$(BIN)/python .ci/check_types.py
 
-bench: $(VENV)/.demo
+bench: $(VENV)/.bench
 	$(BIN)/python -m mattface.benchmarks.swap_time --out runs/swap_time.json
 
-docs: $(VENV)/.docs
+docs: $(VENV)/.dev $(VENV)/.docs
 	@rm -rf build/docs-package build/site
 	@MATTFACE_BUILD_OPS=0 $(BIN)/python setup.py --quiet build_py --build-lib build/docs-package
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
@@ -50,21 +65,14 @@ clean:
 	rm -rf $(VENV) build dist demo-out *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# One environment for everything; installed again only when the packaging changes.
+# One environment for everything; installed again only when the packaging changes. pip prints errors alone.
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "expected Python 3.11 or newer; got $$($(PYTHON) --version). Try: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo: pyproject.toml setup.py | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[demo]'
-	@touch $@
-
-$(VENV)/.dev: pyproject.toml setup.py | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
-	@touch $@
-
-$(VENV)/.docs: docs/requirements.txt $(VENV)/.dev
-	$(BIN)/python -m pip install --quiet --requirement docs/requirements.txt
+$(VENV)/.%: pyproject.toml setup.py | $(BIN)/python
+	@echo "Installing what '$*' needs into $(VENV)/ (the first time this takes minutes)"
+	@$(BIN)/python -m pip install -qq --editable '.[$*]'
 	@touch $@

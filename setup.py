@@ -9,24 +9,21 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 from setuptools import find_packages, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
-FOLDERS = ("cuda_ops", "weights", "realtime", "training", "benchmarks")
 PREBUILT = Path("mattface", "cuda_ops", "prebuilt")
 
 
-def packages() -> dict[str, str]:
-    """Package name -> the folder it comes from."""
-    where = {"mattface": "mattface"}
-    where |= {f"mattface.{name}": f"mattface/{name.replace('.', '/')}" for name in find_packages("mattface")}
-    for folder in FOLDERS:
-        where[f"mattface.{folder}"] = folder
-        where |= {f"mattface.{folder}.{n}": f"{folder}/{n.replace('.', '/')}" for n in find_packages(folder)}
-    return where
+def packages() -> list[str]:
+    """Every package, below the folders that pyproject.toml maps to names."""
+    with open("pyproject.toml", "rb") as stream:
+        folders = tomllib.load(stream)["tool"]["setuptools"]["package-dir"]
+    return [*folders, *(f"{name}.{n}" for name, folder in folders.items() for n in find_packages(folder))]
 
 
 def kernels(*root: str) -> Path | None:
@@ -76,8 +73,4 @@ class Wheel(bdist_wheel):
 
 
 if __name__ == "__main__":  # PEP 517 runs it under this name too
-    setup(
-        packages=list(packages()),
-        package_dir=packages(),
-        cmdclass={"build_py": BuildPython, "bdist_wheel": Wheel},
-    )
+    setup(packages=packages(), cmdclass={"build_py": BuildPython, "bdist_wheel": Wheel})

@@ -1,4 +1,4 @@
-"""The measuring contract: warm up, synchronise, many runs, median and spread, and where it was measured."""
+"""The measuring contract: warm up, synchronise, many runs, median and range, and where it was measured."""
 
 from __future__ import annotations
 

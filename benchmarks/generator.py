@@ -100,7 +100,7 @@ def _status(name: str) -> int:
 def forward_times(
     net: SynthesisNetwork, w_plus: torch.Tensor, dtype: torch.dtype, runs: int, rate: float
 ) -> dict[str, float]:
-    """Seconds of the whole picture and of an average inner face, in one number format."""
+    """Seconds of the whole picture and of an average inner face, in one dtype."""
     side, device = net.resolution, w_plus.device.type
     region = tuple(round(v * side) for v in INNER_FACE)
 

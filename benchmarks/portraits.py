@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mattface import align, detect, landmarks, measure, mesh, perception, picture_io, weights
-from mattface.benchmarks.crew import Outcome
-from mattface.benchmarks.exam import evaluation_portraits
+from mattface import align, measure, mesh, perception, picture_io, weights
+from mattface.benchmarks.cases import evaluation_portraits
 from mattface.benchmarks.report import Number
+from mattface.benchmarks.runner import Outcome
 from mattface.benchmarks.sheets import close_up
 from mattface.errors import InputError
+from mattface.measure.held_out import FaceEvaluator, largest_face
+from mattface.measure.recognition import Scorer
 from mattface.mesh.regions import Regions
 from mattface.pipeline import Swapper
-from mattface.training.scoring import Scorer
 from mattface.vocabulary import Face, Identity, SwapResult
 
 if TYPE_CHECKING:
@@ -90,8 +91,6 @@ class Portraits:
     """
 
     def __init__(self, folder: Path, scoring: Path, count: int = 100, seed: int = 1) -> None:
-        if not scoring.is_file():
-            raise InputError(f"expected a scoring network; {scoring} is no file. Give an ONNX file: --scoring FILE")
         self.scoring = scoring
         paths = evaluation_portraits(folder)
         self.people = introduced(paths, Scorer(scoring), fitter())
@@ -105,52 +104,29 @@ class Portraits:
         """Pairs of one source next to each other."""
         return sorted(range(len(self.pairs)), key=lambda k: self.pairs[k])
 
-    def outcomes(self, swapper: Swapper, questions: Sequence[int], shown: frozenset[int]) -> Iterator[Outcome]:
+    def outcomes(self, swapper: Swapper, cases: Sequence[int], shown: frozenset[int]) -> Iterator[Outcome]:
         """Swaps and measures pairs."""
-        scorer, fit = Scorer(self.scoring), fitter()
+        fit = fitter()
+        expression = None if fit is None else lambda mesh: fit(mesh).expression
+        evaluate = FaceEvaluator(Scorer(self.scoring), swapper.detector, swapper.landmarker, self.gallery, expression)
         identities: dict[int, Identity] = {}
-        for question in questions:
-            s, t = self.pairs[question]
+        for case in cases:
+            s, t = self.pairs[case]
             source, target = self.people[s], self.people[t]
             if s not in identities:
                 identities = {s: swapper.prepare(source.pixels())}
             pixels = target.pixels()
             result = swapper.swap(identities[s], pixels, measure=False)
             row: dict[str, Any] = {"source": source.name, "target": target.name}
-            row |= self._seen(swapper, scorer, fit, (s, t), result.image) | appearance(source, target, pixels, result)
+            row |= evaluate(result.image, s, t, target.face, target.expression)
+            row |= appearance(source, target, pixels, result)
             row["seconds"] = sum(result.report["seconds"].values())
-            yield Outcome(row, close_up(result.image, target.face.box) if question in shown else None)
+            yield Outcome(row, close_up(result.image, target.face.box) if case in shown else None)
 
-    def given(self, question: int) -> dict[str, np.ndarray]:
+    def given(self, case: int) -> dict[str, np.ndarray]:
         """Close-ups of source and target."""
-        pair = zip(("source", "target"), self.pairs[question], strict=True)
+        pair = zip(("source", "target"), self.pairs[case], strict=True)
         return {name: close_up(self.people[k].pixels(), self.people[k].face.box) for name, k in pair}
-
-    def _seen(
-        self, swapper: Swapper, scorer: Scorer, fit: Fitter | None, pair: tuple[int, int], image: np.ndarray
-    ) -> dict[str, float]:
-        """What networks see in a result. Its face is found from scratch; if none is found, the target's place is taken
-        for the identity, and pose, expression and landmarks are not measured."""
-        source, target = (self.people[k] for k in pair)
-        face = largest(swapper.detector, swapper.landmarker, image)
-        embedding = scorer(image, (face or target.face).points)
-        found = {
-            "found": float(face is not None),
-            "cosine": float(measure.identity_cosine(embedding, source.embedding)),
-            "untouched": float(measure.identity_cosine(target.embedding, source.embedding)),
-            "retrieved": measure.retrieval(embedding[None], self.gallery, np.array([pair[0]])),
-            "pose": np.nan,
-            "expression": np.nan,
-            "shift": np.nan,
-        }
-        if face is None or face.mesh is None or target.face.mesh is None:
-            return found
-        mean = mesh.topology().mean
-        found["pose"] = measure.pose_difference(measure.pose(face.mesh, mean), measure.pose(target.face.mesh, mean))
-        found["shift"] = measure.landmark_shift(face.mesh, target.face.mesh)
-        if fit is not None and target.expression is not None:
-            found["expression"] = measure.expression_difference(fit(face.mesh).expression, target.expression)
-        return found
 
 
 def appearance(source: Person, target: Person, pixels: np.ndarray, result: SwapResult) -> dict[str, float]:
@@ -196,21 +172,15 @@ def introduced(paths: Sequence[Path], scorer: Scorer, fit: Fitter | None) -> lis
     people = []
     for path in tqdm(paths, desc="portraits", disable=None):
         pixels = picture_io.read(path).pixels
-        face = largest(find, locate, pixels)
+        face = largest_face(find, locate, pixels)
         if face is None or face.mesh is None:
             continue
         expression = None if fit is None else fit(face.mesh).expression
         clipped = measure.clipped_share(pixels, skin_of(face, pixels.shape[:2]))
-        people.append(Person(path, face, scorer(pixels, face.points), expression, clipped))
+        people.append(Person(path, face, scorer(pixels, face), expression, clipped))
     if len(people) < 2:
         raise InputError(f"expected at least two portraits that show a face; found {len(people)}.")
     return people
-
-
-def largest(find: detect.Detector, locate: landmarks.Landmarker, pixels: np.ndarray) -> Face | None:
-    """The largest face with landmarks, found from scratch; None when there is none."""
-    faces = find(pixels)
-    return locate(pixels, faces[0]) if faces else None
 
 
 def fitter() -> Fitter | None:
@@ -234,12 +204,12 @@ def choose_pairs(count: int, wanted: int, seed: int) -> list[tuple[int, int]]:
     return pairs[:wanted]
 
 
-def described(exam: Portraits) -> dict[str, Any]:
+def described(evaluation: Portraits) -> dict[str, Any]:
     """Split and pairs, for the report."""
-    names = [person.name for person in exam.people]
+    names = [person.name for person in evaluation.people]
     return {
         "rule": RULE,
         "people": names,
-        "pairs": [[names[s], names[t]] for s, t in exam.pairs],
-        "notes": exam.notes,
+        "pairs": [[names[s], names[t]] for s, t in evaluation.pairs],
+        "notes": evaluation.notes,
     }

@@ -23,8 +23,8 @@ import numpy as np
 
 from mattface.benchmarks import portraits, triplets
 from mattface.benchmarks.common import save
-from mattface.benchmarks.crew import Contender, Exam, Outcome, conduct, contender
 from mattface.benchmarks.report import Number, Row, plain, summarised, table
+from mattface.benchmarks.runner import Candidate, Evaluation, Outcome, read_candidate, run_cases
 from mattface.benchmarks.sheets import sheet
 from mattface.errors import InputError, UsageError
 
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError("expected --portraits DIR with --scoring FILE, --triplets DIR, or both.")
     if min(args.pairs, args.workers, args.rows, args.questions or 1) < 1:
         raise UsageError("expected --pairs, --workers, --rows and --questions of at least 1.")
-    asked = [contender(name) for name in args.methods.split(",")]
+    asked = [read_candidate(name) for name in args.methods.split(",")]
     if len({who.name for who in asked}) < len(asked):
         raise UsageError(f"expected every method once; got {args.methods}.")
     earlier = {} if args.earlier is None else read(args.earlier)
@@ -65,15 +65,16 @@ def run(args: argparse.Namespace) -> None:
             who.load(args.device)  # weights that are missing are missed now, not after an hour
     report: dict[str, Any] = {"seed": args.seed, "baseline": baseline_of([who.name for who in asked])}
     if args.portraits is not None:
-        exam = portraits.Portraits(args.portraits, args.scoring, args.pairs, args.seed)
-        rows = examined(exam, asked, args, known(earlier, "portraits", portraits.described(exam), "pairs"), "portraits")
+        evaluation = portraits.Portraits(args.portraits, args.scoring, args.pairs, args.seed)
+        told = portraits.described(evaluation)
+        rows = evaluate(evaluation, asked, args, known(earlier, "portraits", told, "pairs"), "portraits")
         groups = {"all": rows}
-        report["portraits"] = portraits.described(exam) | judged(groups, rows, portraits.NUMBERS, "held-out portraits")
+        report["portraits"] = told | judged(groups, rows, portraits.NUMBERS, "held-out portraits")
         save(report, args.out)
     if args.triplets is not None:
-        questions = triplets.Triplets(args.triplets, args.questions, args.lpips)
-        told = triplets.described(questions)
-        rows = examined(questions, asked, args, known(earlier, "triplets", told, "questions"), "triplets")
+        cases = triplets.Triplets(args.triplets, args.questions, args.lpips)
+        told = triplets.described(cases)
+        rows = evaluate(cases, asked, args, known(earlier, "triplets", told, "questions"), "triplets")
         groups = triplets.grouped(rows)
         report["triplets"] = told | judged(groups, rows, triplets.NUMBERS, "exact triplets")
     print("\n".join(note for part in parts for note in report[part]["notes"]))
@@ -101,20 +102,20 @@ def known(earlier: dict[str, Any], part: str, told: dict[str, Any], key: str) ->
         earlier: the report; empty for none.
         part: "portraits" or "triplets".
         told: what is asked now.
-        key: of `told`, the list of questions.
+        key: of `told`, the list of cases.
 
     Raises:
         UsageError: the earlier report did not ask all of them.
     """
     if part not in earlier:
         return {}
-    place = {json.dumps(question): k for k, question in enumerate(earlier[part][key])}
-    missing = [question for question in told[key] if json.dumps(question) not in place]
+    place = {json.dumps(case): k for k, case in enumerate(earlier[part][key])}
+    missing = [case for case in told[key] if json.dumps(case) not in place]
     if missing:
         raise UsageError(
             f"expected an earlier report about the same {part}; it lacks {missing[0]}. Leave --earlier out."
         )
-    places = [place[json.dumps(question)] for question in told[key]]
+    places = [place[json.dumps(case)] for case in told[key]]
     return {name: [found["rows"][k] for k in places] for name, found in earlier[part]["methods"].items()}
 
 
@@ -124,43 +125,47 @@ def baseline_of(names: Iterable[str]) -> str:
     return BASELINE if BASELINE in listed else listed[0]
 
 
-def examined(
-    exam: Exam, asked: Sequence[Contender], args: argparse.Namespace, earlier: dict[str, list[Row]], part: str
+def evaluate(
+    evaluation: Evaluation,
+    asked: Sequence[Candidate],
+    args: argparse.Namespace,
+    earlier: dict[str, list[Row]],
+    part: str,
 ) -> dict[str, list[Row]]:
     """Name of a method -> its rows; draws the contact sheet of those that swap now, if one is wanted."""
-    total = len(exam.order())
+    total = len(evaluation.order())
     order = np.random.default_rng(args.seed).permutation(total)[: args.rows]
     shown = sorted(int(k) for k in order) if args.sheet else []
     fresh = [who for who in asked if who.name not in earlier]
-    found = {who.name: conduct(exam, who, args.device, args.workers, shown) for who in fresh}
+    found = {who.name: run_cases(evaluation, who, args.device, args.workers, shown) for who in fresh}
     if shown and found:
         path = args.sheet.with_name(f"{args.sheet.stem}-{part}.png")
         path.parent.mkdir(parents=True, exist_ok=True)
-        draw(exam, found, shown, path)
+        draw(evaluation, found, shown, path)
         print(path.resolve())
     made = {name: plain([outcome.row for outcome in outcomes]) for name, outcomes in found.items()}
     return {who.name: made[who.name] if who.name in made else earlier[who.name] for who in asked}
 
 
-def draw(exam: Exam, found: dict[str, list[Outcome]], shown: Sequence[int], path: Path) -> None:
+def draw(evaluation: Evaluation, found: dict[str, list[Outcome]], shown: Sequence[int], path: Path) -> None:
     """Writes a contact sheet: what is given, and every method's answer with its most telling number."""
     rows = []
-    for question in shown:
-        given = exam.given(question)
+    for case in shown:
+        given = evaluation.given(case)
         row = [(pixels, "") for pixels in given.values()]
         for outcomes in found.values():
-            picture = outcomes[question].picture
+            picture = outcomes[case].picture
             if picture is not None:
-                row.append((picture, caption(question, outcomes[question].row)))
+                row.append((picture, caption(case, outcomes[case].row)))
         rows.append(row)
     sheet([*given, *found], rows).save(path)
 
 
-def caption(question: int, row: Row) -> str:
+def caption(case: int, row: Row) -> str:
     """The most telling numbers of an answer."""
     if "cosine" in row:
-        return f"{question}: cosine {row['cosine']:.2f}, seam {row['seam']:.2f}"
-    return f"{question}: {row['psnr']:.1f} dB, features {row['features']:.3f}, light {row['light']:.1f}"
+        return f"{case}: cosine {row['cosine']:.2f}, seam {row['seam']:.2f}"
+    return f"{case}: {row['psnr']:.1f} dB, features {row['features']:.3f}, light {row['light']:.1f}"
 
 
 def judged(

@@ -21,7 +21,7 @@ class Number:
         title: in words, with the unit.
         ratio: whether its mean is geometric and its comparison a quotient.
         wanted: whether a row has it; None for all.
-        everywhere: whether the table shows it for every group of questions, or for all of them together only.
+        everywhere: whether the table shows it for every group of cases, or for all of them together only.
         given: whether it is known beforehand, the same for every method.
     """
 
@@ -39,11 +39,11 @@ class Number:
 
 
 def summarised(rows: Sequence[Row], others: Sequence[Row] | None, numbers: Sequence[Number]) -> dict[str, Any]:
-    """`measure.summary` of every number; with "against": `measure.paired` to the same questions of the baseline.
+    """`measure.summary` of every number; with "against": `measure.paired` to the same cases of the baseline.
 
     Args:
         rows: of one method.
-        others: of the baseline, question by question the same; None for the baseline itself.
+        others: of the baseline, case by case the same; None for the baseline itself.
         numbers: what to summarise; those without any value are left out.
     """
     found = {}
@@ -62,7 +62,7 @@ def table(title: str, groups: dict[str, dict[str, dict[str, Any]]], numbers: Seq
 
     Args:
         title: of the table.
-        groups: name of a group of questions -> method -> `summarised`.
+        groups: name of a group of cases -> method -> `summarised`.
         numbers: to show.
         baseline: name of the method that the others are compared with.
     """

@@ -2,10 +2,10 @@
 
     python -m mattface.benchmarks.training --out runs/training.json
 
-Three questions on one tiny mattface network with its critic, so that what is around the networks weighs most: steps of
-the loop against a bare loop over the same networks and losses; steps with data read from disk against steps on one
-cached batch; images per second of two processes against one. The second question is also asked of the recipe
-mattface-demo as it is bundled, on pairs in memory.
+Three questions on one tiny mattface network with its discriminator, so that what is around the networks weighs most:
+steps of the loop against a bare loop over the same networks and losses; steps with data read from disk against steps on
+one cached batch; images per second of two processes against one. The second question is also asked of the recipe
+mattface-demo as it is bundled, on triplets in memory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import fields as dataclass_fields
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,16 +32,17 @@ from mattface.benchmarks.common import save
 from mattface.errors import UsageError
 from mattface.mesh import topology
 from mattface.methods.mattface import build_network
-from mattface.training.augment import PlacedPairs
+from mattface.training.config import Data, DiscriminatorConfig, Loop, LossNetworks, SwapRecipe
+from mattface.training.data.feed import PositionFeed
+from mattface.training.data.triplet_batch import pack
+from mattface.training.data.triplets import MemoryTriplets, TripletSamples
+from mattface.training.distributed import World, world
 from mattface.training.journal import Journal
-from mattface.training.judges import Judges
 from mattface.training.launch import find_recipe
 from mattface.training.loop import Run
 from mattface.training.modes import update_average
-from mattface.training.pairs import PairStore, pack
-from mattface.training.parallel import World, world
-from mattface.training.task import Batch, Clock, Loop
-from mattface.training.tasks import Data, Stage, pairs, swap
+from mattface.training.task import Batch, Clock, Stage
+from mattface.training.tasks import swap, triplets
 
 CPU = torch.device("cpu")
 BATCH = 4
@@ -63,13 +63,17 @@ def faces(root: Path, count: int = 24, size: int = 256) -> Path:
     return root
 
 
-def recipe() -> swap.SwapRecipe:
-    """The tiny mattface recipe without judges: its networks are all that is trained and all that is asked."""
+def recipe() -> SwapRecipe:
+    """The tiny mattface recipe without loss networks: its networks are all that is trained and all that is asked."""
     tiny = find_recipe("mattface", True, [])
     loop = Loop(10**6, BATCH, average=0.9, log_every=10 * BATCH)
-    judges, critic = Judges("resnet", "whole"), swap.Critic("global", "log", width=4)
+    loss_networks, discriminator = LossNetworks("resnet", "whole"), DiscriminatorConfig("global", "log", width=4)
     return replace(
-        tiny, loop=loop, loss={"same": 10.0, "masked": 1.0, "adversarial": 0.1}, judges=judges, critic=critic
+        tiny,
+        loop=loop,
+        loss={"same": 10.0, "masked": 1.0, "adversarial": 0.1},
+        loss_networks=loss_networks,
+        discriminator=discriminator,
     )
 
 
@@ -79,16 +83,17 @@ def stage(root: Path, workers: int) -> Stage:
 
 
 def bundled(_: Path, workers: int, count: int = 32) -> Stage:
-    """The swapping stage of the recipe mattface-demo on pairs of noise, kept in memory as its own pairs are."""
+    """The swapping stage of the recipe mattface-demo on triplets of noise, kept in memory as its own are."""
     if workers:
-        raise UsageError(f"expected no workers for pairs kept in memory; got {workers}.")
+        raise UsageError(f"expected no workers for triplets kept in memory; got {workers}.")
     chosen, rng = find_recipe("mattface-demo", False, []), torch.Generator().manual_seed(1)
-    channels = {"source": 3, "target": 3, "swap": 3, "flow": 2, "source_places": 3, "places": 3}
-    fields = [f.name for f in dataclass_fields(PlacedPairs)]
+    channels = {"source": 3, "target": 3, "swap": 3, "flow": 2, "source_canonical": 3, "canonical": 3}
+    channels |= {"visible": 1, "matte": 1, "mask": 1}
     shape = (chosen.size, chosen.size)
-    maps = {k: torch.rand((count, channels.get(k, 1), *shape), generator=rng) for k in fields}
-    store = PairStore({k: torch.stack([pack(k, x) for x in v]) for k, v in maps.items()})
-    return pairs.stage(chosen, "swap", build_network(chosen.config), pairs.PairFeed(store, chosen.seed))
+    maps = {k: torch.rand((count, c, *shape), generator=rng) for k, c in channels.items()}
+    memory = MemoryTriplets({k: torch.stack([pack(k, x) for x in v]) for k, v in maps.items()})
+    feed = PositionFeed(TripletSamples(memory, chosen.loop.seed))
+    return triplets.stage(chosen, "swap", build_network(chosen.config), feed)
 
 
 class Bare:
@@ -139,9 +144,9 @@ def overhead(root: Path, steps: int) -> dict[str, float]:
         journal = Journal(Path(folder), quiet=True)
 
         def trained() -> None:
-            terms, rates = run.advance([dict(batch)])
+            terms, lrs = run.advance([dict(batch)])
             if run.loop.due(run.loop.log_every, run.step):
-                run._log(journal, terms, rates)
+                run._log(journal, terms, lrs)
 
         works = {"bare": lambda: bare(dict(batch)), "trainer": trained}
         found: dict[str, list[float]] = {name: [] for name in works}

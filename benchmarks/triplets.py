@@ -11,20 +11,20 @@ import cv2
 import numpy as np
 
 from mattface import measure
-from mattface.benchmarks.crew import Outcome
-from mattface.benchmarks.exam import LIGHTS, OCCLUDERS, YAWS, asked
+from mattface.benchmarks.cases import LIGHTS, OCCLUDERS, YAWS, asked
 from mattface.benchmarks.report import Number, Row
+from mattface.benchmarks.runner import Outcome
 from mattface.benchmarks.sheets import close_up
 from mattface.errors import InputError, NoFaceError
 from mattface.pipeline import Swapper
 from mattface.training.data.shards import Member, index_shards, read_bytes
-from mattface.training.studio.stream import decoded
+from mattface.training.studio.stream import decode_triplet
 from mattface.training.studio.triplet import Triplet
 
 MARGIN = 16
 """Pixels around the true matte that the perceptual distance sees."""
 LEAST = 0.02
-"""Share of the true matte that the source does not show, from which on it is judged apart."""
+"""Share of the true matte that the source does not show, from which on it is measured apart."""
 LIGHT_SIGMA = 1 / 16
 """Of the Gaussian that leaves low frequencies, in face heights."""
 
@@ -35,7 +35,7 @@ def occluded(row: Row) -> bool:
 
 
 def unseen(row: Row) -> bool:
-    """Whether the source hides enough of what the answer shows for it to be judged apart."""
+    """Whether the source hides enough of what the answer shows for it to be measured apart."""
     return "hidden" in row
 
 
@@ -81,15 +81,15 @@ class Answer:
 
 
 class Triplets:
-    """Shards made by `mattface.benchmarks.exam`.
+    """Shards made by `mattface.benchmarks.cases`.
 
     Args:
         folder: of shards.
-        count: questions to ask, some of each sort; None asks all.
+        count: cases to ask, some of each sort; None asks all.
         lpips: torchvision's VGG16 for LPIPS; None leaves LPIPS out.
 
     Attributes:
-        names: of the questions, shard/number.
+        names: of the cases, shard/number.
         notes: sentences about what is left out.
     """
 
@@ -111,24 +111,24 @@ class Triplets:
         """As they come."""
         return range(len(self.samples))
 
-    def triplet(self, question: int) -> Triplet:
+    def triplet(self, case: int) -> Triplet:
         """A triplet."""
-        return decoded({name: read_bytes(member) for name, member in self.samples[question].items()})
+        return decode_triplet({name: read_bytes(member) for name, member in self.samples[case].items()})
 
-    def outcomes(self, swapper: Swapper, questions: Sequence[int], shown: frozenset[int]) -> Iterator[Outcome]:
+    def outcomes(self, swapper: Swapper, cases: Sequence[int], shown: frozenset[int]) -> Iterator[Outcome]:
         """Swaps and measures. Where no face is found the untouched target is the answer, and counts as such."""
-        judge = None if self.lpips is None else lpips_judge(self.lpips)
-        for question in questions:
-            triplet = self.triplet(question)
+        distance = None if self.lpips is None else lpips_distance(self.lpips)
+        for case in cases:
+            triplet = self.triplet(case)
             answer = answered(swapper, triplet)
             row = compared(triplet, answer)
-            if judge is not None:
-                row["lpips"] = judge(*framed(answer.image, triplet)[:2])
-            yield Outcome(row, close_up(answer.image, box_of(triplet), 1.3) if question in shown else None)
+            if distance is not None:
+                row["lpips"] = distance(*framed(answer.image, triplet)[:2])
+            yield Outcome(row, close_up(answer.image, box_of(triplet), 1.3) if case in shown else None)
 
-    def given(self, question: int) -> dict[str, np.ndarray]:
+    def given(self, case: int) -> dict[str, np.ndarray]:
         """Source, and close-ups of target and truth."""
-        triplet = self.triplet(question)
+        triplet = self.triplet(case)
         box = box_of(triplet)
         near = {"target": close_up(triplet.target, box, 1.3), "truth": close_up(triplet.swap, box, 1.3)}
         return {"source": triplet.source, **near}
@@ -145,7 +145,7 @@ def answered(swapper: Swapper, triplet: Triplet) -> Answer:
 
 def compared(triplet: Triplet, answer: Answer) -> Row:
     """Everything that is measured on one answer, and what was asked."""
-    question, true, matte = asked(triplet.notes), triplet.swap, triplet.matte
+    case, true, matte = asked(triplet.notes), triplet.swap, triplet.matte
     sigma = LIGHT_SIGMA * face_height(matte)
     skin = (matte > 0.5).astype(np.float32)
     clipped = measure.clipped_share(answer.image, skin)
@@ -156,9 +156,9 @@ def compared(triplet: Triplet, answer: Answer) -> Row:
     enough = hidden.sum() >= LEAST * matte.sum()
     return {
         "seed": triplet.seed,
-        "yaw": question.yaw,
-        "contrast": question.light,
-        "occluder": question.occluder,
+        "yaw": case.yaw,
+        "contrast": case.light,
+        "occluder": case.occluder,
         "found": float(answer.found),
         "psnr": measure.psnr(answer.image, true, matte),
         **({"hidden": measure.psnr(answer.image, true, hidden)} if enough else {}),
@@ -204,12 +204,12 @@ def before_face(triplet: Triplet) -> np.ndarray:
     return triplet.occluder * face
 
 
-def lpips_judge(path: Path) -> Callable[[np.ndarray, np.ndarray], float]:
+def lpips_distance(path: Path) -> Callable[[np.ndarray, np.ndarray], float]:
     """LPIPS of two (H, W, 3) uint8 pictures, by torchvision's VGG16 and the heads of LPIPS."""
     import torch
 
     from mattface.pixels import to_tensor
-    from mattface.training.judges import load_perceptual
+    from mattface.training.losses.networks.loading import load_perceptual
     from mattface.training.losses.reconstruction import lpips_loss
 
     network, heads = load_perceptual(f"lpips:{path}", torch.device("cpu"))
@@ -217,12 +217,12 @@ def lpips_judge(path: Path) -> Callable[[np.ndarray, np.ndarray], float]:
         raise InputError(f"{path}: expected the heads of LPIPS; got none. Type: mattface weights pull lpips-vgg")
 
     @torch.inference_mode()
-    def judge(image: np.ndarray, truth: np.ndarray) -> float:
+    def distance(image: np.ndarray, truth: np.ndarray) -> float:
         return float(lpips_loss(network, heads, to_tensor(image), to_tensor(truth)))
 
-    return judge
+    return distance
 
 
-def described(exam: Triplets) -> dict[str, Any]:
+def described(evaluation: Triplets) -> dict[str, Any]:
     """What was asked, for the report."""
-    return {"questions": exam.names, "notes": exam.notes}
+    return {"questions": evaluation.names, "notes": evaluation.notes}

@@ -204,11 +204,24 @@ def _compile(target: Target, program: str, ninja: str, work: Path, force: bool) 
     (work / "build.ninja").write_text(_plan(target, program))
     if force:
         subprocess.run([ninja, "-t", "clean"], cwd=work, capture_output=True)
-    done = subprocess.run([ninja], cwd=work, capture_output=True, text=True)
-    if done.returncode:
-        said = (done.stdout + done.stderr).strip().splitlines()
+    code, printed = _run_ninja(ninja, work)
+    if code:
+        said = printed.strip().splitlines()
         first = next((line for line in said if "error" in line), said[-1] if said else "no message")
         raise BuildError(f"{Path(program).name} refused the kernels for {target.name}: {first.strip()}")
+
+
+def _run_ninja(ninja: str, folder: Path) -> tuple[int, str]:
+    """Exit code and output. Whatever ends the wait (Ctrl-C, SIGTERM) asks ninja to end, which ends its compilers."""
+    with subprocess.Popen(
+        [ninja], cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as running:
+        try:
+            printed, _ = running.communicate()
+        except BaseException:
+            running.terminate()
+            raise
+    return running.returncode, printed
 
 
 def _plan(target: Target, program: str) -> str:

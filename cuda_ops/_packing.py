@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from mattface.cuda_ops._pool import POOLED_FROM, empty
-from mattface.cuda_ops.precision import exact_type
+from mattface.cuda_ops.precision import exact_type, multiplies_bf16
 from mattface.cuda_ops.winograd import KERNEL, convolve_tiles, transformed
 
 FEWEST_CHANNELS = 256
@@ -98,9 +98,10 @@ def _where(weight: torch.Tensor) -> tuple[list[int], list[int], list[int], int]:
 
 
 def _runs_onednn(x: torch.Tensor) -> bool:
-    """Whether oneDNN computes this; it is part of torch where it can."""
+    """Whether oneDNN computes this; it is part of torch where it can. Without it torch's own convolution runs."""
     here = torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)  # type: ignore[attr-defined]
-    return here and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and x.numel() > 0
+    kind = x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and multiplies_bf16())
+    return here and x.device.type == "cpu" and kind and x.numel() > 0
 
 
 _KEPT: WeakTensorKeyDictionary = WeakTensorKeyDictionary()

@@ -6,9 +6,9 @@ import threading
 
 import torch
 
-from mattface.cuda_ops._bias_act import ACTIVATIONS, NUMBERS
 from mattface.cuda_ops._implementations import native
 from mattface.cuda_ops._pool import empty
+from mattface.cuda_ops.fused import Epilogue
 from mattface.cuda_ops.precision import exact_type, without_autocast
 
 KERNEL = 3
@@ -17,24 +17,14 @@ STRIP_BYTES = 8 << 20
 """Columns of one strip: enough rows for a fast product, few enough to stay in a cache."""
 
 
-def upconv(
-    x: torch.Tensor,
-    columns: torch.Tensor,
-    f: torch.Tensor,
-    b: torch.Tensor,
-    scale: torch.Tensor | None,
-    noise: torch.Tensor | None,
-    strength: torch.Tensor | None,
-    act: str,
-    clamp: float | None,
-) -> torch.Tensor:
+def upconv(x: torch.Tensor, columns: torch.Tensor, f: torch.Tensor, after: Epilogue) -> torch.Tensor:
     """Transposed 3x3 convolution of stride 2, filter with gain 4, and the epilogue of `noise_bias_act`.
 
     Args:
         x: (B, C, H, W) with the channels of a pixel next to each other; may be a part of a larger map.
         columns: (C, 9 O) weights, kernel rows first.
         f: (4,) separable filter.
-        b, scale, noise, strength, act, clamp: as in `noise_bias_act`.
+        after: the epilogue; its scale may be of any floating point type.
 
     Returns:
         (B, O, 2 H, 2 W), channels-last.
@@ -43,12 +33,9 @@ def upconv(
     outputs = columns.shape[1] // KERNEL**2
     shape = (samples, outputs, 2 * height, 2 * width)
     y = empty(shape, x.dtype, torch.channels_last, x.device)
-    exact = exact_type(x.dtype)
-    grain = None if noise is None else noise.to(exact).contiguous()
-    scale = None if scale is None else scale.to(exact).contiguous()
-    limit = -1.0 if clamp is None else clamp
-    finish = (f.contiguous(), 4.0, scale, grain, strength, b.contiguous(), NUMBERS[act], ACTIVATIONS[act].alpha,
-              ACTIVATIONS[act].gain, limit)  # fmt: skip
+    if after.scale is not None:
+        after = after._replace(scale=after.scale.to(exact_type(x.dtype)))
+    finish = (f.contiguous(), 4.0, *after.operands(x.dtype), *after.numbers())
     rows = min(height, max(2, STRIP_BYTES // (width * columns.shape[1] * x.element_size())))
     strips = _strips(rows * width, columns)
     pixels = x.permute(0, 2, 3, 1)  # (B, H, W, C)

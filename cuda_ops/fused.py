@@ -9,6 +9,7 @@ Letters: B batch, C channels, H W height and width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -21,6 +22,38 @@ from mattface.cuda_ops.filters import upsample2d, upsampling_pads
 from mattface.cuda_ops.precision import exact_type, without_autocast
 
 ONE = [1, 1]
+
+
+class Prefilter(NamedTuple):
+    """What `noise_bias_act` filters with, if it does: a filter of `upfirdn2d`, four paddings, a factor."""
+
+    f: torch.Tensor | None
+    pad: list[int]
+    gain: float
+
+
+class Epilogue(NamedTuple):
+    """What `noise_bias_act` does after its filter; the fields are its arguments."""
+
+    b: torch.Tensor
+    scale: torch.Tensor | None
+    noise: torch.Tensor | None
+    strength: torch.Tensor | None
+    act: str
+    clamp: float | None
+
+    def operands(self, dtype: torch.dtype) -> tuple[torch.Tensor | None, ...]:
+        """Scale, noise, strength and bias as the kernels want them for a picture of that dtype."""
+        noise = None if self.noise is None else self.noise.to(exact_type(dtype))
+        return _packed(self.scale), _packed(noise), self.strength, _packed(self.b)
+
+    def numbers(self) -> tuple[int, float, float, float]:
+        """Activation, alpha, gain and clamp as the kernels want them; a negative clamp is none."""
+        kind = ACTIVATIONS[self.act]
+        return NUMBERS[self.act], kind.alpha, kind.gain, -1.0 if self.clamp is None else self.clamp
+
+
+NO_FILTER = Prefilter(None, [0] * 4, 1.0)
 
 
 def noise_bias_act(
@@ -76,16 +109,17 @@ def noise_bias_act(
     pad = [0] * 4 if f is None else paddings(op, padding)
     if f is not None:
         check_sizes(op, x, f, ONE, pad)
-    b = _operands(x, b, scale, noise, strength, result_shape(x, f, ONE, ONE, pad))
-    rest = (scale, noise, strength, act, limit)
+    before, after = Prefilter(f, pad, gain), Epilogue(b, scale, noise, strength, act, limit)
+    _check_operands(x, after, result_shape(x, f, ONE, ONE, pad))
+    after = after._replace(b=matched(op, "b", b, x))
     if impl == "reference":
-        return _reference(x, b, *rest, f, pad, gain)
+        return _reference(x, before, after)
     if wants_gradients(x, b, scale, noise, strength):
-        return _composed(x, b, *rest, f, pad, gain, "auto")
+        return _composed(x, before, after, "auto")
     if f is None and _may_write(x, overwrite):
-        _finish_(x, b, *rest)
+        _finish_(x, *after)
         return x
-    return _finish(x, b, *rest, f, pad, gain)
+    return _finish(x, *after, *before)
 
 
 def upsample_add(x: torch.Tensor, f: torch.Tensor, base: torch.Tensor, impl: Impl = "auto") -> torch.Tensor:
@@ -126,27 +160,19 @@ def upsample_add(x: torch.Tensor, f: torch.Tensor, base: torch.Tensor, impl: Imp
     return _add_upsampled(base, x, f)
 
 
-def _operands(
-    x: torch.Tensor,
-    b: torch.Tensor,
-    scale: torch.Tensor | None,
-    noise: torch.Tensor | None,
-    strength: torch.Tensor | None,
-    shape: tuple[int, int, int, int],
-) -> torch.Tensor:
-    """Refuses operands that do not fit `x` or the result's shape; returns the bias in x's type."""
+def _check_operands(x: torch.Tensor, given: Epilogue, shape: tuple[int, int, int, int]) -> None:
+    """Refuses operands that do not fit `x` or the result's shape."""
     samples, channels, height, width = shape
     fitting = {
-        "b": (b, ((channels,),)),
-        "scale": (scale, ((samples, channels),)),
-        "noise": (noise, ((1, 1, height, width), (samples, 1, height, width))),
-        "strength": (strength, ((),)),
+        "b": (given.b, ((channels,),)),
+        "scale": (given.scale, ((samples, channels),)),
+        "noise": (given.noise, ((1, 1, height, width), (samples, 1, height, width))),
+        "strength": (given.strength, ((),)),
     }
     for name, (t, shapes) in fitting.items():
         if t is not None or name == "b":
             check_tensor("noise_bias_act", name, t)
             _check_shape("noise_bias_act", name, t, x, shapes)  # type: ignore[arg-type]
-    return matched("noise_bias_act", "b", b, x)
 
 
 def _check_shape(op: str, name: str, t: torch.Tensor, x: torch.Tensor, shapes: tuple[tuple[int, ...], ...]) -> None:
@@ -171,21 +197,10 @@ def _dense(t: torch.Tensor) -> bool:
     return t.is_contiguous() or t.is_contiguous(memory_format=torch.channels_last)
 
 
-def _composed(
-    x: torch.Tensor,
-    b: torch.Tensor,
-    scale: torch.Tensor | None,
-    noise: torch.Tensor | None,
-    strength: torch.Tensor | None,
-    act: str,
-    clamp: float | None,
-    f: torch.Tensor | None,
-    pad: list[int],
-    filter_gain: float,
-    impl: Impl,
-) -> torch.Tensor:
+def _composed(x: torch.Tensor, before: Prefilter, after: Epilogue, impl: Impl) -> torch.Tensor:
     """The definition from differentiable ops, pass by pass, in x's type."""
-    y = x if f is None else upfirdn2d(x, f, padding=pad, gain=filter_gain, impl=impl)
+    b, scale, noise, strength, act, clamp = after
+    y = x if before.f is None else upfirdn2d(x, before.f, padding=before.pad, gain=before.gain, impl=impl)
     if noise is not None:
         noise = noise.to(y.dtype)
         noise = noise if strength is None else noise * strength.to(y.dtype)
@@ -197,24 +212,11 @@ def _composed(
     return bias_act(y, b, act=act, clamp=clamp, impl=impl)
 
 
-def _reference(
-    x: torch.Tensor,
-    b: torch.Tensor,
-    scale: torch.Tensor | None,
-    noise: torch.Tensor | None,
-    strength: torch.Tensor | None,
-    act: str,
-    clamp: float | None,
-    f: torch.Tensor | None,
-    pad: list[int],
-    filter_gain: float,
-) -> torch.Tensor:
+def _reference(x: torch.Tensor, before: Prefilter, after: Epilogue) -> torch.Tensor:
     """Plain PyTorch in at least single precision, rounded once, differentiable by autograd itself."""
     exact = exact_type(x.dtype)
     with without_autocast(x.device):
-        t = _composed(
-            x.to(exact), b.to(exact), scale, noise, strength, act, clamp, f, pad, filter_gain, "reference"
-        )  # fmt: skip
+        t = _composed(x.to(exact), before, after._replace(b=after.b.to(exact)), "reference")
         return t.to(x.dtype).contiguous(memory_format=layout_of(x))
 
 
@@ -232,13 +234,14 @@ def _finish(
     filter_gain: float,
 ) -> torch.Tensor:
     """The native kernel where it was built, else the reference."""
+    before, after = Prefilter(f, pad, filter_gain), Epilogue(b, scale, noise, strength, act, clamp)
     if not runs_native(x):
-        return _reference(x, b, scale, noise, strength, act, clamp, f, pad, filter_gain)
+        return _reference(x, before, after)
     y = empty(result_shape(x, f, ONE, ONE, pad), x.dtype, layout_of(x), x.device)
     if y.numel():
         native(x).upfirdn2d_epilogue_(
             y, x, _packed(f), ONE, ONE, pad, False, filter_gain,
-            _packed(scale), _exact(noise, x), strength, _packed(b), *_stated(act, clamp),
+            *after.operands(x.dtype), *after.numbers(),
         )  # fmt: skip
     return y
 
@@ -259,29 +262,19 @@ def _finish_(
     clamp: float | None,
 ) -> None:
     """The same without a filter, in place; x is dense."""
+    after = Epilogue(b, scale, noise, strength, act, clamp)
     if not runs_native(x):
-        x.copy_(_reference(x, b, scale, noise, strength, act, clamp, None, [0] * 4, 1.0))
+        x.copy_(_reference(x, NO_FILTER, after))
     elif x.numel():
         samples, channels, height, width = x.shape
         last = x.stride(1) == 1 and channels > 1
         native(x).epilogue_(
-            x, x, _packed(scale), _exact(noise, x), strength, _packed(b),
-            samples, channels, height * width, last, *_stated(act, clamp),
+            x, x, *after.operands(x.dtype), samples, channels, height * width, last, *after.numbers(),
         )  # fmt: skip
 
 
 def _packed(t: torch.Tensor | None) -> torch.Tensor | None:
     return None if t is None else t.contiguous()
-
-
-def _exact(noise: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor | None:
-    """Noise in the type the kernels compute in."""
-    return None if noise is None else noise.to(exact_type(x.dtype)).contiguous()
-
-
-def _stated(act: str, clamp: float | None) -> tuple[int, float, float, float]:
-    """Activation, alpha, gain and clamp as the kernels want them; a negative clamp is none."""
-    return NUMBERS[act], ACTIVATIONS[act].alpha, ACTIVATIONS[act].gain, -1.0 if clamp is None else clamp
 
 
 def _added(base: torch.Tensor, x: torch.Tensor, f: torch.Tensor) -> torch.Tensor:

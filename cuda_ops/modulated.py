@@ -19,7 +19,7 @@ from mattface.cuda_ops._bias_act import activation, limit_of
 from mattface.cuda_ops._implementations import Impl, require, runs_native
 from mattface.cuda_ops._packing import SMALLEST, Packed, convolve, packed, same, tiles_pay
 from mattface.cuda_ops._upconv import KERNEL, TAPS, upconv
-from mattface.cuda_ops.fused import noise_bias_act, wants_gradients
+from mattface.cuda_ops.fused import Epilogue, noise_bias_act, wants_gradients
 from mattface.cuda_ops.precision import autocasts, exact_type
 
 Modulate = Literal["auto", "weight", "input"]
@@ -30,6 +30,7 @@ def modulated_conv2d(
     x: torch.Tensor,
     weight: torch.Tensor,
     style: torch.Tensor,
+    *,
     b: torch.Tensor | None = None,
     noise: torch.Tensor | None = None,
     strength: torch.Tensor | None = None,
@@ -95,7 +96,7 @@ def modulated_conv2d(
             columns, scale = pack.modulated_columns(style, norm), None
         else:
             x, columns, scale = x * style[:, :, None, None].to(dtype), pack.columns, norm
-        return upconv(x, columns, f, b, scale, noise, strength, act, clamp)  # type: ignore[arg-type]
+        return upconv(x, columns, f, Epilogue(b, scale, noise, strength, act, clamp))  # type: ignore[arg-type]
     y, scale = _convolved(x, pack, style, norm, up, by_weight, plain)
     if bare and scale is None and f is None:
         return y

@@ -1,8 +1,9 @@
-"""Number formats: what results are computed in, and autocast's part in it."""
+"""dtypes: what results are computed in, what the processor multiplies, and autocast's part in it."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any
 
 import torch
@@ -11,6 +12,12 @@ import torch
 def exact_type(dtype: torch.dtype) -> torch.dtype:
     """The type a result is computed in before it is rounded once: at least single precision."""
     return torch.promote_types(dtype, torch.float32)
+
+
+@cache
+def multiplies_bf16() -> bool:
+    """Whether oneDNN convolves bfloat16 on this processor: it needs AVX-512 (BW, VL, DQ) or AVX-NE-CONVERT."""
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def autocasts(device: torch.device) -> bool:

@@ -7,14 +7,14 @@ import numpy as np
 from mattface.errors import InputError
 
 MAX_PIXELS = 400_000_000
-"""Pictures with more pixels than this are refused before decoding unless the caller allows them."""
+"""Pictures with more pixels than this are rejected before decoding unless the caller allows them."""
 
 PIXEL_TYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
-"""The number formats a picture may have."""
+"""The dtypes a picture may have."""
 
 
 def check_size(width: int, height: int, allow_huge: bool, what: str = "picture") -> None:
-    """Refuses empty and huge pictures by their header alone.
+    """Rejects empty and huge pictures by their header alone.
 
     Args:
         width, height: size in pixels as the header states it.
@@ -41,7 +41,7 @@ def check_array(array: np.ndarray, what: str = "picture") -> np.ndarray:
         what: name of the picture for the message.
 
     Raises:
-        InputError: another shape, another number format, NaN, infinity, or a float outside [0, 1].
+        InputError: another shape, another dtype, NaN, infinity, or a float outside [0, 1].
     """
     if array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 2)):
         raise InputError(
@@ -62,7 +62,7 @@ def check_array(array: np.ndarray, what: str = "picture") -> np.ndarray:
 
 
 def check_float_range(array: np.ndarray, what: str) -> None:
-    """Refuses NaN, infinity and values outside [0, 1].
+    """Rejects NaN, infinity and values outside [0, 1].
 
     Raises:
         InputError: naming the count or the range found.

@@ -37,7 +37,7 @@ class WeightsError(MattfaceError):
 
 
 class DeviceError(MattfaceError):
-    """The device or number format asked for is not available here."""
+    """The device or dtype asked for is not available here."""
 
     exit_code = 6
 

@@ -1,4 +1,4 @@
-"""What of a target's face is replaced: the one stage from which every method takes its matte.
+"""What of a target's face is replaced: the one stage of the methods that make their own matte (`mesh`, `mattface`).
 
 Five things decide: the parser (what belongs to the inner face and is not covered), how well the source shows it, mouth
 and eyes that do not fit, what a method finds out by itself (hair of another colour), and steadiness over time.

@@ -96,7 +96,7 @@ def paste_part(picture: Picture, swap: Swap, image_to_crop: np.ndarray, finish: 
     inside[inside < FAINTEST] = 0
     result = pixels.copy()
     part = result[top:bottom, left:right]
-    part[...] = mixed(part, unwarp(crop, local, size, cv2.INTER_CUBIC), inside, finish)
+    part[...] = composite(part, unwarp(crop, local, size, cv2.INTER_CUBIC), inside, finish)
     return Pasted(replace(picture, pixels=result), box, inside)
 
 
@@ -153,7 +153,7 @@ def lanczos(finer: float) -> np.ndarray:
     return (taps / taps.sum()).astype(np.float32)
 
 
-def mixed(target: np.ndarray, swapped: np.ndarray, matte: np.ndarray, finish: Finish | None = None) -> np.ndarray:
+def composite(target: np.ndarray, swapped: np.ndarray, matte: np.ndarray, finish: Finish | None = None) -> np.ndarray:
     """target + matte (swapped - target) in the target's own type, finished; exactly the target where the matte is 0."""
     white = 1.0 if target.dtype == np.float32 else float(np.iinfo(target.dtype).max)
     own = target.astype(np.float32)

@@ -50,7 +50,7 @@ def load(
     detector, landmarker = perception.load("detector", device=where), perception.load("landmarks", device=where)
     known = any(one.usable for one in perception.status("identity"))
     embedder = perception.load("identity", device=where) if known else None
-    notes = ()
+    notes: tuple[str, ...] = ()
     if where.type == "cuda" and detector.device.type == "cpu":
         notes = ("faces are detected on the CPU: for CUDA, install onnxruntime-gpu in place of onnxruntime",)
     return Swapper(built, detector, landmarker, embedder, where, kind, grain, notes)

@@ -26,7 +26,7 @@ def to_tensor(
         (1, 3, H, W) in [-1, 1]: x = value / 127.5 - 1 for uint8, and alike for the other types.
 
     Raises:
-        InputError: another shape or number format.
+        InputError: another shape or dtype.
     """
     checked = check_array(pixels, "pixels")
     channels_first = np.ascontiguousarray(checked[..., :3].transpose(2, 0, 1), dtype=np.float32)
@@ -46,7 +46,7 @@ def to_pixels(tensor: torch.Tensor, dtype: np.dtype | type) -> np.ndarray:
         `to_pixels(to_tensor(p), p.dtype)` equals p for every uint8 and uint16 picture.
 
     Raises:
-        UsageError: another shape or number format.
+        UsageError: another shape or dtype.
         MattfaceError: the tensor holds NaN.
     """
     kind = np.dtype(dtype)

@@ -101,7 +101,7 @@ def find_mark(xmp: bytes | None) -> Mark | None:
 
 
 def _parse(xmp: bytes) -> minidom.Document:
-    """The packet as a document; entity declarations, which no XMP needs, are refused unread."""
+    """The packet as a document; entity declarations, which no XMP needs, are rejected unread."""
     trimmed = xmp.strip(b"\0 \t\r\n")
     if b"<!DOCTYPE" in trimmed or b"<!ENTITY" in trimmed:
         raise ValueError("an XMP packet must not declare entities")

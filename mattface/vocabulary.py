@@ -104,7 +104,11 @@ class Crop:
 
 @dataclass(frozen=True)
 class FeaturePyramid:
-    """Encoder features of a 256 px face (methods.md and MAttFace eq. 1).
+    """Encoder features of a 256 px face (MAttFace eq. 1).
+
+    The names are MAttFace's, whose attention has most positions at the coarse level: "coarse" is the encoder's first
+    and largest map. pSp, whose encoder it is, names styles the other way round: its coarse styles are read from `fine`
+    (`mattface.invert`).
 
     Attributes:
         coarse: (B, 128, 64, 64) at the official size.

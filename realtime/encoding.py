@@ -104,7 +104,7 @@ def no_space(error: Exception, path: str | Path, advice: str) -> InputError | No
 
 
 def check_container(path: str | Path) -> None:
-    """Refuses endings that are no container of ours.
+    """Rejects endings that are no container of ours.
 
     Raises:
         InputError: another ending.

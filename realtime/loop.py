@@ -150,7 +150,7 @@ class Painter:
             face, size = tracked.face, self._size(tracked)
             matte_filter = self._filters.setdefault(tracked.number, TemporalMatteFilter())
             if face.mesh is not None:
-                matte_filter.observe(Pose.of(face.mesh).apart(face.mesh), gap)
+                matte_filter.observe(Pose.of(face.mesh).to_face_units(face.mesh), gap)
             identity = self.cast.identity(tracked.role)
             _, _, pasted = self.swapper.swap_face(picture, face, identity, watch, size, matte_filter)
             picture = pasted.picture

@@ -73,7 +73,8 @@ def repaint(origin: Origin, shown: np.ndarray, boxes: tuple[Box, ...]) -> av.Vid
     frame.make_writable()  # the decoder may still need its copy
     after, before = (info.orientation.stored(p) for p in (shown, origin.pixels))
     planes, white = [plane_array(frame, k) for k in range(3)], 1023 if info.deep else 255
-    for left, top, right, bottom in apart([even(info.orientation.stored_box(b, info.shown_size), info) for b in boxes]):
+    stored = [even(info.orientation.stored_box(b, info.shown_size), info) for b in boxes]
+    for left, top, right, bottom in merge_overlaps(stored):
         old, new = (to_planes(p[top:bottom, left:right], info) for p in (before, after))
         for k, plane in enumerate(planes):
             was, now = (plane_array(f, k).astype(np.int32) for f in (old, new))
@@ -83,7 +84,7 @@ def repaint(origin: Origin, shown: np.ndarray, boxes: tuple[Box, ...]) -> av.Vid
     return frame
 
 
-def apart(boxes: list[Box]) -> list[Box]:
+def merge_overlaps(boxes: list[Box]) -> list[Box]:
     """Boxes that do not overlap: those that do are joined."""
     done: list[Box] = []
     for box in boxes:

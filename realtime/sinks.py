@@ -187,7 +187,7 @@ class VirtualCamera:
         """Writes one frame; frames of another size than the first are scaled to it.
 
         Raises:
-            InputError: the device refuses.
+            InputError: the device rejects it.
         """
         import av
 

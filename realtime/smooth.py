@@ -83,12 +83,12 @@ class Pose:
         """Pixels per face radius."""
         return float(np.hypot(*self.turn[:, 0]))
 
-    def apart(self, points: np.ndarray) -> np.ndarray:
+    def to_face_units(self, points: np.ndarray) -> np.ndarray:
         """Pixels (N, 2 or 3) to face units."""
         flat = (points[:, :2] - self.centre) @ np.linalg.inv(self.turn).T
         return np.column_stack([flat, points[:, 2:] / self.scale])
 
-    def together(self, points: np.ndarray) -> np.ndarray:
+    def to_pixels(self, points: np.ndarray) -> np.ndarray:
         """Face units (N, 2 or 3) to pixels."""
         return np.column_stack([points[:, :2] @ self.turn.T + self.centre, points[:, 2:] * self.scale])
 
@@ -114,10 +114,10 @@ class LandmarkFilter:
         cosine, sine = axis / max(float(np.hypot(*axis)), 1e-6) * scale
         pose = Pose(np.array([[cosine, -sine], [sine, cosine]]), place * scale)
         own = np.array_equal(face.points, five_points(mesh))  # a sparse network's points are filtered on their own
-        points = np.zeros((0, 3)) if own else np.column_stack([seen.apart(face.points), np.zeros(5)])
-        shape = self._shape(np.concatenate([seen.apart(mesh), points]), time)
-        filtered = pose.together(shape[:468])
-        five = five_points(filtered) if own else pose.together(shape[468:, :2])
+        points = np.zeros((0, 3)) if own else np.column_stack([seen.to_face_units(face.points), np.zeros(5)])
+        shape = self._shape(np.concatenate([seen.to_face_units(mesh), points]), time)
+        filtered = pose.to_pixels(shape[:468])
+        five = five_points(filtered) if own else pose.to_pixels(shape[468:, :2])
         box = np.concatenate([filtered[:, :2].min(0), filtered[:, :2].max(0)])
         return replace(face, mesh=filtered, points=five, box=box)
 
@@ -139,7 +139,7 @@ class TemporalMatteFilter:
         """Sets how far the next matte counts.
 
         Args:
-            mesh: (468, 2 or 3) in face units (`Pose.apart`).
+            mesh: (468, 2 or 3) in face units (`Pose.to_face_units`).
             time_gap: seconds since the frame before.
         """
         if self._mesh is None or not 0 <= time_gap <= LONGEST:

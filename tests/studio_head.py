@@ -9,7 +9,7 @@ import numpy as np
 
 from mattface.data.topology import SIXTY_EIGHT
 from mattface.mesh import topology
-from mattface.training.studio.face_model import EYE, FACE, HEAD, FaceModel, checked
+from mattface.training.studio.face_model import EYE, FACE, HEAD, FaceModel, check_model
 from mattface.vocabulary import Face
 
 ROWS, COLUMNS = 48, 64
@@ -65,7 +65,7 @@ def synthetic_model() -> FaceModel:
         landmarks=np.array(marks, np.int32),
         part=part.astype(np.uint8),
     )
-    return checked(model, "synthetic")
+    return check_model(model, "synthetic")
 
 
 def identities(at: np.ndarray) -> np.ndarray:

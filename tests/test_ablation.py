@@ -7,7 +7,7 @@ import torch
 from test_mattface_method import CPU, TINY, crop, randomised, saved
 
 from mattface.benchmarks.ablation import Ablation, ablate
-from mattface.benchmarks.crew import contender
+from mattface.benchmarks.runner import read_candidate
 from mattface.blend.detail import DetailConfig
 from mattface.errors import UsageError, WeightsError
 from mattface.layers import resize
@@ -117,7 +117,7 @@ def test_the_benchmark_takes_the_options(tmp_path):
     """As it names them, on a checkpoint."""
     _, path = saved(tmp_path)
     for text in ("generator=off", "levels=coarse+medium", "levels=medium+fine:generator=off", "blend=off:detail=off"):
-        swapper = contender(f"mattface:weights={path}:{text}").load("cpu")
+        swapper = read_candidate(f"mattface:weights={path}:{text}").load("cpu")
         chain = swapper.method
         assert torch.isfinite(chain.swap(chain.encode(crop(0)), crop(1)).pixels).all()
         network = chain.network

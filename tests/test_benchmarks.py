@@ -1,4 +1,4 @@
-"""The measuring contract, and the yardstick of quality: who is examined, what is asked, how answers are judged."""
+"""The measuring contract, and the yardstick of quality: who is evaluated, what is asked, how answers are judged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from mattface import cli, picture_io
-from mattface.benchmarks import common, crew, exam, portraits, quality, report, sheets, triplets
+from mattface.benchmarks import cases as made_cases
+from mattface.benchmarks import common, portraits, quality, report, runner, sheets, triplets
 from mattface.errors import InputError, NoFaceError, UsageError
 from mattface.examples import example_pair
 
@@ -43,13 +44,14 @@ def test_the_example_pair_ships_with_its_packages() -> None:
     assert all(path.stat().st_size > 10_000 for path in pair.values())
 
 
-def test_contenders_have_options_of_their_own() -> None:
-    plain, off = crew.contender("mesh"), crew.contender("mattface:detail=off:weights=1e3:levels=2:share=0.5:fast=true")
+def test_candidates_have_options_of_their_own() -> None:
+    plain = runner.read_candidate("mesh")
+    off = runner.read_candidate("mattface:detail=off:weights=1e3:levels=2:share=0.5:fast=true")
     assert (plain.name, plain.method, plain.options) == ("mesh", "mesh", ())
     wanted = {"detail": "off", "weights": "1e3", "levels": 2, "share": 0.5, "fast": True}
     assert off.method == "mattface" and dict(off.options) == wanted
     with pytest.raises(UsageError, match="mattface:detail=off"):
-        crew.contender("mattface:detail")
+        runner.read_candidate("mattface:detail")
 
 
 class Counting:
@@ -58,17 +60,17 @@ class Counting:
     def order(self) -> list[int]:
         return [3, 1, 0, 2]
 
-    def outcomes(self, swapper: Any, questions: Sequence[int], shown: frozenset[int]) -> Iterator[crew.Outcome]:
-        for q in questions:
-            yield crew.Outcome({"q": q, "who": swapper}, np.zeros((1, 1, 3), np.uint8) if q in shown else None)
+    def outcomes(self, swapper: Any, cases: Sequence[int], shown: frozenset[int]) -> Iterator[runner.Outcome]:
+        for q in cases:
+            yield runner.Outcome({"q": q, "who": swapper}, np.zeros((1, 1, 3), np.uint8) if q in shown else None)
 
-    def given(self, question: int) -> dict[str, np.ndarray]:
+    def given(self, case: int) -> dict[str, np.ndarray]:
         return {}
 
 
 @dataclass(frozen=True)
-class Named(crew.Contender):
-    """A contender that loads nothing."""
+class Named(runner.Candidate):
+    """A candidate that loads nothing."""
 
     def load(self, device: str) -> Any:
         return self.name
@@ -76,7 +78,7 @@ class Named(crew.Contender):
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_outcomes_come_back_in_order_whoever_worked(workers: int) -> None:
-    found = crew.conduct(Counting(), Named("a", "a"), "cpu", workers, [2])
+    found = runner.run_cases(Counting(), Named("a", "a"), "cpu", workers, [2])
     assert [one.row for one in found] == [{"q": q, "who": "a"} for q in range(4)]
     assert [one.picture is not None for one in found] == [False, False, True, False]
 
@@ -91,26 +93,26 @@ def test_pairs_are_different_people_and_everybody_takes_part() -> None:
 def test_only_evaluation_people_are_examined(tmp_path: Path) -> None:
     for k in range(12):
         (tmp_path / f"p{k}.jpg").touch()
-    chosen = exam.evaluation_portraits(tmp_path)
+    chosen = made_cases.evaluation_portraits(tmp_path)
     assert chosen and all(zlib.crc32(path.stem.encode()) % 4 == 0 for path in chosen)
     with pytest.raises(InputError, match="at least two"):
-        exam.evaluation_portraits(tmp_path / "..")
+        made_cases.evaluation_portraits(tmp_path / "..")
 
 
 def test_questions_cover_every_combination_alike() -> None:
-    asked = Counter(exam.question(n) for n in range(120))
+    asked = Counter(made_cases.case_of(n) for n in range(120))
     assert {(q.yaw, q.light, q.occluder) for q in asked} == set(
-        product(exam.YAWS, set(exam.LIGHTS), set(exam.OCCLUDERS))
+        product(made_cases.YAWS, set(made_cases.LIGHTS), set(made_cases.OCCLUDERS))
     )
-    assert Counter(exam.question(n).yaw for n in range(120)) == dict.fromkeys(exam.YAWS, 40)
-    assert exam.asked(("a", "b", *exam.question(38).notes)) == exam.question(38)
+    assert Counter(made_cases.case_of(n).yaw for n in range(120)) == dict.fromkeys(made_cases.YAWS, 40)
+    assert made_cases.asked(("a", "b", *made_cases.case_of(38).notes)) == made_cases.case_of(38)
     with pytest.raises(InputError, match="bench triplets"):
-        exam.asked(("a", "b"))
+        made_cases.asked(("a", "b"))
 
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six questions about three people who do not exist, none of them about light."""
+    """Six cases about three people who do not exist, none of them about light."""
     pytest.importorskip("numba", reason="numba is not installed: pip install mattface[train]")
     from studio_head import portrait, synthetic_model
 
@@ -118,7 +120,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from mattface.training.studio.stream import write_shards
 
     studio = build([(f"p{k}", *portrait(256, 6.0 * k, k)) for k in range(3)], synthetic_model(), size=192, side=64)
-    make, folder = exam.Examiner(studio, 96), tmp_path_factory.mktemp("exam")
+    make, folder = made_cases.CaseMaker(studio, 96), tmp_path_factory.mktemp("exam")
     chosen = [0, 1, 2, 12, 26, 36]
     write_shards(lambda seed: make(chosen[seed]), folder, len(chosen), 3)  # type: ignore[arg-type]
     return folder
@@ -127,8 +129,8 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Oracle:
     """Answers with the truth, with the target, or finds no face."""
 
-    def __init__(self, questions: triplets.Triplets, answer: str) -> None:
-        made = [questions.triplet(q) for q in questions.order()]
+    def __init__(self, cases: triplets.Triplets, answer: str) -> None:
+        made = [cases.triplet(q) for q in cases.order()]
         self.known = {t.target.tobytes(): getattr(t, answer) for t in made} if answer else {}
         self.mattes = {t.target.tobytes(): t.matte for t in made}
 
@@ -144,9 +146,9 @@ class Oracle:
 
 def answers(folder: Path, answer: str) -> list[dict[str, Any]]:
     """Rows of an oracle."""
-    questions = triplets.Triplets(folder)
-    oracle: Any = Oracle(questions, answer)
-    return [one.row for one in questions.outcomes(oracle, questions.order(), frozenset())]
+    cases = triplets.Triplets(folder)
+    oracle: Any = Oracle(cases, answer)
+    return [one.row for one in cases.outcomes(oracle, cases.order(), frozenset())]
 
 
 def test_the_truth_gets_full_marks_and_the_target_does_not(shards: Path, need: Callable[..., None]) -> None:
@@ -163,9 +165,9 @@ def test_the_truth_gets_full_marks_and_the_target_does_not(shards: Path, need: C
 
 
 def test_things_before_the_face_are_told_apart_from_it(shards: Path) -> None:
-    questions = triplets.Triplets(shards)
-    for q in questions.order():
-        made = questions.triplet(q)
+    cases = triplets.Triplets(shards)
+    for q in cases.order():
+        made = cases.triplet(q)
         before = triplets.before_face(made)
         assert before.max() > 0.7 and (before <= made.occluder).all()
         assert (made.matte[made.occluder > 0.99] < 0.02).all()
@@ -220,9 +222,9 @@ def test_quality_walks_from_order_to_report(
 ) -> None:
     need("centerface")
     pytest.importorskip("onnx", reason="onnx is not installed")
-    questions = triplets.Triplets(shards, 4)
-    oracles = {"mesh": Oracle(questions, "target"), "mine": Oracle(questions, "swap")}
-    monkeypatch.setattr(crew, "load", lambda method, **_: oracles[method])
+    cases = triplets.Triplets(shards, 4)
+    oracles = {"mesh": Oracle(cases, "target"), "mine": Oracle(cases, "swap")}
+    monkeypatch.setattr(runner, "load", lambda method, **_: oracles[method])
     order = ["bench", "quality", "--methods", "mine,mesh", "--triplets", str(shards), "--questions", "4"]
     out = ["--out", str(tmp_path / "r.json"), "--sheet", str(tmp_path / "s.png"), "--rows", "2"]
     assert cli.main([*order, *out]) == 0
@@ -232,15 +234,15 @@ def test_quality_walks_from_order_to_report(
     assert mine["summary"]["all"]["psnr"]["against"]["low"] > 0
     assert picture_io.read(tmp_path / "s-triplets.png").pixels.shape[1] == 5 * sheets.TILE
     again = ["--earlier", str(tmp_path / "r.json"), "--out", str(tmp_path / "again.json")]
-    monkeypatch.setattr(crew, "load", None)  # nothing is left to swap
+    monkeypatch.setattr(runner, "load", None)  # nothing is left to swap
     assert cli.main([*order, *again]) == 0
     assert json.loads((tmp_path / "again.json").read_text())["triplets"] == saved["triplets"]
 
 
 def test_missing_heads_of_lpips_say_how_to_get_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("mattface.training.judges.load_perceptual", lambda name, device: (None, None))
+    monkeypatch.setattr("mattface.training.losses.networks.loading.load_perceptual", lambda name, device: (None, None))
     with pytest.raises(InputError, match="Type: mattface weights pull lpips-vgg"):
-        triplets.lpips_judge(tmp_path / "vgg16.pth")
+        triplets.lpips_distance(tmp_path / "vgg16.pth")
 
 
 def test_the_benchmark_is_called_by_its_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

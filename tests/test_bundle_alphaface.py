@@ -8,6 +8,7 @@ import torch
 
 import mattface
 from mattface import weights
+from mattface.errors import WeightsError
 from mattface.realtime.engine import accelerate
 
 
@@ -24,6 +25,11 @@ def test_the_bundled_network_matches_its_card():
 def swapper(need):
     need("centerface", "face-mesh", "identity-resnet")
     return mattface.load("alphaface-small", device="cpu", dtype="fp32")
+
+
+def test_under_its_earlier_name_it_says_which_method_to_take():
+    with pytest.raises(WeightsError, match="alphaface-demo holds a network of alphaface-small"):
+        mattface.load("alphaface", weights="alphaface-demo", device="cpu")
 
 
 def test_it_changes_the_face_and_nothing_else(swapper, astronaut, hopper):

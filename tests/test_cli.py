@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ import pytest
 
 import mattface
 from mattface import cli, picture_io, weights
+from mattface.cli import doctor
 from mattface.cli.demo import contact_sheet, directions
+from mattface.cuda_ops import precision
 from mattface.errors import WeightsError
+from mattface.methods import METHODS
 from mattface.vocabulary import Picture
 
 
@@ -37,10 +41,22 @@ def test_doctor_says_what_is_here_and_what_to_type(
     monkeypatch.setenv("MATTFACE_HOME", str(tmp_path / "empty"))
     assert cli.main(["doctor"]) == 0
     said = capsys.readouterr().out
+    assert said.startswith("Not ready: no weights for detection and landmarks. Type: mattface weights pull embedded\n")
     assert f"mattface {mattface.__version__}" in said
     assert "mattface weights pull centerface" in said
     assert "upfirdn2d" in said
     assert not (tmp_path / "empty").exists()
+
+
+def test_doctor_begins_with_its_verdict(need: Any, capsys: pytest.CaptureFixture, monkeypatch: Any) -> None:
+    need("centerface", "face-mesh")
+    assert cli.main(["doctor"]) == 0
+    assert capsys.readouterr().out.startswith("Ready: ")
+    monkeypatch.setattr(precision, "multiplies_bf16", lambda: False)
+    assert doctor.devices()[0]["bf16"].startswith("slower than fp32")
+    found = doctor.examine()
+    found["packages"]["numpy"] = None
+    assert doctor.obstacles(found) == ["the package numpy is missing. Type: pip install mattface"]
 
 
 def test_doctor_json(capsys: pytest.CaptureFixture) -> None:
@@ -134,16 +150,16 @@ def test_demo_writes_a_sheet_and_says_how_it_went(need: Any, tmp_path: Path, cap
     need(*weights.expand(["embedded"]))
     assert cli.main(["demo", "--out", str(tmp_path / "new" / "demo")]) == 0
     said = capfd.readouterr().out
-    sheet = tmp_path / "new" / "demo" / "contact-sheet.png"
-    for words in (
-        str(sheet),
-        "mesh-hopper-onto-astronaut.png",
-        "mattface-drawn-onto-astronaut.png",
-        "device: cpu" if not cuda() else "cuda",
-        "upfirdn2d",
-        "seconds",
-    ):
-        assert words in said
+    folder = tmp_path / "new" / "demo"
+    sheet = folder / "contact-sheet.png"
+    assert str(sheet) in said and len(said.splitlines()) < 20 and max(map(len, said.splitlines())) < 200
+    for method in METHODS:
+        assert re.search(rf"^{method} +(3 pictures, [0-9.]+ s each|left out: )", said, re.MULTILINE)
+    reports = json.loads((folder / "report.json").read_text())
+    assert (folder / "mattface-drawn-onto-astronaut.png").exists() and len(list(folder.glob("*.png"))) > 6
+    for report in (reports["mattface"][0], reports["mesh"][2]):
+        assert report["device"].startswith("cuda" if cuda() else "cpu") and report["seconds"]
+        assert "upfirdn2d" in str(report["ops"])
     assert picture_io.read(sheet).pixels.shape[0] > 1500
 
 

@@ -19,9 +19,10 @@ from mattface.errors import InputError, UsageError
 from mattface.mesh import topology
 from mattface.training.data.catalogue import Catalogue, catalogue
 from mattface.training.data.celebamask import USUAL
-from mattface.training.data.feed import FacePairs, Faces, LoaderFeed, mirrored, shuffled
+from mattface.training.data.feed import FacePairs, Faces, PositionFeed, mirror_mesh
 from mattface.training.data.records import read_caption, read_image, read_mask, read_mesh
 from mattface.training.data.shards import read_bytes
+from mattface.training.randomness import shuffled_index
 from mattface.training.studio import stream
 from mattface.training.studio.triplet import Triplet
 
@@ -358,10 +359,10 @@ def test_held_out_people_are_whole_and_few(tmp_path):
 
 
 def test_every_epoch_is_a_permutation_of_its_own():
-    orders = [[shuffled(epoch * 50 + k, 50, 3) for k in range(50)] for epoch in range(3)]
+    orders = [[shuffled_index(epoch * 50 + k, 50, 3) for k in range(50)] for epoch in range(3)]
     assert all(sorted(order) == list(range(50)) for order in orders)
     assert orders[0] != orders[1] != orders[2]
-    assert shuffled(73, 50, 3) == orders[1][23]
+    assert shuffled_index(73, 50, 3) == orders[1][23]
 
 
 def people(tmp_path: Path) -> Catalogue:
@@ -385,8 +386,8 @@ def test_pairs_have_the_share_of_same_people_that_was_asked_for(tmp_path):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_position_always_holds_the_same_sample(tmp_path, workers):
     found = people(tmp_path)
-    straight = list(LoaderFeed(Faces(found, 16, 5), 0).batches(iter([[0, 1, 2], [3, 4, 5], [6, 7, 8]])))
-    later = list(LoaderFeed(Faces(found, 16, 5), workers).batches(iter([[3, 4, 5], [6, 7, 8]])))
+    straight = list(PositionFeed(Faces(found, 16, 5), 0).batches(iter([[0, 1, 2], [3, 4, 5], [6, 7, 8]])))
+    later = list(PositionFeed(Faces(found, 16, 5), workers).batches(iter([[3, 4, 5], [6, 7, 8]])))
     for a, b in zip(straight[1:], later, strict=True):
         assert torch.equal(a["image"], b["image"])
     assert not torch.equal(straight[0]["image"], straight[1]["image"])
@@ -395,7 +396,7 @@ def test_a_position_always_holds_the_same_sample(tmp_path, workers):
 def test_a_mirrored_face_keeps_its_landmarks_on_it(tmp_path):
     mesh = face_mesh(64)
     mesh[:, 0] += 5
-    turned = mirrored(mesh, 64, topology().mirror)
+    turned = mirror_mesh(mesh, 64, topology().mirror)
     assert turned[:, 0].mean() == pytest.approx(64 - mesh[:, 0].mean())
     assert turned[33, 0] < turned[263, 0]  # the eye on the left is still the eye on the left
     found = catalogue(triplet_folder(tmp_path))
@@ -412,13 +413,13 @@ def test_studio_triplets_come_back_from_their_shards(tmp_path):
         **fields, flow=np.full((size, size, 2), 8.0, np.float32), landmarks={}, coefficients={}, kind="exact", seed=3,
         notes=(),
     )  # fmt: skip
-    shard(tmp_path / "t-0.tar", {f"0.{k}": v for k, v in stream.encoded(made).items()})
+    shard(tmp_path / "t-0.tar", {f"0.{k}": v for k, v in stream.encode_triplet(made).items()})
     (again,) = stream.read_shard(tmp_path / "t-0.tar")
-    found = stream.tensors(again)
+    found = stream.as_tensors(again)
     assert torch.equal(((found["swap"] + 1) * 127.5).round().byte().permute(1, 2, 0), torch.from_numpy(made.swap))
     assert found["flow"].abs().max() == 0 and found["matte"].shape == (1, size, size)
     code = "import sys; sys.modules['numba'] = None  # as where it is not installed\n"
-    code += "from pathlib import Path; from mattface.training.data.answered import Answered\n"
-    code += f"print(Answered([Path({str(tmp_path)!r})], {size}, 0).describe())"
+    code += "from pathlib import Path; from mattface.training.data.triplets import ShardTriplets\n"
+    code += f"print(ShardTriplets([Path({str(tmp_path)!r})], {size}).count)"
     read = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert read.stdout.strip() == "{'answers': 1, 'size': 16}"
+    assert read.stdout.strip() == "1"

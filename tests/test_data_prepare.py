@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from mattface.cli import main
-from mattface.errors import InputError
+from mattface.errors import InputError, UsageError
 from mattface.training.data import prepare as module
-from mattface.training.data.captions import Service, from_file, within
+from mattface.training.data.captions import Service, accept, from_file
 from mattface.training.data.catalogue import catalogue
 from mattface.training.data.fingerprints import Fingerprints, fingerprint
 from mattface.training.data.photo import Preparer, Settings
@@ -127,23 +127,27 @@ def test_an_interrupted_preparation_goes_on(photos, tmp_path, monkeypatch):
         prepare(catalogue(photos), out, Settings(size=64))
 
 
-def test_captions_are_asked_for_kept_short_and_asked_for_once(photos, tmp_path, model, monkeypatch):
+def test_captions_are_asked_for_and_long_ones_are_rejected(photos, tmp_path, model, monkeypatch):
     monkeypatch.setenv("MATTFACE_CAPTION_KEY", "secret")
     long = "It is a face. " + "very " * 80 + "long."
     model.answers = [long, long, "A short one."]
     report = prepare(catalogue(photos), tmp_path / "out", SETTINGS, Service(model.url, "looker", words=70))
-    assert report["captions"] == {"written": 2, "missing": []}
+    assert report["captions"] == {"written": 1, "missing": ["eileen_one"]}
     captions = {r.name: read_caption(r) for r in catalogue(tmp_path / "out").records}
-    assert captions == {"eileen_one": "It is a face.", "grace": "A short one."}
+    assert captions == {"eileen_one": "", "grace": "A short one."}
     path, key, body = model.asked[0]
     assert (path, key, body["model"]) == ("/v1/chat/completions", "Bearer secret", "looker")
     text, image = body["messages"][0]["content"]
     assert "Only 70 words are allowed." in text["text"]
     assert base64.b64decode(image["image_url"]["url"].split(",")[1]).startswith(b"\x89PNG")
     assert "not be longer than 70 words" in model.asked[1][2]["messages"][0]["content"][0]["text"]
-    count = len(model.asked)
-    prepare(catalogue(photos), tmp_path / "out", SETTINGS, Service(model.url, "looker"))
-    assert len(model.asked) == count == 3
+    assert len(model.asked) == 3
+    prepare(catalogue(photos), tmp_path / "out", SETTINGS, Service(model.url, "looker", prompt="facechanger"))
+    assert len(model.asked) == 4, "only the picture without a caption is asked for again"
+    question = model.asked[3][2]["messages"][0]["content"][0]["text"]
+    assert "pose, expression, facial attribute, and background" in question
+    with pytest.raises(UsageError, match="caption prompt must be one of alphaface, facechanger"):
+        Service(model.url, "looker", prompt="simswap")
 
 
 def test_a_failing_caption_leaves_the_picture_and_a_dead_service_stops(photos, tmp_path, model, monkeypatch):
@@ -164,17 +168,16 @@ def test_captions_from_a_file(tmp_path):
     table.write_text(json.dumps({"a": "one two three"}))
     for path in (lines, table):
         captioner = from_file(path, words=2)
-        assert captioner("a", b"") == "one two"
+        assert captioner("a", b"") == "" and from_file(path, words=3)("a", b"") == "one two three"
         assert captioner("z", b"") == ""
     lines.write_text("no tab here")
     with pytest.raises(InputError, match="NAME<tab>TEXT"):
         from_file(lines)
 
 
-def test_word_limit_cuts_after_a_sentence_where_it_can():
-    assert within("one two three", 5) == "one two three"
-    assert within("One. Two three four five", 3) == "One."
-    assert within("one two three four", 3) == "one two three"
+def test_a_caption_of_more_than_seventy_words_is_rejected_whole():
+    assert accept("one  two three", 3) == "one two three"
+    assert accept("word " * 70) != "" and accept("word " * 71) == ""
 
 
 def test_copies_have_near_fingerprints_and_strangers_have_not(astronaut, hopper):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_train_swaps import judged  # noqa: F401  (a fixture: small networks in place of those that losses ask)
+from test_train_swaps import toy_networks  # noqa: F401  (a fixture: small networks in place of those that losses ask)
 
 from mattface.cli import main
 from mattface.errors import InputError
@@ -86,7 +86,7 @@ def train(name: str, data: Path, out: Path, *changes: str) -> list[dict[str, flo
 
 
 @pytest.mark.parametrize("layout", ["celebamask-hq", "ffhq"])
-def test_a_data_set_is_prepared_and_trained_on(tmp_path, people, judged, capsys, layout):  # noqa: F811
+def test_a_data_set_is_prepared_and_trained_on(tmp_path, people, toy_networks, capsys, layout):  # noqa: F811
     make, split = (celebamask, ["--split", "mattface"]) if layout == "celebamask-hq" else (ffhq, [])
     root, out = make(tmp_path / "set", people), tmp_path / "out"
     assert main(["data", "prepare", str(root), str(out), "--size", "64", "--smallest", "32", *split]) == 0
@@ -101,7 +101,7 @@ def test_a_data_set_is_prepared_and_trained_on(tmp_path, people, judged, capsys,
         assert "FFHQ layout: 6 pictures, every picture its own identity" in said
     short = ["loop.images=12", "loop.save_every=12", "loop.grid_every=0", "loop.score_every=0"]
     assert all(np.isfinite(v) for row in train("mattface", out, tmp_path / "a", *short) for v in row.values())
-    short = ["loop.images=8", "loop.save_every=8", "loop.grid_every=0", "sizes.code=16"]
+    short = ["loop.images=8", "loop.save_every=8", "loop.grid_every=0", "network.code=16"]
     assert all(np.isfinite(v) for row in train("alphaface", out, tmp_path / "b", *short) for v in row.values())
 
 

@@ -16,18 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checkout import ROOT, folders
 
 from mattface import errors, weights
 from mattface.cli import parser
 from mattface.methods import METHODS
 
-ROOT = Path(__file__).resolve().parents[1]
 README, DOCS = ROOT / "README.md", ROOT / "docs"
 PAGES = [README, *sorted(DOCS.rglob("*.md"))]
 SHELL, PYTHON, OTHER = "sh", "python", ("bibtex",)
-CODE = ("mattface", "cuda_ops", "weights", "realtime", "training", "benchmarks", "setup.py", "tests/conftest.py")
+CODE = (*folders().values(), "setup.py", "tests/conftest.py")
 HANDED_OVER = {"train": "mattface.training.launch", "quality": "mattface.benchmarks.quality",
-               "triplets": "mattface.benchmarks.exam"}  # fmt: skip
+               "triplets": "mattface.benchmarks.cases"}  # fmt: skip
 """Command -> module whose `add_arguments` reads the rest of its line."""
 
 

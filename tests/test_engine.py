@@ -107,7 +107,7 @@ def test_an_accelerated_swapper_keeps_its_parts_and_leaves_the_first_alone() -> 
 
 def test_live_networks_run_in_the_format_that_the_processor_multiplies(monkeypatch) -> None:
     for units, name in ((True, "bf16"), (False, "fp32")):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda units=units: {"amx_bf16": units})
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda units=units: units)
         assert quick_dtype(CPU) == name and resolve_dtype(quick_dtype(CPU), CPU) in (torch.bfloat16, torch.float32)
         assert quick_dtype(torch.device("cuda")) == "fp32"
 

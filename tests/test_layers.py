@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from checkout import ROOT, folders
 
-ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = {"cuda_ops": 0, "weights": 0, "realtime": 6, "training": 6, "benchmarks": 7}
-"""Top-level folders that install below `mattface`, and their layers."""
+"""Layers of the top-level folders that install below `mattface` (pyproject.toml names them)."""
 
 MODULES = {
     "errors": 1,
@@ -46,6 +46,22 @@ COMPANIONS = {("realtime", "methods"): "methods"}
 """Packages that belong to another part than the folder they lie in: the small networks are methods like any other."""
 MODULE_NAME = re.compile(r"mattface(\.\w+)+(\.|:\w+)?")
 
+TRAINING = (
+    ("config", "randomness"),
+    ("checkpoint", "task"),
+    ("data",),
+    ("losses", "modes"),
+    ("models",),
+    ("distributed", "journal"),
+    ("loop", "recipes", "tasks"),
+    ("plan",),
+    ("launch",),
+    ("__main__", "tools"),
+)
+"""Parts of training/, each importing only from earlier rows and from itself."""
+ROOMS = ("studio", "drawn")
+"""Parts of training/ that make data, may be used by all the others, and use nothing of training/ but themselves."""
+
 ARROWS = 2
 BASE = 1
 FRONT_DOOR = 9
@@ -73,22 +89,26 @@ def layer(part: str) -> int:
     return FOLDERS.get(part, MODULES.get(part, ARROWS))
 
 
-def imported_parts(source: str) -> Iterator[tuple[int, str]]:
-    """(line, part) of every import from this package, those inside functions too. "." stands for a relative import."""
+def imported_modules(source: str) -> Iterator[tuple[int, str]]:
+    """(line, module) of every import from this package, those inside functions too, without the first "mattface.".
+
+    What a module is asked for counts as a module: "methods.contract.Method". A "." in front stands for an import
+    that is relative, or that takes the name of a folder for that of a package.
+    """
     tree = ast.parse(source)
     prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
             if MODULE_NAME.fullmatch(node.value) and exists(node.value):
-                yield node.lineno, part_of(node.value.partition(":")[0].split(".")[1:])
+                yield node.lineno, node.value.partition(":")[0].removeprefix("mattface.")
         elif isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name.startswith("mattface."):
-                    yield node.lineno, part_of(alias.name.split(".")[1:])
+                    yield node.lineno, alias.name.removeprefix("mattface.")
                 elif alias.name in FOLDERS:
                     yield node.lineno, "." + alias.name
         elif isinstance(node, ast.ImportFrom):
-            yield from ((node.lineno, part) for part in _from_parts(node))
+            yield from ((node.lineno, name) for name in _from_modules(node))
 
 
 def exists(name: str) -> bool:
@@ -97,23 +117,23 @@ def exists(name: str) -> bool:
     return top in FOLDERS or (ROOT / "mattface" / top).is_dir() or (ROOT / "mattface" / f"{top}.py").is_file()
 
 
-def _from_parts(node: ast.ImportFrom) -> list[str]:
+def _from_modules(node: ast.ImportFrom) -> list[str]:
     module = node.module or ""
     if node.level or module.split(".")[0] in FOLDERS:
         return ["." + module]
-    if module == "mattface":
-        return [alias.name for alias in node.names if alias.name != "__version__"]
-    if not module.startswith("mattface."):
+    if module != "mattface" and not module.startswith("mattface."):
         return []
-    return [part_of([*module.split(".")[1:], alias.name]) for alias in node.names]
+    names = [f"{module}.{alias.name}".removeprefix("mattface.") for alias in node.names]
+    return [name for name in names if name != "__version__"]
 
 
 def faults(part: str, source: str) -> list[str]:
     """Sentences about the imports of one file that break the table."""
     found = []
-    for line, other in imported_parts(source):
-        if other.startswith("."):
-            found.append(f"line {line}: imports must be absolute and begin with mattface; got {other}")
+    for line, module in imported_modules(source):
+        other = part_of(module.split("."))
+        if module.startswith("."):
+            found.append(f"line {line}: imports must be absolute and begin with mattface; got {module}")
         elif other == part or (part, other) == PURE_EXCEPTIONS:
             continue
         elif layer(other) > layer(part):
@@ -149,6 +169,9 @@ def test_imports_follow_the_table(part: str, path: Path) -> None:
         ("training", "from mattface.benchmarks import common"),
         ("training", "from training.losses import identity"),
         ("methods", "from . import contract"),
+        ("training", "NETWORK = 'mattface.realtime.engine'"),
+        ("methods", "from mattface.realtime import loop"),
+        ("detect", "from mattface.realtime import methods"),
     ],
 )
 def test_breaking_the_table_is_seen(part: str, source: str) -> None:
@@ -166,6 +189,8 @@ def test_breaking_the_table_is_seen(part: str, source: str) -> None:
         ("training", "from mattface.realtime.methods import alphaface"),
         ("align", '"""mattface.pipeline"""\nNAME = "mattface.safetensors"'),
         ("cli", "import mattface\nfrom mattface import __version__\nfrom mattface.pipeline import load"),
+        ("training", "from mattface.realtime.methods.geometry import geometry_maps"),
+        ("realtime", "from mattface.realtime.methods import alphaface"),
         ("benchmarks", "from mattface.training import data\nfrom mattface.measure import cosine"),
     ],
 )
@@ -176,5 +201,53 @@ def test_keeping_the_table_is_allowed(part: str, source: str) -> None:
 def test_every_named_part_that_exists_is_read() -> None:
     """A renamed folder must not slip out of the table."""
     seen = {part for part, _ in parts()}
+    assert {"mattface", *FOLDERS} == set(folders().values())
     assert set(FOLDERS) <= seen
     assert {"vocabulary", "errors", "methods", "__init__"} <= seen
+
+
+def training_row(name: str) -> int:
+    """The row of a part of training/ in the table."""
+    return next(row for row, names in enumerate(TRAINING) if name in names)
+
+
+def training_faults(part: str, source: str) -> list[str]:
+    """Sentences about the imports of one file of training/ from other parts of it that break the table."""
+    found = []
+    for line, module in imported_modules(source):
+        names = module.split(".")
+        if names[0] != "training" or len(names) < 2 or names[1] in (part, *ROOMS):
+            continue
+        if part in ROOMS or training_row(names[1]) >= training_row(part):
+            found.append(f"line {line}: {part} must not import {names[1]}")
+    return found
+
+
+def training_files() -> Iterator[tuple[str, Path]]:
+    """(part, file) of training/ but for its empty front."""
+    for path in sorted((ROOT / "training").rglob("*.py")):
+        part = path.relative_to(ROOT / "training").parts[0].removesuffix(".py")
+        if part != "__init__":
+            yield part, path
+
+
+@pytest.mark.parametrize(
+    ("part", "path"), [pytest.param(p, f, id=str(f.relative_to(ROOT))) for p, f in training_files()]
+)
+def test_training_imports_downwards_and_what_makes_data_imports_nothing_of_it(part: str, path: Path) -> None:
+    assert training_faults(part, path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("part", "source"),
+    [
+        ("data", "from mattface.training.tasks.swap import SwapTask"),
+        ("tasks", "from mattface.training.recipes import mattface_demo"),
+        ("recipes", "TASK = 'mattface.training.tasks.swap'"),
+        ("config", "def f():\n    import mattface.training.task"),
+        ("studio", "from mattface.training.data.shards import read_bytes"),
+        ("losses", "from mattface.training import loop"),
+    ],
+)
+def test_breaking_the_table_of_training_is_seen(part: str, source: str) -> None:
+    assert len(training_faults(part, source)) == 1

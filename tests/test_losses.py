@@ -101,7 +101,7 @@ def test_lpips_normalises_over_channels_and_weighs_them():
 
 
 @pytest.mark.parametrize(
-    ("form", "critic", "deceiver"),
+    ("form", "discriminator", "generator"),
     [
         ("log", math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-1)), math.log(1 + math.exp(1))),
         ("minimax", math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-1)), -math.log(1 + math.exp(-1))),
@@ -109,24 +109,24 @@ def test_lpips_normalises_over_channels_and_weighs_them():
         ("hinge", 0.0 + 0.0, 1.0),
     ],
 )
-def test_adversarial_forms(form, critic, deceiver):
+def test_adversarial_forms(form, discriminator, generator):
     real, fake = torch.full((2, 1, 3, 3), 2.0), torch.full((2, 1, 3, 3), -1.0)
-    assert losses.critic_loss(form, real, fake) == pytest.approx(critic, abs=1e-6)
-    assert losses.deceiver_loss(form, fake) == pytest.approx(deceiver, abs=1e-6)
-    assert losses.afsa_critic_loss(form, [real, real], [fake, fake]) == pytest.approx(critic, abs=1e-6)
-    assert losses.afsa_loss(form, [fake, fake]) == pytest.approx(deceiver, abs=1e-6)
+    assert losses.discriminator_loss(form, real, fake) == pytest.approx(discriminator, abs=1e-6)
+    assert losses.generator_loss(form, fake) == pytest.approx(generator, abs=1e-6)
+    assert losses.afsa_discriminator_loss(form, [real, real], [fake, fake]) == pytest.approx(discriminator, abs=1e-6)
+    assert losses.afsa_generator_loss(form, [fake, fake]) == pytest.approx(generator, abs=1e-6)
 
 
 @pytest.mark.parametrize("form", losses.FORMS)
 def test_better_scores_are_better(form):
     low, high = torch.tensor([-0.5]), torch.tensor([0.5])
-    assert losses.deceiver_loss(form, high) < losses.deceiver_loss(form, low)
-    assert losses.critic_loss(form, high, low) < losses.critic_loss(form, low, high)
+    assert losses.generator_loss(form, high) < losses.generator_loss(form, low)
+    assert losses.discriminator_loss(form, high, low) < losses.discriminator_loss(form, low, high)
 
 
 def test_an_unknown_form_is_refused():
     with pytest.raises(UsageError, match="hinge"):
-        losses.critic_loss("wasserstein", torch.zeros(1), torch.zeros(1))
+        losses.discriminator_loss("wasserstein", torch.zeros(1), torch.zeros(1))
 
 
 def landmarks_of(boxes: dict[str, tuple[float, float, float, float]]) -> torch.Tensor:
@@ -155,7 +155,7 @@ def test_patches_are_cut_where_the_landmarks_are():
         losses.landmark_patches(picture, torch.zeros(1, 5, 2), 8)
 
 
-def test_r1_of_a_linear_critic_is_its_squared_slope():
+def test_r1_of_a_linear_discriminator_is_its_squared_slope():
     slope = normal(3, 4, 4)
     real = normal(5, 3, 4, 4, seed=1).requires_grad_()
     scores = (real * slope).sum((1, 2, 3))
@@ -187,8 +187,8 @@ SMOOTH = {
     "feature": lambda x: losses.feature_loss([x], [normal(2, 3, 4, 4, seed=1)], QUARTER),
     "perceptual": lambda x: losses.perceptual_loss(features64, x, normal(2, 3, 4, 4, seed=1)),
     "lpips": lambda x: losses.lpips_loss(features64, [torch.ones(3).double()] * 2, x, normal(2, 3, 4, 4, seed=1)),
-    "log": lambda x: losses.deceiver_loss("log", x) + losses.critic_loss("log", x, -x),
-    "least-squares": lambda x: losses.deceiver_loss("least-squares", x),
+    "log": lambda x: losses.generator_loss("log", x) + losses.discriminator_loss("log", x, -x),
+    "least-squares": lambda x: losses.generator_loss("least-squares", x),
     "patches": lambda x: torch.stack(
         [p.square().mean() for p in losses.landmark_patches(x, landmarks_of(BOXES).expand(2, -1, -1), 2)]
     ).sum(),

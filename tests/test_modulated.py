@@ -212,4 +212,16 @@ def test_kept_layouts_serve_every_size(modulate, dtype, last, pooled, monkeypatc
         x = x.contiguous(memory_format=torch.channels_last) if last else x
         got = modulated_conv2d(x, weight, style, modulate=modulate)
         expected = modulated_conv2d(x.double(), weight.double(), style.double())
-        assert error(got.double(), expected) < 8 * torch.finfo(dtype).eps
+        assert error(got.double(), expected) < 16 * torch.finfo(dtype).eps
+
+
+def test_bf16_runs_where_onednn_refuses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processors without AVX-512: torch's own convolution takes its place, and says the same."""
+    given = operands(1, 1, 3, 16, (9, 7))
+    few = {k: v.to(torch.bfloat16) if k in ("x", "weight", "b") else v for k, v in given.items()}
+    monkeypatch.setattr(_packing, "multiplies_bf16", lambda: False)
+    for name in ("_convolution_pointwise", "_reorder_convolution_weight"):
+        monkeypatch.setattr(torch.ops.mkldnn, name, lambda *_: pytest.fail("oneDNN was asked"))
+    for modulate in ("weight", "input"):
+        got = modulated_conv2d(**few, act="lrelu", modulate=modulate)
+        assert error(got.double(), definition(**given, demodulate=True)) < 8 * torch.finfo(torch.bfloat16).eps

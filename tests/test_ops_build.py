@@ -7,14 +7,16 @@ import runpy
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from checkout import ROOT, folders
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mattface import cuda_ops
@@ -22,7 +24,6 @@ from mattface.cli import main
 from mattface.cuda_ops import _build, _implementations
 
 CPU = _build.Target("cpu")
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -341,6 +342,27 @@ assert torch.allclose(native, plain)
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_a_build_that_is_ended_takes_its_compiler_with_it(tmp_path: Path) -> None:
+    note = tmp_path / "compiler.pid"
+    program = fake_compiler(tmp_path, f"echo $$ > {note}.new; mv {note}.new {note}; exec sleep 300")
+    environment = os.environ | {"CXX": str(program)}
+    building = subprocess.Popen([sys.executable, "-m", "mattface", "ops", "build", "--arch", "cpu"], env=environment)
+    wait_until(note.exists)
+    compiling = Path("/proc", note.read_text().strip())
+    building.terminate()
+    assert building.wait(60) == 143
+    wait_until(lambda: not compiling.exists() or "Z" in (compiling / "stat").read_text().split()[2])
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
+    """Looks again and again; fails when the time is over."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What setup.py defines, in the checkout, with nobody installing."""
@@ -380,7 +402,7 @@ def test_wheel_with_kernels_names_its_platform(
 ) -> None:
     pytest.importorskip("build", reason="needs the package build: pip install build")
     skip = shutil.ignore_patterns("__pycache__", "*.safetensors", "*.npz")
-    for folder in ("mattface", *install["FOLDERS"]):
+    for folder in folders().values():
         shutil.copytree(ROOT / folder, tmp_path / "tree" / folder, ignore=skip)
     for file in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / file, tmp_path / "tree" / file)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def test_a_part_is_loaded_by_kind_and_name() -> None:
 class Detection:
     """As insightface's SCRFD answers: boxes with the score last, and five points."""
 
-    asked: list[np.ndarray] = []
+    asked: ClassVar[list[np.ndarray]] = []
 
     def detect(self, bgr: np.ndarray, max_num: int = 0, metric: str = "default") -> tuple[np.ndarray, np.ndarray]:
         self.asked.append(bgr)
@@ -58,7 +58,7 @@ class Recognition:
 class FaceAnalysis:
     """The parts of the package's class that are used."""
 
-    made: list[dict[str, Any]] = []
+    made: ClassVar[list[dict[str, Any]]] = []
 
     def __init__(self, name: str, root: str, allowed_modules: list[str], providers: list[str]) -> None:
         assert "detection" in allowed_modules

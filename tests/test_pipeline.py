@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -194,6 +195,23 @@ def test_video_s_seam_filters_the_matte_before_the_paste() -> None:
     assert CropSpec("ffhq", None, 256).side(face) == 256
     assert CropSpec("ffhq", None, 320).side(face_at(120, 120, 200)) == 320
     assert CropSpec("ffhq", None).side(face) is None
+
+
+def test_perception_follows_the_device_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def loaded(kind: str, name: str = "auto", device: Any = "cpu", **_: Any) -> Any:
+        asked[kind] = device
+        return SimpleNamespace(name=kind, device=CPU)  # as a detector does whose runtime has no CUDA
+
+    monkeypatch.setattr(pipeline, "resolve_device", lambda device: torch.device(device, 1))
+    monkeypatch.setattr(pipeline.perception, "load", loaded)
+    ours = pipeline.load("mesh", device="cuda", dtype="fp32")
+    wanted = {"detector", "landmarks", "parser"} | ({"identity"} if ours.embedder else set())
+    assert asked == dict.fromkeys(wanted, torch.device("cuda", 1))
+    assert ours.notes == (
+        "faces are detected on the CPU: for CUDA, install onnxruntime-gpu in place of onnxruntime",
+    )
 
 
 def test_any_thread_gets_the_same_bits() -> None:

@@ -93,7 +93,20 @@ def test_arie_follows_equations_1_to_4() -> None:
     a_c = (instance.mean((2, 3)) * block.project(code)).softmax(1)[..., None, None]  # eq. 3
     z = a_s * instance + instance * a_c + block.project(code)[..., None, None]  # eq. 4
     torch.testing.assert_close(block(x, code), x + F.relu(block.conv_out(F.relu(z))), atol=1e-5, rtol=1e-4)
-    assert a_s.sum((1, 2, 3)).allclose(torch.ones(2)) and a_c.sum(1).allclose(torch.ones(2, 1, 1))
+    assert a_s.sum((1, 2, 3)).allclose(torch.ones(2))
+    assert a_c.allclose(torch.full_like(a_c, 1 / 12), atol=1e-6), "instance norm leaves no mean: eq. 3 cannot choose"
+
+
+def test_channel_attention_of_features_chooses_channels() -> None:
+    block = network("magicmask", channel_attention="features").inject[0]
+    x, code = torch.randn(2, 12, 8, 8), torch.randn(2, 16)
+    features = block.conv(block.norm(x))
+    instance = F.instance_norm(features, eps=1e-5)
+    a_s = (instance.mean(1).flatten(1) * block.gate(code)).softmax(1).view(2, 1, 8, 8)
+    a_c = (features.mean((2, 3)) * block.project(code)).softmax(1)[..., None, None]
+    z = a_s * instance + instance * a_c + block.project(code)[..., None, None]
+    torch.testing.assert_close(block(x, code), x + F.relu(block.conv_out(F.relu(z))), atol=1e-5, rtol=1e-4)
+    assert a_c.std() > 1e-3
 
 
 def test_geometry_attention_follows_equations_5_and_6() -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mattface.mesh import topology
-from mattface.mesh.shape import canonical, laid_over, mixed
+from mattface.mesh.shape import canonical, lay_over, mixed
 from mattface.transfer.idatt import IDATT, position_grid
 
 
@@ -39,7 +39,7 @@ def test_nothing_of_the_source_leaves_the_target():
 def test_the_nose_becomes_the_sources_and_the_outline_stays():
     source, target = placed(longer_nose(), 300, 10), placed(topology().mean, 512)
     whole, half = (mixed(source, target, amount) for amount in (1.0, 0.5))
-    wanted = laid_over(source, target)
+    wanted = lay_over(source, target)
     assert np.abs(whole - wanted)[4, :2].max() < 0.15 * np.abs(target - wanted)[4, :2].max()
     assert np.allclose(half, (whole + target) / 2)
     assert np.allclose(whole[topology().oval], target[topology().oval])
@@ -73,7 +73,7 @@ def test_attention_finds_the_same_place_of_another_face():
     side = 32
     source, target = (placed(topology().mean, side, turn) for turn in (-15, 20))
     maps = [torch.from_numpy(canonical(mesh, side))[None] for mesh in (source, target)]
-    block = IDATT(8, places=True)
+    block = IDATT(8, canonical=True)
     for layer in (block.query, block.key):
         torch.nn.init.zeros_(layer.weight)
         torch.nn.init.zeros_(layer.bias)
@@ -88,7 +88,7 @@ def test_attention_finds_the_same_place_of_another_face():
 
 
 def test_attention_with_places_learns_its_sharpness():
-    block = IDATT(8, places=True)
+    block = IDATT(8, canonical=True)
     block.gamma.data.fill_(1.0)
     maps = torch.from_numpy(canonical(placed(topology().mean, 16), 16))[None]
     swapped, flow = block(torch.randn(1, 8, 16, 16), torch.randn(1, 8, 16, 16), (maps, maps))

@@ -33,9 +33,9 @@ def followed(moves: np.ndarray) -> np.ndarray:
 def test_pose_takes_a_mesh_apart_and_together() -> None:
     mesh = face(40, 0.3).mesh
     pose = Pose.of(mesh)
-    np.testing.assert_allclose(pose.together(pose.apart(mesh)), mesh, atol=1e-9)
+    np.testing.assert_allclose(pose.to_pixels(pose.to_face_units(mesh)), mesh, atol=1e-9)
     assert pose.scale == pytest.approx(RADIUS, rel=1e-6)
-    np.testing.assert_allclose(pose.apart(mesh)[:, :2], topology().mean[:, :2], atol=1e-6)
+    np.testing.assert_allclose(pose.to_face_units(mesh)[:, :2], topology().mean[:, :2], atol=1e-6)
 
 
 @pytest.mark.parametrize("step", [4.0, 20.0, 80.0])
@@ -73,7 +73,7 @@ def test_noise_at_rest_falls_to_less_than_half_and_a_moving_head_keeps_its_featu
         steady = LandmarkFilter()
         raw = [face(speed * k, noise=n) for k, n in enumerate(noise)]
         calm = [steady(f, k / FPS) for k, f in enumerate(raw)]
-        shapes = [np.array([Pose.of(f.mesh).apart(f.mesh) for f in faces[30:]]) for faces in (raw, calm)]
+        shapes = [np.array([Pose.of(f.mesh).to_face_units(f.mesh) for f in faces[30:]]) for faces in (raw, calm)]
         jitter = [np.diff(s[:, :, :2], axis=0).std() for s in shapes]
         assert jitter[1] < 0.4 * jitter[0]
 

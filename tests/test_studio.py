@@ -14,7 +14,7 @@ from studio_head import mean_face, synthetic_model
 from mattface.errors import InputError, WeightsError
 from mattface.training.studio import face_model, fit, least_squares, light, raster, texture
 from mattface.training.studio.anatomy import Anatomy
-from mattface.training.studio.camera import Camera, framed, rotation
+from mattface.training.studio.camera import Camera, frame_as_ffhq, rotation
 from mattface.training.studio.face_model import FaceModel, load_model
 from mattface.training.studio.refine import Refiner
 from mattface.training.studio.render import Head, Renderer, flow, over
@@ -64,7 +64,7 @@ def test_a_damaged_file_is_refused_in_one_line(model, tmp_path, read):
 @pytest.mark.parametrize("key", ["identity_deltas", "part", "landmarks"])
 def test_arrays_that_do_not_fit_are_named(model, key):
     with pytest.raises(InputError, match=key):
-        face_model.checked(replace(model, **{key: getattr(model, key)[..., :-1]}), "broken")
+        face_model.check_model(replace(model, **{key: getattr(model, key)[..., :-1]}), "broken")
 
 
 def test_without_a_file_the_card_says_how(tmp_path, monkeypatch):
@@ -112,7 +112,7 @@ def test_positive_yaw_looks_to_the_right_of_the_picture():
 
 def test_framing_is_that_of_the_ffhq_crop(model):
     marks = model.neutral[model.landmarks]
-    seen = framed(rotation(0, 0, 0), marks, 512, 80).project(marks)[:, :2]
+    seen = frame_as_ffhq(rotation(0, 0, 0), marks, 512, 80).project(marks)[:, :2]
     eyes = (seen[36:42].mean(0) + seen[42:48].mean(0)) / 2
     assert abs(eyes[0] - 256) < 6 and 200 < eyes[1] < 260
 
@@ -135,7 +135,7 @@ def test_fitted_light_is_the_light_that_was_there():
     truth = light.GREY * 0.7 + light.from_lamp(np.array([0.6, 0.4, 1.0]), 0.2)[:, None]
     colours = light.irradiance(truth, normals) * np.array([0.5, 0.3, 0.2])
     colours[:200] *= 0.1  # brows
-    found = light.irradiance(light.fitted(normals, colours, np.ones(3000)), normals)
+    found = light.irradiance(light.fit_light(normals, colours, np.ones(3000)), normals)
     wanted = light.irradiance(truth, normals)
     ratio = found[200:] / wanted[200:]
     assert np.std(ratio / ratio.mean()) < 0.05 < 0.2 < np.std(wanted) / wanted.mean()
@@ -177,7 +177,7 @@ def test_expressions_stay_in_bounds_at_the_constrained_minimum():
     rng = np.random.default_rng(0)
     a = rng.normal(size=(30, 8))
     normal, right = a.T @ a + 0.1 * np.eye(8), a.T @ rng.normal(size=30) * 3
-    found = least_squares.bounded(normal, right, 3)
+    found = least_squares.minimise_bounded(normal, right, 3)
     slope = normal @ found - right
     low, high = found[3:] <= 1e-9, found[3:] >= 1 - 1e-9
     assert np.abs(slope[:3]).max() < 1e-6 and (found[3:] >= 0).all() and (found[3:] <= 1).all()
@@ -202,7 +202,7 @@ def test_hidden_parts_come_from_the_other_side(model):
     albedo[:, 20:24, 10:14] = 0.6
     weight = np.zeros((2, 64, 64), np.float32)
     weight[:, :, :32] = 1
-    full = texture.completed(atlas, texture.Unwrapped(albedo, weight), None)
+    full = texture.complete_albedo(atlas, texture.Unwrapped(albedo, weight), None)
     assert np.allclose(full[0, 20:24, 50:54], 0.6, atol=0.02) and np.allclose(full[0, 40, 40:], 0.3, atol=0.02)
 
 
@@ -210,14 +210,14 @@ def test_filling_continues_smoothly():
     ramp = np.linspace(0, 1, 64, dtype=np.float32)[None, :, None].repeat(64, 0)
     weight = np.ones((64, 64), np.float32)
     weight[24:40, 24:40] = 0
-    found = texture.filled(ramp * weight[..., None], weight)
+    found = texture.fill_gaps(ramp * weight[..., None], weight)
     assert np.abs(found - ramp).max() < 0.12
 
 
 @pytest.mark.parametrize("yaw", [0, 60, -90])
 def test_both_renderers_give_one_picture(model, yaw):
     head, seen = head_of(model, (0.5, -1, 1), (0.6, 0, 1, 0, 0)), camera(yaw)
-    shine = light.invented(np.random.default_rng(3))
+    shine = light.draw_light(np.random.default_rng(3))
     one, other = (Renderer(model, backend)(head, seen, shine, SIZE) for backend in ("cpu", "torch"))
     back = np.full((SIZE, SIZE, 3), 0.2, np.float32)
     levels = [np.rint(light.to_srgb(over(d, back)) * 255) for d in (one, other)]
@@ -233,7 +233,7 @@ def test_triangles_that_share_an_edge_neither_overlap_nor_leave_gaps():
     triangles = np.array([[1, 0, 4], [2, 1, 4], [3, 2, 4], [0, 3, 4]], np.int32)  # counter-clockwise with y up
     counts = np.zeros((32, 32), int)
     for triangle in triangles:
-        counts += raster.cover(raster.snapped(points, 1), np.zeros(5), triangle[None], 32, 32)[0] >= 0
+        counts += raster.cover(raster.snap_corners(points, 1), np.zeros(5), triangle[None], 32, 32)[0] >= 0
     assert (counts == 1).all()
 
 
@@ -249,10 +249,10 @@ def test_flow_finds_the_same_point(model):
     found, visible = flow(model, source, target)
     places = []
     for drawing in (source, target):
-        xy = raster.snapped(drawing.screen, 2)
+        xy = raster.snap_corners(drawing.screen, 2)
         at = model.neutral.astype(np.float64)
         places.append(raster.surface(drawing.ids, drawing.nearest, xy, model.triangles, at, 2)[0])
-    carried = texture.sampled(places[0], found)
+    carried = texture.sample_image(places[0], found)
     apart = np.linalg.norm(carried - places[1], axis=-1)[visible > 0]
     assert visible.mean() > 0.15
     assert np.median(apart) < 0.02 and np.percentile(apart, 95) < 0.6

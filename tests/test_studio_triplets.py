@@ -19,11 +19,11 @@ from mattface.cli import main
 from mattface.errors import InputError, UsageError, WeightsError
 from mattface.training.studio import occluders, stream
 from mattface.training.studio.face_model import save_model
-from mattface.training.studio.people import Studio, build, mixed
+from mattface.training.studio.people import Studio, build, mix_people
 from mattface.training.studio.render import Renderer
 from mattface.training.studio.shots import KINDS, Config
 from mattface.training.studio.studio_file import load_studio, save_studio
-from mattface.training.studio.texture import sampled
+from mattface.training.studio.texture import sample_image
 from mattface.training.studio.triplets import TripletMaker
 
 SIZE = 96
@@ -105,7 +105,7 @@ def test_the_flow_carries_the_source_to_the_swap(studio):
     target = replace(target, light=source.light, camera=source.camera)
     made = make._finished(source, target, "head", 5, rng)
     weight = made.visible * (made.mask > 0.99) * (made.matte > 0.99)
-    carried = sampled(made.source, made.flow).astype(int)
+    carried = sample_image(made.source, made.flow).astype(int)
     apart = np.abs(carried - made.swap).mean(-1)[weight > 0.99]
     assert len(apart) > 1000 and np.median(apart) < 4
 
@@ -127,7 +127,7 @@ def test_both_renderers_make_the_same_triplet(studio, make):
 
 
 def test_mixed_people_are_new_and_repeatable(studio):
-    one, again = (mixed(studio, np.random.default_rng(4)) for _ in range(2))
+    one, again = (mix_people(studio, np.random.default_rng(4)) for _ in range(2))
     assert np.array_equal(one.identity, again.identity) and one.photo is None
     assert all(not np.allclose(one.identity, p.identity) for p in studio.people)
 
@@ -157,7 +157,7 @@ def test_samples_do_not_depend_on_the_number_of_workers(make):
 
 
 def test_samples_are_what_training_takes(make):
-    sample = stream.tensors(make(0, "photo"))
+    sample = stream.as_tensors(make(0, "photo"))
     assert sample["flow"].shape == (2, SIZE, SIZE) and sample["mask"].shape == (1, SIZE, SIZE)
     assert sample["source"].min() >= -1 and sample["source"].max() <= 1
     assert all(torch.isfinite(v).all() for v in sample.values())

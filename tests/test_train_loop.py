@@ -20,8 +20,8 @@ from trainee import CONFIG, ToyFeed, ToyTask, toy_loop
 
 from mattface.errors import DeviceError, InputError, UsageError, WeightsError
 from mattface.training import checkpoint
+from mattface.training.config import Loop, Optimiser
 from mattface.training.loop import DivergedError, fit
-from mattface.training.task import Loop, Optimiser
 
 PROGRAM = Path(__file__).parent / "trainee.py"
 
@@ -124,12 +124,12 @@ def test_micro_batches_add_up_to_the_batch(tmp_path):
 
 def test_a_phase_trains_its_own_network_only(tmp_path):
     class Watched(ToyTask):
-        def critic(self, batch, clock):
+        def discriminator(self, batch, clock):
             assert not any(p.requires_grad for p in self.networks["maker"].parameters())
-            return super().critic(batch, clock)
+            return super().discriminator(batch, clock)
 
         def maker(self, batch, clock):
-            assert not any(p.requires_grad for p in self.networks["critic"].parameters())
+            assert not any(p.requires_grad for p in self.networks["discriminator"].parameters())
             return super().maker(batch, clock)
 
     fit(Watched(), ToyFeed(), toy_loop(images=8), tmp_path, CONFIG, "cpu", quiet=True)
@@ -202,7 +202,7 @@ def test_settings_that_cannot_be_are_refused(tmp_path):
         toy_loop(precision="fp8")
     with pytest.raises(DeviceError, match="CUDA device for fp16"):
         train(tmp_path, toy_loop(precision="fp16"))
-    with pytest.raises(UsageError, match="optimiser must be one of"):
+    with pytest.raises(UsageError, match="optimiser kind must be one of"):
         Optimiser("lion")
     with pytest.raises(UsageError, match="every > 0"):
         Optimiser(schedule="step")
@@ -240,12 +240,12 @@ def test_mixed_precision_reaches_the_networks(tmp_path):
 
 
 def test_rates_warm_up_and_follow_their_schedule():
-    cosine = Optimiser(rate=2.0, schedule="cosine", warmup=40)
-    found = [cosine.rate_at(images, 4, 400) for images in range(0, 404, 4)]
+    cosine = Optimiser(lr=2.0, schedule="cosine", warmup=40)
+    found = [cosine.lr_at(images, 4, 400) for images in range(0, 404, 4)]
     assert found[0] == pytest.approx(0.2) and max(found) == pytest.approx(2.0) and found[-1] == pytest.approx(0)
     step = replace(cosine, schedule="step", warmup=0, factor=0.5, every=100)
-    assert [step.rate_at(i, 4, 400) for i in (0, 99, 100, 399)] == pytest.approx([2, 2, 1, 0.25])
-    assert Optimiser(rate=3.0).rate_at(399, 4, 400) == 3.0
+    assert [step.lr_at(i, 4, 400) for i in (0, 99, 100, 399)] == pytest.approx([2, 2, 1, 0.25])
+    assert Optimiser(lr=3.0).lr_at(399, 4, 400) == 3.0
 
 
 @pytest.mark.slow

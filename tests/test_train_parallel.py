@@ -17,8 +17,8 @@ from trainee import CONFIG, ToyFeed, ToyTask, toy_loop
 
 from mattface.errors import UsageError
 from mattface.training import checkpoint
+from mattface.training.distributed.processes import World
 from mattface.training.loop import Run, fit
-from mattface.training.parallel import World
 
 PROGRAM = Path(__file__).parent / "trainee.py"
 UNSURE = ("maker.0.bias", "maker.1.running_mean")
@@ -55,7 +55,7 @@ def assert_alike(one: Path, other: Path) -> None:
         assert tensor.shape == others[name].shape
         if not name.endswith(UNSURE):
             assert torch.allclose(tensor, others[name], atol=1e-4), name
-    for name in ("maker", "critic"):
+    for name in ("maker", "discriminator"):
         assert optimisers[name]["param_groups"] == moments[name]["param_groups"]
         for index, state in optimisers[name]["state"].items():
             for key, value in state.items():

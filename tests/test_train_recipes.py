@@ -13,13 +13,16 @@ from test_data import triplet_folder
 
 from mattface.cli import main
 from mattface.errors import UsageError
-from mattface.training.ada import Statistics, augmented, colours, geometry
+from mattface.methods import METHODS, Entry
+from mattface.training.config import Data
 from mattface.training.data.catalogue import catalogue
 from mattface.training.data.feed import face_sample
 from mattface.training.launch import find_recipe
 from mattface.training.loop import fit
+from mattface.training.models.ada import Statistics, augment, draw_colours, draw_geometry
+from mattface.training.models.swapper import method_module
 from mattface.training.recipes import RECIPES
-from mattface.training.tasks import Data, generator, joint, swap
+from mattface.training.tasks import generator, joint
 
 CPU = torch.device("cpu")
 
@@ -38,28 +41,30 @@ def test_the_papers_numbers():
     paper = find_recipe("mattface", False, [])
     assert (paper.loop.steps, paper.loop.batch, paper.same, paper.size) == (50_000, 6, 0.5, 1024)
     adam = paper.optimisers["swapper"]
-    assert (adam.kind, adam.rate, adam.betas) == ("adam", 1e-4, (0.9, 0.999))
+    assert (adam.kind, adam.lr, adam.betas) == ("adam", 1e-4, (0.9, 0.999))
     assert set(paper.loss) == {"adversarial", "same", "perceptual", "identity", "shape"}
     script = find_recipe("alphaface", False, [])
     adamw = script.optimisers["swapper"]
     assert (adamw.kind, adamw.betas, adamw.decay, adamw.clip) == ("adamw", (0.0, 0.99), 5e-4, 1.0)
-    rates = [adamw.rate_at(steps * 2, 2, script.loop.images) for steps in (0, 19_999, 20_000, 40_000)]
+    rates = [adamw.lr_at(steps * 2, 2, script.loop.images) for steps in (0, 19_999, 20_000, 40_000)]
     assert rates == pytest.approx([1e-4, 1e-4, 0.97e-4, 0.97**2 * 1e-4])
-    assert (script.critic.form, script.critic.begins / script.loop.batch) == ("least-squares", 200_000)
+    assert (script.discriminator.form, script.discriminator.begins / script.loop.batch) == ("least-squares", 200_000)
     assert script.loss["identity"] == 10 and script.loss["self"] == 0.5
     magic = find_recipe("magicmask", False, [])
     assert [magic.loss[k] for k in ("identity", "masked", "feature", "self", "adversarial")] == [5, 2, 2, 2, 1]
-    assert (magic.critic.kind, magic.size) == ("afsa", 224)
+    assert (magic.discriminator.kind, magic.size) == ("afsa", 224)
     changer = find_recipe("facechanger", False, [])
     assert changer.both_ways and changer.text == "always" and changer.loss["perceptual"] == 0.5
+    assert changer.loss["weights"] > 0 and changer.caption_words == 69, "l1 beside eq. 10; less than 70 words"
+    assert magic.both_ways, "end of section 3.3"
+    assert paper.discriminator.gamma > 0
 
 
 def test_overrides_reach_every_depth_and_keep_types():
-    changed = find_recipe(
-        "mattface", False, ["loop.batch=12", "loss.identity=3", "judges.perceptual=resnet-maps", "critic.width=8"]
-    )
-    assert (changed.loop.batch, changed.loss["identity"], changed.critic.width) == (12, 3.0, 8)
-    assert isinstance(changed.loss["identity"], float) and changed.judges.perceptual == "resnet-maps"
+    changes = ["loop.batch=12", "loss.identity=3", "loss_networks.perceptual=resnet-maps", "discriminator.width=8"]
+    changed = find_recipe("mattface", False, changes)
+    assert (changed.loop.batch, changed.loss["identity"], changed.discriminator.width) == (12, 3.0, 8)
+    assert isinstance(changed.loss["identity"], float) and changed.loss_networks.perceptual == "resnet-maps"
     for bad, message in (
         ("loop.bach=1", "bach must be one of"),
         ("loop.batch=many", "expected a int"),
@@ -73,9 +78,26 @@ def test_overrides_reach_every_depth_and_keep_types():
 
 
 def test_a_network_this_installation_lacks_is_refused(monkeypatch):
-    recipe = dataclasses.replace(find_recipe("alphaface", True, []), network="mattface.realtime.methods.absent")
-    with pytest.raises(UsageError, match=r"recipe alphaface trains mattface\.realtime\.methods\.absent"):
-        swap.module_of(recipe)
+    recipe = find_recipe("alphaface", True, ["method=absent"])
+    with pytest.raises(UsageError, match=r"method must be one of alphaface, .*got 'absent'"):
+        method_module(recipe)
+    monkeypatch.setitem(METHODS, "absent", Entry("mattface.realtime.methods.absent", "not here"))
+    with pytest.raises(UsageError, match="recipe alphaface trains absent, which this installation does not have"):
+        method_module(recipe)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("source=code", "source must be one of embedding, picture"),
+        ("conditioning=depth", "conditioning must be one of none, depth-landmarks"),
+        ("text=never", "text must be one of tau, always, margin"),
+        ("discriminator.kind=big", "discriminator.kind must be one of global, patch, afsa"),
+    ],
+)
+def test_choices_are_checked_when_a_recipe_is_made(change, message):
+    with pytest.raises(UsageError, match=message):
+        find_recipe("alphaface", True, [change])
 
 
 def rows(folder: Path) -> list[dict[str, float]]:
@@ -89,7 +111,7 @@ def test_the_generator_recipe_trains_with_every_penalty(tmp_path):
     start = stage.task.generator.mapping.w_avg.clone()
     fit(stage.task, stage.feed, stage.loop, tmp_path / "run", recipe, "cpu", quiet=True)
     found = rows(tmp_path / "run")
-    assert {"generator/adversarial", "path/path", "critic/adversarial", "r1/r1"} <= found[0].keys()
+    assert {"generator/adversarial", "path/path", "discriminator/adversarial", "r1/r1"} <= found[0].keys()
     assert "path/path" not in found[1] and "path/path" in found[2]
     assert not torch.equal(stage.task.generator.mapping.w_avg, start)
     assert stage.task.statistics.path > 0
@@ -109,8 +131,8 @@ def test_the_joint_recipe_learns_to_reproduce(tmp_path):
 def test_augmentation_is_off_at_zero_and_differs_from_picture_to_picture():
     torch.manual_seed(0)
     pictures = torch.rand(1, 3, 16, 16).expand(6, 3, 16, 16).clone().requires_grad_()
-    assert augmented(pictures, torch.tensor(0.0)) is pictures
-    moved = augmented(pictures, torch.tensor(0.8))
+    assert augment(pictures, torch.tensor(0.0)) is pictures
+    moved = augment(pictures, torch.tensor(0.8))
     assert all(not torch.allclose(moved[0], other) for other in moved[1:])
     moved.sum().backward()
     assert pictures.grad is not None and pictures.grad.abs().sum() > 0
@@ -118,14 +140,14 @@ def test_augmentation_is_off_at_zero_and_differs_from_picture_to_picture():
 
 def test_augmentation_turns_flips_and_recolours_as_it_should():
     torch.manual_seed(0)
-    matrix, offset = colours(400, torch.tensor(1.0))
+    matrix, offset = draw_colours(400, torch.tensor(1.0))
     grey = matrix @ torch.ones(3)
     assert torch.allclose(grey, grey.mean(1, keepdim=True).expand_as(grey), atol=1e-4)  # grey stays grey
     assert offset.std() == pytest.approx(0.2, rel=0.2)
-    assert torch.allclose(colours(3, torch.tensor(0.0))[0], torch.eye(3).expand(3, 3, 3), atol=1e-6)
-    still = geometry(3, 16, torch.tensor(0.0))
+    assert torch.allclose(draw_colours(3, torch.tensor(0.0))[0], torch.eye(3).expand(3, 3, 3), atol=1e-6)
+    still = draw_geometry(3, 16, torch.tensor(0.0))
     assert torch.allclose(still, torch.tensor([[1.0, 0, 0], [0, 1, 0]]).expand(3, 2, 3), atol=1e-6)
-    found = geometry(400, 16, torch.tensor(1.0))[:, :, :2]
+    found = draw_geometry(400, 16, torch.tensor(1.0))[:, :, :2]
     assert 0.3 < (torch.linalg.det(found) < 0).float().mean() < 0.7  # half of them are flipped
 
 

@@ -8,14 +8,17 @@ import torch
 from mattface.errors import WeightsError
 from mattface.layers import warp
 from mattface.methods.mattface import Config
-from mattface.training import augment, losses
-from mattface.training.augment import PlacedPairs
+from mattface.training import losses
 from mattface.training.checkpoint import save_weights
+from mattface.training.config import Loop, StageConfig, TripletRecipe
+from mattface.training.data import augment
+from mattface.training.data.feed import PositionFeed
+from mattface.training.data.triplet_batch import Triplets, pack, unpack
+from mattface.training.data.triplets import TripletSamples
 from mattface.training.loop import fit
-from mattface.training.pairs import pack, unpack
-from mattface.training.recipes.mattface_demo import Recipe
-from mattface.training.tasks import pairs
-from mattface.training.tasks.pairs import PairFeed, build_network, stage
+from mattface.training.recipes import mattface_demo
+from mattface.training.tasks import triplets
+from mattface.training.tasks.triplets import build_network, stage
 from mattface.transfer.idatt import position_grid
 
 
@@ -28,14 +31,14 @@ def smooth_picture(count: int, size: int, seed: int) -> torch.Tensor:
     return torch.nn.functional.interpolate(small, size=(size, size), mode="bicubic", align_corners=False).clamp(-1, 1)
 
 
-def self_pair(count: int = 4, size: int = 64) -> PlacedPairs:
+def self_pair(count: int = 4, size: int = 64) -> Triplets:
     """A face swapped with itself: the flow is the identity and the answer is the target."""
     image = smooth_picture(count, size, 1)
     flow = position_grid(size, size, torch.device("cpu"), torch.float32).T.view(1, 2, size, size)
     ones = torch.ones(count, 1, size, size)
-    places = torch.cat([flow * 2, flow[:, :1] * 0 + 1], 1).expand(count, -1, -1, -1)
+    canonical = torch.cat([flow * 2, flow[:, :1] * 0 + 1], 1).expand(count, -1, -1, -1)
     flow = flow.expand(count, -1, -1, -1).clone()
-    return PlacedPairs(image, image, image, flow, ones, ones, ones, places, places)
+    return Triplets(image, image, image, flow, ones, ones, ones, canonical, canonical)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -48,8 +51,8 @@ def test_moved_pairs_still_correspond(seed):
     error = ((warp(pair.source, pair.flow) - pair.swap).abs() * inside).sum() / inside.sum() / 3
     untouched = ((pair.source - pair.swap).abs() * inside).sum() / inside.sum() / 3
     assert error < 0.02 < 0.1 < untouched
-    apart = ((warp(pair.source_places, pair.flow) - pair.places).abs() * inside).sum() / inside.sum() / 3
-    unmoved = ((pair.source_places - pair.places).abs() * inside).sum() / inside.sum() / 3
+    apart = ((warp(pair.source_canonical, pair.flow) - pair.canonical).abs() * inside).sum() / inside.sum() / 3
+    unmoved = ((pair.source_canonical - pair.canonical).abs() * inside).sum() / inside.sum() / 3
     assert apart < 0.01 < 0.03 < unmoved
 
 
@@ -60,7 +63,7 @@ def test_recolouring_treats_target_and_answer_alike():
 
 
 def test_occluders_stay_in_the_answer():
-    pair = augment.occlude(self_pair(count=16), rng(0), share=1.0)
+    pair = augment.occlude(self_pair(count=16), rng(0), covered=1.0)
     assert torch.allclose(pair.target, pair.swap)
     covered = pair.matte < 0.5
     assert 0.02 < covered.float().mean() < 0.6
@@ -69,7 +72,7 @@ def test_occluders_stay_in_the_answer():
 
 def test_augmentation_is_repeatable():
     first, second = (augment.augment(self_pair(), rng(5)) for _ in range(2))
-    assert all(torch.equal(getattr(first, k), getattr(second, k)) for k in vars(first))
+    assert all(torch.equal(getattr(first, k), getattr(second, k)) for k in first.known)
 
 
 def test_packing_loses_at_most_half_a_grey_level():
@@ -100,10 +103,10 @@ class MemoryStore:
         self.pair = self_pair(2, 32)
 
     def batch(self, indices):
-        return PlacedPairs(**{k: v[torch.tensor(indices)] for k, v in vars(self.pair).items()})
+        return Triplets(**{k: v[torch.tensor(indices)] for k, v in self.pair.known.items()})
 
 
-def tiny_recipe() -> Recipe:
+def tiny_recipe() -> TripletRecipe:
     config = Config(
         resolution=32,
         encoder_size=32,
@@ -117,18 +120,29 @@ def tiny_recipe() -> Recipe:
         detail_widths=(8, 8, 8),
         places=True,
     )
-    counts = {"draw_steps": 30, "draw_fine_steps": 2, "invert_steps": 3, "steps": 6, "batch": 2, "warmup": 1}
-    unjudged = Recipe("tiny", config).loss | {"identity": 0.0, "features": 0.0}
-    return Recipe("tiny", config, size=32, loss=unjudged, **counts)
+    steps = {"generator": 30, "generator-fine": 2, "invert": 3, "swap": 6, "swap-fine": 30}
+    stages = {name: StageConfig(n, 1 if name.endswith("fine") else 2) for name, n in steps.items()}
+    loop = Loop(12, 2, precision="bf16", average=0.998, log_every=100, save_every=400)
+    loss = mattface_demo.LOSS | {"identity": 0.0, "features": 0.0}
+    optimisers = mattface_demo.optimisers(2)
+    return TripletRecipe("tiny", loop, optimisers, stages=stages, config=config, size=32, loss=loss)
 
 
-def begun(recipe: Recipe, name: str, store=None):
-    torch.manual_seed(recipe.seed)
-    return stage(recipe, name, build_network(recipe.config), PairFeed(store or MemoryStore(), recipe.seed))
+def with_steps(recipe: TripletRecipe, **steps: int) -> TripletRecipe:
+    """The recipe with other lengths of stages; "_" stands for "-"."""
+    changed = {name.replace("_", "-"): count for name, count in steps.items()}
+    stages = {name: replace(s, steps=changed.get(name, s.steps)) for name, s in recipe.stages.items()}
+    return replace(recipe, stages=stages)
 
 
-def train(recipe: Recipe, store, folder) -> torch.nn.Module:
-    made = begun(recipe, "swap", store)
+def begin(recipe: TripletRecipe, name: str, store=None):
+    torch.manual_seed(recipe.loop.seed)
+    feed = PositionFeed(TripletSamples(store or MemoryStore(), recipe.loop.seed))
+    return stage(recipe, name, build_network(recipe.config), feed)
+
+
+def train(recipe: TripletRecipe, store, folder) -> torch.nn.Module:
+    made = begin(recipe, "swap", store)
     return fit(made.task, made.feed, made.loop, folder, recipe, "cpu", quiet=True)["network"]
 
 
@@ -137,7 +151,7 @@ def test_a_tiny_run_learns_and_an_interrupted_one_ends_alike(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for folder in (whole, parts):
         folder.mkdir()
-    recipe = replace(tiny_recipe(), save_every=3)
+    recipe = replace(tiny_recipe(), loop=replace(tiny_recipe().loop, save_every=6))
     straight = train(recipe, MemoryStore(), whole)
     with pytest.raises(InterruptedError):
         train(recipe, Interrupted(4), parts)
@@ -166,21 +180,21 @@ def trained_parts(network) -> set[str]:
 
 
 def test_the_generator_stands_still_once_it_can_draw():
-    inverting, swapping = (begun(tiny_recipe(), name).task.network for name in ("invert", "swap"))
+    inverting, swapping = (begin(tiny_recipe(), name).task.network for name in ("invert", "swap"))
     assert "generate" not in trained_parts(inverting) and {"encoder", "invert"} <= trained_parts(inverting)
     assert trained_parts(swapping) == {"encoder", "transfer", "invert", "blend", "correspond"}
-    known = begun(replace(tiny_recipe(), start="somewhere"), "invert").task.network
+    known = begin(replace(tiny_recipe(), start="somewhere"), "invert").task.network
     assert trained_parts(known) == {"invert"}, "an encoder that is known already stays as it is"
 
 
 def test_the_fine_stage_trains_only_the_blocks_above_the_others():
-    network = begun(replace(tiny_recipe(), size=16), "swap-fine").task.network
+    network = begin(replace(tiny_recipe(), size=16), "swap-fine").task.network
     chosen = [n for n, p in network.named_parameters() if p.requires_grad]
     assert chosen and all(n.startswith("blend") and "32" in n for n in chosen), chosen
 
 
 def test_a_known_encoder_stays_as_it_is_while_the_heads_learn(tmp_path):
-    made = begun(replace(tiny_recipe(), start="somewhere"), "invert")
+    made = begin(replace(tiny_recipe(), start="somewhere"), "invert")
     encoder = made.task.network.encoder
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     heads = made.task.network.invert.heads[0].linear.weight.detach().clone()
@@ -191,8 +205,8 @@ def test_a_known_encoder_stays_as_it_is_while_the_heads_learn(tmp_path):
 
 @pytest.mark.slow
 def test_the_heads_learn_what_codes_people_have(tmp_path):
-    made = begun(replace(tiny_recipe(), invert_steps=30), "invert")
-    batch = vars(MemoryStore().batch([0, 1]))
+    made = begin(with_steps(tiny_recipe(), invert=30), "invert")
+    batch = MemoryStore().batch([0, 1]).known
     before = made.task.terms(batch, None)["side"]
     fit(made.task, made.feed, made.loop, tmp_path, tiny_recipe(), "cpu", quiet=True)
     with torch.no_grad():
@@ -205,11 +219,11 @@ def test_training_may_start_from_a_checkpoint_of_the_same_sizes(tmp_path):
     network = build_network(recipe.config)
     metadata = {"config": recipe.config.to_json(), "method": "mattface", "name": "tiny"}
     save_weights(tmp_path / "known.safetensors", network.state_dict(), metadata)
-    found, latents = pairs.begun(replace(recipe, start=str(tmp_path / "known.safetensors")))
-    assert latents is None
+    found, latents, notes = triplets.start_network(replace(recipe, start=str(tmp_path / "known.safetensors")))
+    assert latents is None and "start from" in notes[0] and "fresh" not in notes[0]
     for (name, a), b in zip(found.state_dict().items(), network.state_dict().values(), strict=True):
         assert torch.equal(a, b.half().float() if b.is_floating_point() else b), name  # as files keep it
     with pytest.raises(WeightsError, match="of the recipe's sizes"):
-        pairs.begun(replace(recipe, config=other, start=str(tmp_path / "known.safetensors")))
+        triplets.start_network(replace(recipe, config=other, start=str(tmp_path / "known.safetensors")))
     with pytest.raises(WeightsError, match="nobody"):
-        pairs.begun(replace(recipe, start="nobody"))
+        triplets.start_network(replace(recipe, start="nobody"))

@@ -13,13 +13,13 @@ from mattface import landmarks, weights
 from mattface.errors import InputError
 from mattface.mesh import topology
 from mattface.parse import visible
-from mattface.training import visible_faces
 from mattface.training.checkpoint import save_weights
+from mattface.training.config import Data
+from mattface.training.data import visible_faces
 from mattface.training.launch import find_recipe
 from mattface.training.loop import fit
 from mattface.training.studio.stream import write_shards
 from mattface.training.studio.triplet import Triplet
-from mattface.training.tasks import Data
 from mattface.training.tasks import visible as task
 
 SIDE = 128
@@ -49,22 +49,22 @@ def found(presence: float):
     return lambda pixels, face: replace(face, mesh=MESH, presence=presence)
 
 
-def test_a_square_holds_picture_expectation_and_answer():
-    made = visible_faces.square_of(triplet(1), "target", found(1.0))
+def test_a_square_holds_picture_expectation_and_truth():
+    made = visible_faces.read_square(triplet(1), "target", found(1.0))
     assert made.shape == (7, visible_faces.KEPT, visible_faces.KEPT) and made.dtype == np.uint8
     red = (made[0] > 200) & (made[1] < 60)
     inside = cv2.erode((made[3] > 0).astype(np.uint8), np.ones((9, 9))) > 0
     assert made[5][inside & cv2.erode(red.astype(np.uint8), np.ones((5, 5))).astype(bool)].max() < 30
     assert made[5][inside & ~cv2.dilate(red.astype(np.uint8), np.ones((7, 7))).astype(bool)].min() > 225
-    assert visible_faces.square_of(triplet(1), "target", found(0.0)) is None
+    assert visible_faces.read_square(triplet(1), "target", found(0.0)) is None
 
 
 def test_a_thin_frame_hides_what_lies_beside_it_too():
     plain = triplet(1)
     matte = plain.matte.copy()
     matte[60] *= 0.6  # a line that covers two fifths of a row of pixels
-    thin = visible_faces.square_of(replace(plain, matte=matte), "target", found(1.0))[5]
-    known = visible_faces.square_of(plain, "target", found(1.0))[5]
+    thin = visible_faces.read_square(replace(plain, matte=matte), "target", found(1.0))[5]
+    known = visible_faces.read_square(plain, "target", found(1.0))[5]
     lost = (known > 200) & (thin < 60)
     rows = np.flatnonzero(lost.sum(1) > 0.5 * (known > 200).sum(1))
     scale = visible_faces.KEPT / (visible_faces.KEPT / visible_faces.visible.SIDE * SIDE)
@@ -76,23 +76,27 @@ def test_what_is_only_estimated_to_be_hidden_weighs_little():
     matte = plain.matte.copy()
     matte[44:50] = 0  # hair over the forehead, of which no drawn thing tells
     guess = replace(plain, matte=matte, kind="photo")
-    made, exact = (visible_faces.square_of(t, "target", found(1.0)) for t in (guess, replace(guess, kind="head")))
+    made, exact = (visible_faces.read_square(t, "target", found(1.0)) for t in (guess, replace(guess, kind="head")))
     hidden = cv2.erode((made[5] < 10).astype(np.uint8) * (made[3] > 0), np.ones((3, 3))) > 0
     low = round(255 * visible_faces.GUESSED)
     assert exact[6].min() == 255 and set(np.unique(made[6][hidden])) >= {low, 255}, "the disc is known, the hair is not"
     assert made[6][made[5] == 255].min() > 250, "what is seen is known"
     maps = torch.from_numpy(np.stack([made] * 4))
-    batch = next(visible_faces.SquareFeed(maps, 3).batches(iter([list(range(4))])))
+    batch = visible_faces.VisibleFaceSamples(maps, 3).batch(range(4))
     assert batch["sure"].shape == batch["seen"].shape and 0.1 < batch["sure"].min() < 0.2 and batch["sure"].max() == 1
 
 
-def test_training_may_start_from_a_checkpoint(tmp_path):
+def test_training_may_start_from_a_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(landmarks, "load_landmarker", lambda: found(1.0))
     recipe = find_recipe("visible-face", True, [])
     known = visible.VisibleFace(recipe.widths)
     save_weights(tmp_path / "known.safetensors", known.state_dict(), {})
-    found_again = task.begun(replace(recipe, start=str(tmp_path / "known.safetensors")))
-    for (name, a), b in zip(found_again.state_dict().items(), known.state_dict().values(), strict=True):
-        assert torch.allclose(a.float(), b.float(), atol=1e-3), name
+    write_shards(triplet, tmp_path / "data", 2, 2, 0)
+    started = replace(recipe, start=str(tmp_path / "known.safetensors"))
+    stage = next(task.stages(started, Data(tmp_path / "data"), torch.device("cpu")))
+    for name, value in known.state_dict().items():
+        assert torch.allclose(stage.task.networks["network"].state_dict()[name].float(), value.float(), atol=1e-3), name
+    assert "start from" in stage.notes[-1]
 
 
 def test_an_open_mouth_belongs_to_the_face_unless_something_lies_before_it():
@@ -102,16 +106,16 @@ def test_an_open_mouth_belongs_to_the_face_unless_something_lies_before_it():
     marks[60:68, :2] = [[50, 70], [55, 66], [64, 64], [73, 66], [78, 70], [73, 76], [64, 78], [55, 76]]
     open_mouth = replace(plain, matte=np.zeros_like(plain.matte), occluder=np.zeros_like(plain.occluder))
     open_mouth.landmarks["target"] = marks
-    label = visible_faces.square_of(open_mouth, "target", found(1.0))[5]
+    label = visible_faces.read_square(open_mouth, "target", found(1.0))[5]
     assert 0.002 < (label > 128).mean() < 0.2
     covered = replace(open_mouth, occluder=np.ones_like(plain.occluder))
-    assert visible_faces.square_of(covered, "target", found(1.0))[5].max() == 0
+    assert visible_faces.read_square(covered, "target", found(1.0))[5].max() == 0
 
 
 def test_augmentation_repeats_and_covers_more():
-    maps = torch.from_numpy(np.stack([visible_faces.square_of(triplet(k), "target", found(1.0)) for k in range(8)]))
-    first, again = (next(visible_faces.SquareFeed(maps, 3).batches(iter([list(range(8))]))) for _ in range(2))
-    other = next(visible_faces.SquareFeed(maps, 4).batches(iter([list(range(8))])))
+    maps = torch.from_numpy(np.stack([visible_faces.read_square(triplet(k), "target", found(1.0)) for k in range(8)]))
+    first, again = (visible_faces.VisibleFaceSamples(maps, 3).batch(range(8)) for _ in range(2))
+    other = visible_faces.VisibleFaceSamples(maps, 4).batch(range(8))
     assert torch.equal(first["input"], again["input"]) and not torch.equal(first["input"], other["input"])
     assert first["input"].shape == (8, 5, visible.SIDE, visible.SIDE) and first["input"].abs().max() <= 1
     assert first["seen"].min() >= 0 and first["seen"].max() <= 1
@@ -122,7 +126,7 @@ def test_no_shards_and_no_faces_are_refused(tmp_path, monkeypatch):
         next(task.stages(find_recipe("visible-face", True, []), Data(tmp_path), torch.device("cpu")))
     monkeypatch.setattr(landmarks, "load_landmarker", lambda: found(0.0))
     with pytest.raises(InputError, match="found none"):
-        visible_faces.squares(write_shards(triplet, tmp_path, 2, 2, 0))
+        visible_faces.read_squares(write_shards(triplet, tmp_path, 2, 2, 0))
 
 
 def test_it_learns_to_see_things_before_a_face(tmp_path, monkeypatch):

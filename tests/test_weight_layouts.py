@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from seeded import largest_error, seeded_input, seeded_state
 
-from mattface.embed.arcface import IRSE50, iresnet50, iresnet100, iresnet_for, psp_crop
+from mattface.embed.arcface import IRSE50, iresnet50, iresnet100, iresnet_for
 from mattface.encode import Encoder
 from mattface.errors import UsageError, WeightsError
 from mattface.estimate import FaceRegressor, Hopenet
@@ -282,11 +282,3 @@ def test_deep3d_golden() -> None:
     torch.testing.assert_close(parts.identity, whole[:, :80])
     torch.testing.assert_close(parts.angles, whole[:, 224:227])
     torch.testing.assert_close(parts.shift, whole[:, 254:])
-
-
-def test_psp_crop() -> None:
-    pixels = torch.arange(256.0).expand(1, 3, 256, 256)
-    crop = psp_crop(pixels)
-    assert crop.shape == (1, 3, 112, 112) and 32 <= crop.min() < 34 and 217 < crop.max() <= 219
-    with pytest.raises(UsageError, match="256"):
-        psp_crop(torch.zeros(1, 3, 112, 112))

@@ -6,14 +6,13 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import pytest
+from checkout import ROOT, folders
 
 import mattface
 
-ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("cuda_ops", "weights", "realtime", "training", "benchmarks")
 pytestmark = pytest.mark.slow
 
 
@@ -23,7 +22,7 @@ def members(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     pytest.importorskip("build", reason="needs the package build: pip install build")
     work = tmp_path_factory.mktemp("wheel")
     skip = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.pyc")
-    for folder in ("mattface", *FOLDERS):
+    for folder in folders().values():
         shutil.copytree(ROOT / folder, work / "tree" / folder, ignore=skip)
     for file in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / file, work / "tree" / file)
@@ -42,9 +41,11 @@ def test_nothing_generic_lands_in_site_packages(members: set[str]) -> None:
 
 
 def test_every_module_is_inside(members: set[str]) -> None:
-    expected = {str(p.relative_to(ROOT)) for p in (ROOT / "mattface").rglob("*.py")}
-    for folder in FOLDERS:
-        expected |= {f"mattface/{p.relative_to(ROOT)}" for p in (ROOT / folder).rglob("*.py")}
+    expected = {
+        f"{package.replace('.', '/')}/{path.relative_to(ROOT / folder)}"
+        for package, folder in folders().items()
+        for path in (ROOT / folder).rglob("*.py")
+    }
     assert expected - members == set()
 
 

@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from mattface.training import losses
+from mattface.training.config import Loop, Optimiser
 from mattface.training.loop import fit
-from mattface.training.task import Batch, Clock, Loop, Optimiser, Phase, Terms
+from mattface.training.task import Batch, Clock, Phase, Terms
 
 CONFIG = {"name": "toy", "width": 8}
 
@@ -33,7 +34,7 @@ class Gain(nn.Module):
 
 
 class ToyTask:
-    """A generator with batch normalisation, dropout and a gain against a critic with R1."""
+    """A generator with batch normalisation, dropout and a gain against a discriminator with R1."""
 
     name = "toy"
     averaged = ("maker",)
@@ -42,30 +43,30 @@ class ToyTask:
         torch.manual_seed(0)
         maker = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Dropout(0.3), nn.Conv2d(8, 3, 1))
         maker.append(Gain())
-        critic = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.Softplus(), nn.Conv2d(8, 1, 3))
-        self.networks: dict[str, nn.Module] = {"maker": maker, "critic": critic}
-        rate = Optimiser("adamw", 1e-2, clip=1.0, schedule="cosine", warmup=8)
-        self.optimisers = {"maker": rate, "critic": Optimiser("adam", 1e-3)}
+        discriminator = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.Softplus(), nn.Conv2d(8, 1, 3))
+        self.networks: dict[str, nn.Module] = {"maker": maker, "discriminator": discriminator}
+        adamw = Optimiser("adamw", 1e-2, clip=1.0, schedule="cosine", warmup=8)
+        self.optimisers = {"maker": adamw, "discriminator": Optimiser("adam", 1e-3)}
         self.phases = (
             Phase("maker", "maker", self.maker, {"photo": 2.0, "adversarial": 0.1}),
-            Phase("critic", "critic", self.critic, {"adversarial": 1.0}),
-            Phase("r1", "critic", self.r1, {"r1": 1.0}, every=3),
+            Phase("discriminator", "discriminator", self.discriminator, {"adversarial": 1.0}),
+            Phase("r1", "discriminator", self.r1, {"r1": 1.0}, every=3),
         )
 
     def maker(self, batch: Batch, _: Clock) -> Terms:
         made = self.networks["maker"](batch["image"] + 0.1 * torch.randn_like(batch["image"]))
         batch["made"] = made.detach()
-        fake = self.networks["critic"](made)
+        fake = self.networks["discriminator"](made)
         photo = losses.cycle_loss(made, batch["image"])
-        return {"photo": photo, "adversarial": losses.deceiver_loss("hinge", fake)}
+        return {"photo": photo, "adversarial": losses.generator_loss("hinge", fake)}
 
-    def critic(self, batch: Batch, _: Clock) -> Terms:
-        real, fake = (self.networks["critic"](batch[k]) for k in ("image", "made"))
-        return {"adversarial": losses.critic_loss("hinge", real, fake)}
+    def discriminator(self, batch: Batch, _: Clock) -> Terms:
+        real, fake = (self.networks["discriminator"](batch[k]) for k in ("image", "made"))
+        return {"adversarial": losses.discriminator_loss("hinge", real, fake)}
 
     def r1(self, batch: Batch, _: Clock) -> Terms:
         real = batch["image"].detach().clone().requires_grad_()
-        return {"r1": losses.r1_penalty(self.networks["critic"](real), real)}
+        return {"r1": losses.r1_penalty(self.networks["discriminator"](real), real)}
 
     def export(self, networks: Any, folder: Path, progress: str) -> None:
         (folder / "exported.txt").write_text(progress)

@@ -20,19 +20,19 @@ from mattface.training.checkpoint import PARTIAL, write_json
 CONFIG, METRICS = "config.json", "metrics.jsonl"
 
 
-def plain(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     """A config as JSON holds it."""
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     return json.loads(json.dumps(value, default=str))
 
 
-def changes(old: Any, new: Any, where: str = "") -> list[str]:
+def config_changes(old: Any, new: Any, where: str = "") -> list[str]:
     """What differs between two plain configs: "loop.batch: 6 -> 8"."""
     if isinstance(old, dict) and isinstance(new, dict):
         found = []
         for key in sorted({*old, *new}):
-            found += changes(old.get(key), new.get(key), f"{where}.{key}" if where else key)
+            found += config_changes(old.get(key), new.get(key), f"{where}.{key}" if where else key)
         return found
     return [] if old == new else [f"{where}: {old!r} -> {new!r}"]
 
@@ -50,7 +50,7 @@ def settle_config(folder: Path, config: dict[str, Any], allow_change: bool) -> N
             raise UsageError(
                 f"{folder} is a run of the recipe {before.get('name')}; got {config.get('name')}. Take another folder."
             )
-        found = changes(before, config)
+        found = config_changes(before, config)
         if found and not allow_change:
             raise UsageError(
                 f"{folder} was begun with another config ({'; '.join(found[:6])}). Take another folder, or "

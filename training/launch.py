@@ -15,12 +15,13 @@ import torch
 from mattface import weights
 from mattface.devices import resolve_device
 from mattface.errors import UsageError
-from mattface.training.estimate import plan
+from mattface.training.config import Data
+from mattface.training.distributed import WAYS
 from mattface.training.loop import fit
-from mattface.training.parallel import WAYS
+from mattface.training.losses.networks.seeded import SeededNetworks
+from mattface.training.plan.estimate import plan
 from mattface.training.recipes import RECIPES
-from mattface.training.stand_ins import replacing
-from mattface.training.tasks import Data, Stage
+from mattface.training.task import Fallback, Stage
 
 EPILOG = """examples:
   mattface data prepare photos/ faces/
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tiny", action="store_true", help="the recipe at a size that a processor trains in a minute")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change it: loop.batch=4")
     parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda[:N]", help="default: auto")
-    parser.add_argument("--parallel", choices=WAYS, default="ddp", help="of several processes; fsdp2 shares networks")
+    parser.add_argument("--parallel", choices=WAYS, default="ddp", help="of several processes; fsdp2 shards networks")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that prepare batches")
     parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard's files too")
     parser.add_argument("--allow-change", action="store_true", help="continue under a changed config")
@@ -68,11 +69,11 @@ def find_recipe(name: str, tiny: bool, overrides: Sequence[str]) -> Any:
         key, equals, value = text.partition("=")
         if not equals:
             raise UsageError(f"--set must be KEY=VALUE; got {text!r}.")
-        recipe = changed(recipe, key.split("."), parsed(value), key)
+        recipe = change(recipe, key.split("."), parse_value(value), key)
     return recipe
 
 
-def parsed(text: str) -> Any:
+def parse_value(text: str) -> Any:
     """JSON, or the text itself."""
     try:
         return json.loads(text)
@@ -80,7 +81,7 @@ def parsed(text: str) -> Any:
         return text
 
 
-def changed(config: Any, path: Sequence[str], value: Any, key: str) -> Any:
+def change(config: Any, path: Sequence[str], value: Any, key: str) -> Any:
     """A copy of a config with one value changed.
 
     Raises:
@@ -96,11 +97,11 @@ def changed(config: Any, path: Sequence[str], value: Any, key: str) -> Any:
         raise UsageError(f"--set {key}: nothing lies below a {type(config).__name__}.")
     if name not in known:
         raise UsageError(f"--set {key}: {name} must be one of {', '.join(known)}.")
-    new = changed(old, rest, value, key) if rest else fitting(old, value, key)
+    new = change(old, rest, value, key) if rest else convert(old, value, key)
     return {**config, name: new} if isinstance(config, dict) else replace(config, **{name: new})
 
 
-def fitting(old: Any, value: Any, key: str) -> Any:
+def convert(old: Any, value: Any, key: str) -> Any:
     """The value in the type of what it replaces.
 
     Raises:
@@ -120,7 +121,7 @@ def run(args: argparse.Namespace) -> None:
     data = Data(args.data, args.layout, args.held_out, args.workers, args.scoring, args.out)
     device = resolve_device(args.device)
     if args.dry_run:
-        print(planned(recipe, data, device))
+        print(make_plan(recipe, data, device))
         return
     for stage in stages_of(recipe, data, device):
         print_notes(stage)
@@ -138,9 +139,10 @@ def run(args: argparse.Namespace) -> None:
     print(args.out.resolve())
 
 
-def stages_of(recipe: Any, data: Data, device: torch.device) -> Iterator[Stage]:
-    """The trainings of a recipe, one after the other."""
-    yield from importlib.import_module(f"mattface.training.tasks.{recipe.task}").stages(recipe, data, device)
+def stages_of(recipe: Any, data: Data, device: torch.device, fallback: Fallback | None = None) -> Iterator[Stage]:
+    """The trainings of a recipe, one after the other; `fallback` as for a task's `stages`."""
+    module = importlib.import_module(f"mattface.training.tasks.{recipe.task}")
+    yield from module.stages(recipe, data, device, fallback)
 
 
 def print_notes(stage: Stage) -> None:
@@ -149,15 +151,20 @@ def print_notes(stage: Stage) -> None:
         print(f"data: {note}")
 
 
-def planned(recipe: Any, data: Data, device: torch.device) -> str:
+def make_plan(recipe: Any, data: Data, device: torch.device) -> str:
     """The plan of a recipe's first training; what it lacks is replaced by something of the same cost, and named."""
-    with replacing() as notes:
-        start = getattr(recipe, "start", None)
-        if start is not None and not weights.present(start):
-            recipe = replace(recipe, start=None)
-            notes.append(f"network: {start} is not here, the same parts with seeded weights were measured")
-        stage = next(stages_of(recipe, data, device))
-        print_notes(stage)
-        if stage.name:
-            notes.append(f"this is the first stage, {stage.name}, alone; those after it begin with its result")
-        return plan(stage.task, stage.feed, stage.loop, device, notes)
+    fallback = SeededNetworks()
+    notes = fallback.notes
+    if recipe.start is not None and not start_present(recipe.start):
+        notes.append(f"network: {recipe.start} is not here, the same parts with seeded weights were measured")
+        recipe = replace(recipe, start=None)
+    stage = next(stages_of(recipe, data, device, fallback))
+    print_notes(stage)
+    if stage.name:
+        notes.append(f"this is the first stage, {stage.name}, alone; those after it begin with its result")
+    return plan(stage.task, stage.feed, stage.loop, device, notes)
+
+
+def start_present(start: str) -> bool:
+    """Whether weights to start from are here, be they a file, a folder or a name."""
+    return Path(start).exists() or weights.present(start)

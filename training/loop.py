@@ -20,10 +20,12 @@ from torch import nn
 
 from mattface.errors import DeviceError, MattfaceError, UsageError
 from mattface.training.checkpoint import latest, load_checkpoint, save_checkpoint, save_state, write_json
-from mattface.training.journal import Journal, environment, plain, settle_config
-from mattface.training.modes import evaluating, every, only, update_average
-from mattface.training.parallel import AVERAGE, World, form_of, world
-from mattface.training.task import PRECISIONS, Batch, Clock, Feed, Loop, Phase, Task, Terms
+from mattface.training.config import PRECISIONS, Loop
+from mattface.training.distributed import AVERAGE, World, distribute, world
+from mattface.training.journal import Journal, as_json, environment, settle_config
+from mattface.training.modes import evaluating, train_all, train_only, update_average
+from mattface.training.randomness import position_seed
+from mattface.training.task import Batch, Clock, Feed, Phase, Task, Terms
 
 TERMINATED = 143
 CPU = torch.device("cpu")
@@ -57,8 +59,8 @@ def fit(
         allow_change: continue under a changed config.
         tensorboard: write TensorBoard's files too.
         quiet: print nothing.
-        parallel: of several processes, "ddp": all of them keep everything; "fsdp2": each keeps a share of weights,
-            gradients, moments and averages. A run may continue in the other way.
+        parallel: of several processes, "ddp": all of them keep everything; "fsdp2": weights, gradients, moments and
+            averages are sharded. A run may continue in the other way.
 
     Returns:
         Name -> network, averaged where an average is kept.
@@ -74,19 +76,19 @@ def fit(
         run = Run(task, loop, folder, here)
         if here.first:
             folder.mkdir(parents=True, exist_ok=True)
-            settle_config(folder, plain(config) | {"data": plain(feed.describe())}, allow_change)
+            settle_config(folder, as_json(config) | {"data": as_json(feed.describe())}, allow_change)
             write_json(folder / "environment.json", environment(here.size, here.device, here.parallel))
         here.wait()
         run.resume()
         journal = Journal(folder, run.images, tensorboard, quiet) if here.first else None
         try:
-            with _heard(signal.SIGTERM) as stop:
+            with _collect(signal.SIGTERM) as stop:
                 run.train(feed, journal, stop)
         finally:
-            every(run.parameters)
+            train_all(run.parameters)
             if journal is not None:
                 journal.close()
-        return run.kept()
+        return run.final_networks()
 
 
 class Run:
@@ -101,8 +103,8 @@ class Run:
 
     def __init__(self, task: Task, loop: Loop, folder: Path, here: World) -> None:
         self.task, self.loop, self.folder, self.here = task, loop, folder, here
-        share = here.size * loop.accumulate
-        if loop.batch % share:
+        parts = here.size * loop.accumulate
+        if loop.batch % parts:
             raise UsageError(
                 f"batch must be a multiple of processes x accumulate = {here.size} x {loop.accumulate}; got "
                 f"{loop.batch}."
@@ -111,13 +113,13 @@ class Run:
             raise DeviceError("expected a CUDA device for fp16; got the CPU. Set loop.precision to fp32 or bf16.")
         if loop.precision == "fp16" and here.parallel == "fsdp2":
             raise UsageError("parallel fsdp2 trains in fp32 or bf16; got fp16. Set loop.precision, or --parallel ddp.")
-        self.micro, self.step = loop.batch // share, 0
+        self.micro, self.step = loop.batch // parts, 0
         for network in task.networks.values():
             network.to(here.device)
         names = task.averaged if loop.average else ()
         self.average = {n: copy.deepcopy(task.networks[n]).requires_grad_(False) for n in names}
         everything = task.networks | {f"{AVERAGE}{n}": m for n, m in self.average.items()}
-        self.form = form_of(everything, task.optimisers, here)
+        self.form = distribute(everything, task.optimisers, here)
         self.parameters = {n: self.form.trained(n) for n in task.optimisers}
         self.optimisers = {n: o.build(self.parameters[n]) for n, o in task.optimisers.items()}
         scaled = loop.precision == "fp16"
@@ -128,12 +130,12 @@ class Run:
         """Images seen."""
         return self.step * self.loop.batch
 
-    def kept(self) -> dict[str, nn.Module]:
+    def final_networks(self) -> dict[str, nn.Module]:
         """The networks that are used after training. All processes must come here."""
         with self.form.whole(CPU) as networks:
-            return self._kept(networks)
+            return self._final(networks)
 
-    def _kept(self, whole: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    def _final(self, whole: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
         return {n: whole[f"{AVERAGE}{n}" if n in self.average else n] for n in self.task.networks}
 
     def resume(self) -> None:
@@ -143,7 +145,7 @@ class Run:
             return
         with self.form.whole(CPU) as networks:
             optimisers, state = load_checkpoint(path, networks)
-        self.form.spread()
+        self.form.scatter()
         for name, optimiser in self.optimisers.items():
             self.form.load(name, optimiser, optimisers[name])
             self.scalers[name].load_state_dict(optimisers[f"{name} scaler"])
@@ -157,7 +159,7 @@ class Run:
             if self.here.first:
                 state = {"step": self.step, "images": self.images, "recipe": self.task.name}
                 save_checkpoint(self.folder, networks, states, state, self.loop.keep)
-                self.task.export(self._kept(networks), self.folder, f"{self.images} of {self.loop.images} images")
+                self.task.export(self._final(networks), self.folder, f"{self.images} of {self.loop.images} images")
         self.here.wait()
 
     def positions(self) -> Iterator[list[int]]:
@@ -172,10 +174,10 @@ class Run:
         batches = feed.batches(self.positions())
         while self.step < self.loop.steps:
             parts = [to_device(b, self.here.device) for b in itertools.islice(batches, self.loop.accumulate)]
-            terms, rates = self.advance(parts)
+            terms, lrs = self.advance(parts)
             if self.loop.due(self.loop.log_every, self.step):
-                self._log(journal, terms, rates)
-            self._look(journal)
+                self._log(journal, terms, lrs)
+            self._review(journal)
             ended = self.here.any(bool(stop))
             if ended or self.loop.due(self.loop.save_every, self.step) or self.step == self.loop.steps:
                 self.save()
@@ -185,10 +187,10 @@ class Run:
     def advance(self, parts: list[Batch]) -> tuple[Terms, dict[str, float]]:
         """One step of every phase that is due; returns loss terms and learning rates."""
         clock = Clock(self.step, self.images, self.loop.batch)
-        rates = {n: o.rate_at(clock.images, clock.batch, self.loop.images) for n, o in self.task.optimisers.items()}
+        lrs = {n: o.lr_at(clock.images, clock.batch, self.loop.images) for n, o in self.task.optimisers.items()}
         for name, optimiser in self.optimisers.items():
             for group in optimiser.param_groups:
-                group["lr"] = rates[name]
+                group["lr"] = lrs[name]
         terms: Terms = {}
         for number, phase in enumerate(self.task.phases):
             if phase.due(clock):
@@ -199,15 +201,15 @@ class Run:
         decay = min(self.loop.average, self.step / (self.step + 9))  # early averages forget the random start
         for name, average in self.average.items():
             update_average(average, self.task.networks[name], decay)
-        return terms, {f"rate/{n}": r for n, r in rates.items()}
+        return terms, {f"lr/{n}": lr for n, lr in lrs.items()}
 
     def _phase(self, number: int, phase: Phase, parts: list[Batch], clock: Clock) -> Terms:
         """Gradients of all micro-batches, then one optimiser step."""
-        only(self.parameters, phase.network)
+        train_only(self.parameters, phase.network)
         optimiser, scaler = self.optimisers[phase.network], self.scalers[phase.network]
         optimiser.zero_grad(set_to_none=True)
         with self.form.phase(phase.network):
-            sums = self._gradients(number, phase, parts, clock)
+            sums = self._gradients(number, phase, [concatenate(parts)] if phase.gathered else parts, clock)
         clip = self.task.optimisers[phase.network].clip
         if clip is not None:
             scaler.unscale_(optimiser)
@@ -222,7 +224,7 @@ class Run:
         wrapped, dtype = self.form.wrapped[phase.network], PRECISIONS[self.loop.precision]
         for index, batch in enumerate(parts):
             part = (clock.step * self.loop.accumulate + index) * self.here.size + self.here.rank
-            torch.manual_seed((self.loop.seed * 1_000_003 + part) * 64 + number)
+            torch.manual_seed(position_seed(self.loop.seed, part) * 64 + number)
             with self.form.part(phase.network, index == len(parts) - 1):
                 with torch.autocast(self.here.device.type, dtype, enabled=dtype != torch.float32):
                     terms = wrapped(partial(phase.terms, batch, clock))
@@ -246,19 +248,19 @@ class Run:
             "samples out."
         )
 
-    def _log(self, journal: Journal | None, terms: Terms, rates: dict[str, float]) -> None:
+    def _log(self, journal: Journal | None, terms: Terms, lrs: dict[str, float]) -> None:
         values = self.here.mean(torch.stack(list(terms.values()))).tolist()
         if journal is not None:
-            journal.write(self.images, dict(zip(terms, values, strict=True)) | rates)
+            journal.write(self.images, dict(zip(terms, values, strict=True)) | lrs)
 
-    def _look(self, journal: Journal | None) -> None:
+    def _review(self, journal: Journal | None) -> None:
         """Grid and scores, by the first process while the others wait."""
         grid, score = (self.loop.due(every, self.step) for every in (self.loop.grid_every, self.loop.score_every))
         if not grid and not score:
             return
         with self.form.whole(self.here.device) as whole:
             if journal is not None:
-                with torch.no_grad(), evaluating(self._kept(whole)) as networks:
+                with torch.no_grad(), evaluating(self._final(whole)) as networks:
                     picture = self.task.grid(networks) if grid else None
                     numbers = self.task.score(networks) if score else {}
                 if picture is not None:
@@ -268,13 +270,24 @@ class Run:
         self.here.wait()
 
 
+def concatenate(batches: list[Batch]) -> Batch:
+    """Micro-batches as one."""
+    if len(batches) == 1:
+        return batches[0]
+    columns = {k: [b[k] for b in batches] for k in batches[0]}
+    return {
+        k: torch.cat(v) if isinstance(v[0], torch.Tensor) else list(itertools.chain.from_iterable(v))
+        for k, v in columns.items()
+    }
+
+
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """Tensors of a batch on the device; the rest as it is."""
     return {k: v.to(device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
 
 
 @contextmanager
-def _heard(number: int) -> Iterator[list[int]]:
+def _collect(number: int) -> Iterator[list[int]]:
     """Collects a signal instead of dying of it, so that the step in progress ends and is saved."""
     heard: list[int] = []
     try:

@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 
-def only(parameters: Mapping[str, list[nn.Parameter]], network: str) -> None:
+def train_only(parameters: Mapping[str, list[nn.Parameter]], network: str) -> None:
     """Lets gradients reach the trained parameters of one network alone."""
     for name, group in parameters.items():
         for p in group:
             p.requires_grad_(name == network)
 
 
-def every(parameters: Mapping[str, list[nn.Parameter]]) -> None:
+def train_all(parameters: Mapping[str, list[nn.Parameter]]) -> None:
     """Lets gradients reach the trained parameters of all networks again."""
     for group in parameters.values():
         for p in group:

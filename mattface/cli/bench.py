@@ -12,7 +12,7 @@ BENCHMARKS = {
     "quality": "swaps of people nobody trained on: identity, pose, detail, errors against the truth",
     "triplets": "render triplets with exact answers, for: bench quality --triplets",
 }
-MODULES = {"quality": "mattface.benchmarks.quality", "triplets": "mattface.benchmarks.exam"}
+MODULES = {"quality": "mattface.benchmarks.quality", "triplets": "mattface.benchmarks.cases"}
 EPILOG = """examples:
   mattface bench triplets --portraits portraits --people people.npz --out triplets
   mattface bench quality --methods mesh,mattface --portraits portraits --scoring net.onnx --triplets triplets

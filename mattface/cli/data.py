@@ -27,7 +27,8 @@ def add_parser(commands: Any) -> None:
     make.add_argument("--captions", type=Path, metavar="FILE", help="JSON {NAME: TEXT} or lines NAME<tab>TEXT")
     make.add_argument("--caption-url", metavar="URL", help="OpenAI-compatible vision model: http://localhost:8000/v1")
     make.add_argument("--caption-model", default="default", metavar="NAME", help="its name there")
-    make.add_argument("--words", type=int, default=70, help="most words of a caption (default: 70)")
+    make.add_argument("--words", type=int, default=70, help="longer captions are rejected (default: 70)")
+    make.add_argument("--caption-prompt", default="alphaface", metavar="PAPER", help="alphaface or facechanger")
     make.set_defaults(run=prepare)
     show = actions.add_parser("show", help="what training would find in a folder")
     show.add_argument("folder", type=Path, metavar="DIR")
@@ -50,7 +51,7 @@ def prepare(args: argparse.Namespace) -> None:
     if args.captions:
         captioner = captions.from_file(args.captions, args.words)
     elif args.caption_url:
-        captioner = captions.Service(args.caption_url, args.caption_model, args.words)
+        captioner = captions.Service(args.caption_url, args.caption_model, args.words, prompt=args.caption_prompt)
     settings = work.Settings(args.size, args.template, args.smallest, args.keep_duplicates)
     photos = catalogue(args.photos, args.layout)
     if args.split:

@@ -7,6 +7,8 @@ astronaut (Eileen Collins). The third source is drawn (`mattface sample`).
 from __future__ import annotations
 
 import argparse
+import json
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -40,8 +42,9 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Fetches what is missing, swaps both ways, writes the results and a contact sheet."""
+    """Fetches what is missing, swaps both ways, writes the results, their reports and a contact sheet."""
     from mattface import picture_io, weights
+    from mattface.cli.swap import plain
 
     start = time.perf_counter()
     pictures = {name: picture_io.read(path) for name, path in example_pair().items()} | {"drawn": drawn(args.device)}
@@ -49,14 +52,28 @@ def run(args: argparse.Namespace) -> None:
     folder = Path(args.out)
     folder.mkdir(parents=True, exist_ok=True)
     results: dict[str, list[SwapResult]] = {}
+    missing: list[str] = []
     for method in sorted(METHODS, reverse=True):
+        begun = time.perf_counter()
         try:
             results[method] = swap_all(method, pictures, args.device, folder)
         except WeightsError as error:
-            print(f"{method}: left out. {error}")
+            missing.append(f"{method:16} left out: {_subject(error)}")
+        else:
+            each = (time.perf_counter() - begun) / len(results[method])
+            print(f"{method:16} {len(results[method])} pictures, {each:.1f} s each, loading included", flush=True)
     sheet = folder / "contact-sheet.png"
     picture_io.write(picture_io.read(contact_sheet(rows(pictures, results))), sheet, overwrite=True)
-    print(f"contact sheet: {sheet.resolve()}\ndone in {time.perf_counter() - start:.1f} s")
+    reports = {m: [result.report for result in of_method] for m, of_method in results.items()}
+    (folder / "report.json").write_text(json.dumps(plain(reports), indent=2), encoding="utf-8")
+    print(*missing, *(["To get what is missing: mattface doctor"] if missing else []), sep="\n")
+    seconds = time.perf_counter() - start
+    print(f"\nDone in {seconds:.0f} s. Look at {sheet.resolve()}; the pictures and report.json lie beside it.")
+
+
+def _subject(error: WeightsError) -> str:
+    """What a refusal is about, without its explanation: "weights 'inswapper-128' (purpose)"."""
+    return re.split("[:;]", str(error))[0]
 
 
 def drawn(device: str) -> Picture:
@@ -74,31 +91,17 @@ def directions(pictures: dict[str, Picture]) -> list[tuple[str, str]]:
 
 
 def swap_all(method: str, pictures: dict[str, Picture], device: str, folder: Path) -> list[SwapResult]:
-    """Swaps, writes each result as a PNG, and prints where it is and how it went."""
+    """Swaps, and writes each result as a PNG."""
     from mattface import picture_io
     from mattface.cli.loading import load
 
-    start = time.perf_counter()
     swapper = load(method, device=device)
-    print(f"{method}: loaded in {time.perf_counter() - start:.2f} s")
     results = []
     for source, target in directions(pictures):
         result = swapper.swap(swapper.prepare(pictures[source]), pictures[target])
-        path = folder / f"{method}-{source}-onto-{target}.png"
-        picture_io.write(result.picture, path, overwrite=True)
-        print(f"  {path.resolve()}")
+        picture_io.write(result.picture, folder / f"{method}-{source}-onto-{target}.png", overwrite=True)
         results.append(result)
-    print("\n".join(f"  {key}: {_flat(value)}" for key, value in results[-1].report.items() if value))
     return results
-
-
-def _flat(value: Any) -> str:
-    """A report entry on one line."""
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {_flat(v)}" for k, v in value.items())
-    if isinstance(value, list | tuple):
-        return "; ".join(_flat(v) for v in value)
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def rows(pictures: dict[str, Picture], results: dict[str, list[SwapResult]]) -> list[dict[str, Picture]]:

@@ -23,6 +23,7 @@ OPTIONAL = {
     "matplotlib": "pip install 'mattface[demo]'",
     "scikit-image": "pip install 'mattface[demo]'",
 }
+SLOW_BF16 = "slower than fp32 (this processor lacks AVX-512 and AVX-NE-CONVERT)"
 STAGES = {
     "detection": "mattface.detect",
     "landmarks": "mattface.landmarks",
@@ -30,6 +31,8 @@ STAGES = {
     "parsing": "mattface.parse",
     "estimation": "mattface.estimate",
 }
+NEEDED = ("detection", "landmarks")
+"""Stages without which no method swaps; identity is measured, parsing and the default method come with the package."""
 
 
 def add_parser(commands: Any) -> None:
@@ -54,6 +57,7 @@ def examine() -> dict[str, Any]:
     """Everything the command tells.
 
     Returns:
+        "obstacles": why no face can be swapped here, a sentence each, none when it can;
         "mattface", "python", "platform": text; "packages": name -> version or None; "devices": list;
         "ops": op -> {"chosen", "missing"}; "parts": stage -> [{"part", "usable", "note"}], the first usable one runs;
         "methods": names; "weights": states as `mattface.weights.status` gives them, each with "how".
@@ -61,7 +65,7 @@ def examine() -> dict[str, Any]:
     from mattface import cuda_ops, weights
     from mattface.methods import METHODS
 
-    return {
+    found = {
         "mattface": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -72,6 +76,30 @@ def examine() -> dict[str, Any]:
         "methods": sorted(METHODS),
         "weights": [{**weights.status(name), "how": card.how} for name, card in weights.cards().items()],
     }
+    return {"obstacles": obstacles(found), **found}
+
+
+def obstacles(found: dict[str, Any]) -> list[str]:
+    """What has to be mended before a face can be swapped: a package or a part that is missing."""
+    packages = [name for name, version in found["packages"].items() if version is None and name not in OPTIONAL]
+    said = [f"the package {name} is missing{_advice(None)}" for name in packages]
+    stages = [stage for stage in NEEDED if not any(part["usable"] for part in found["parts"][stage])]
+    if stages:
+        said.append(f"no weights for {' and '.join(stages)}. Type: mattface weights pull embedded")
+    return said
+
+
+def verdict(found: dict[str, Any]) -> str:
+    """Ready or not, in one line."""
+    if found["obstacles"]:
+        return f"Not ready: {'; '.join(found['obstacles'])}"
+    where = found["devices"][-1]["device"]
+    slow = " (slowly: kernels are not built, see ops)" if _plain_ops(found) else ""
+    return f"Ready: mattface swap works on {where}{slow}. Whatever is missing below is optional."
+
+
+def _plain_ops(found: dict[str, Any]) -> bool:
+    return any(state["chosen"] == "reference" for state in found["ops"].values())
 
 
 def _version(package: str) -> str | None:
@@ -85,8 +113,10 @@ def devices() -> list[dict[str, Any]]:
     """The processor and every CUDA device."""
     import torch
 
+    from mattface.cuda_ops.precision import multiplies_bf16
+
     cpu = {"device": "cpu", "name": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    return [cpu | {"threads": torch.get_num_threads()}] + [
+    return [cpu | {"threads": torch.get_num_threads(), "bf16": "yes" if multiplies_bf16() else SLOW_BF16}] + [
         {
             "device": f"cuda:{index}",
             "name": torch.cuda.get_device_name(index),
@@ -103,7 +133,8 @@ def _parts(module: str) -> list[dict[str, Any]]:
 
 def lines(found: dict[str, Any]) -> list[str]:
     """The examination for people."""
-    out = [f"mattface {found['mattface']}, Python {found['python']}, {found['platform']}", "", "devices"]
+    versions = f"mattface {found['mattface']}, Python {found['python']}, {found['platform']}"
+    out = [verdict(found), "", versions, "", "devices"]
     out += ["  " + ", ".join(f"{k} {v}" if k != "device" else str(v) for k, v in d.items()) for d in found["devices"]]
     if len(found["devices"]) == 1:
         out.append("  no CUDA device is visible to torch; everything runs on the CPU")

@@ -95,7 +95,7 @@ def people(args: argparse.Namespace) -> None:
 
 def fitted(folder: Path, most: int | None = None) -> Studio:
     """The people of a folder of photographs, those for evaluation left out."""
-    from mattface.training.pairs import training_portraits
+    from mattface.training.data.portraits import training_portraits
     from mattface.training.studio.people import build
 
     if not folder.is_dir():
@@ -149,9 +149,9 @@ def tiles(triplet: Triplet) -> list[np.ndarray]:
     """(S, S, 3) uint8 pictures of one row, in the order of `COLUMNS`."""
     import numpy as np
 
-    from mattface.training.studio.texture import sampled
+    from mattface.training.studio.texture import sample_image
 
-    carried = sampled(triplet.source, triplet.flow) * triplet.visible[..., None]
+    carried = sample_image(triplet.source, triplet.flow) * triplet.visible[..., None]
     masks = [np.repeat(m[..., None] * 255, 3, 2) for m in (triplet.matte, triplet.mask)]
     return [triplet.source, triplet.target, triplet.swap, *(np.asarray(x).astype(np.uint8) for x in (carried, *masks))]
 

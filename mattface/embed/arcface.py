@@ -20,7 +20,7 @@ WIDTHS = (64, 128, 256, 512)
 
 
 def _check(image: torch.Tensor) -> None:
-    """Refuses anything but a batch of ArcFace crops."""
+    """Rejects anything but a batch of ArcFace crops."""
     if image.ndim != 4 or image.shape[1:] != (3, SIZE, SIZE):
         raise UsageError(f"ArcFace networks expect (B, 3, {SIZE}, {SIZE}); got {tuple(image.shape)}. Align or resize.")
 
@@ -153,17 +153,3 @@ def iresnet_for(state: Mapping[str, torch.Tensor]) -> IResNet:
     if 0 in units:
         raise WeightsError(f"expected an ArcFace ResNet of four stages; got units {units}. Check what the file holds.")
     return IResNet(units)
-
-
-def psp_crop(pixels: torch.Tensor) -> torch.Tensor:
-    """What pSp shows to IR-SE-50: rows 35 to 222 and columns 32 to 219 of an FFHQ crop, pooled to 112 px.
-
-    Args:
-        pixels: (B, 3, 256, 256) RGB in [-1, 1].
-
-    Returns:
-        (B, 3, 112, 112).
-    """
-    if pixels.shape[-2:] != (256, 256):
-        raise UsageError(f"expected (B, 3, 256, 256); got {tuple(pixels.shape)}. Resize the FFHQ crop.")
-    return F.adaptive_avg_pool2d(pixels[:, :, 35:223, 32:220], (SIZE, SIZE))

@@ -5,6 +5,7 @@ Both draw from the same W+ codes of 18 StyleGAN2 styles, so that an encoder that
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,7 +16,7 @@ from mattface.errors import UsageError
 from mattface.generate.generator import build_generator
 from mattface.generate.mapping import MappingNetwork
 from mattface.generate.mobile import MobileSynthesis
-from mattface.generate.synthesis import Noise, Start
+from mattface.generate.synthesis import Noise, Start, SynthesisNetwork
 from mattface.vocabulary import Box, GeneratorFeatures, WPlus
 
 EMBEDDED, OFFICIAL = "mobile-ffhq", "stylegan2-ffhq"
@@ -82,6 +83,7 @@ def load_generator(name: str = EMBEDDED, device: str | torch.device = "cpu") -> 
         UsageError: another name.
         WeightsError: the weights are missing or damaged; the message says what to type.
     """
+    builders: dict[str, Callable[[], tuple[MappingNetwork, MobileSynthesis | SynthesisNetwork]]]
     builders = {EMBEDDED: _mobile, OFFICIAL: _official}
     if name not in builders:
         raise UsageError(f"expected a generator, {' or '.join(builders)}; got {name!r}.")
@@ -112,7 +114,7 @@ def _mobile() -> tuple[MappingNetwork, MobileSynthesis]:
     return mapping, synthesis
 
 
-def _official() -> tuple[MappingNetwork, torch.nn.Module]:
+def _official() -> tuple[MappingNetwork, SynthesisNetwork]:
     from mattface.weights.convert import official
 
     network = build_generator()

@@ -79,8 +79,9 @@ class SynthesisLayer(nn.Module):
         strength = None if grain is None else self.noise_strength
         blur = self.blur if self.up > 1 else None
         return modulated_conv2d(
-            x, self.weight, self.affine(_full(w)), self.bias, grain, strength, "lrelu", self.clamp, self.up, blur
-        )
+            x, self.weight, self.affine(_full(w)), b=self.bias, noise=grain, strength=strength, act="lrelu",
+            clamp=self.clamp, up=self.up, f=blur,
+        )  # fmt: skip
 
     def _grain(self, x: torch.Tensor, noise: Noise, corner: Corner | None) -> torch.Tensor | None:
         """Noise image for the layer's result, or None."""
@@ -119,7 +120,7 @@ class ToRGB(nn.Module):
     def forward(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         """(B, inputs, h, w) and (B, D) to (B, 3, h, w)."""
         style = self.affine(_full(w)) * self.gain
-        y = modulated_conv2d(x, self.weight, style, self.bias, clamp=self.clamp, demodulate=False)
+        y = modulated_conv2d(x, self.weight, style, b=self.bias, clamp=self.clamp, demodulate=False)
         return _full(y)
 
 

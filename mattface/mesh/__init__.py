@@ -1,7 +1,7 @@
 """Dense correspondence between two faces from their 468-point meshes: where in the source is this target pixel?
 
-Both meshes share one triangulation (`mattface/data/face_mesh.npz`, made by `training/face_layout.py`), so the flow is
-affine inside every triangle, continuous across edges, and lightly smoothed so that no crease shows.
+Both meshes share one triangulation (`data/face_mesh.npz`, made by `training/tools/face_layout.py`), so the flow
+is affine inside every triangle, continuous across edges, and lightly smoothed so that no crease shows.
 """
 
 from __future__ import annotations
@@ -237,8 +237,8 @@ def ramp(value: np.ndarray, low: float | np.ndarray, high: float | np.ndarray) -
 def close_pits(values: np.ndarray) -> np.ndarray:
     """Morphological closing over mesh neighbours: fills pits of a few points (nostrils, mouth corners), keeps areas."""
     near = neighbours()
-    for spread in (np.max, np.max, np.min, np.min):
-        values = spread(values[near], axis=1)
+    for extreme in (np.max, np.max, np.min, np.min):
+        values = extreme(values[near], axis=1)
     return values
 
 
@@ -296,8 +296,8 @@ def fitted_affine(mapped: np.ndarray, covered: np.ndarray) -> np.ndarray:
     place = np.stack([columns, rows], axis=1) + 0.5
     middle, values = place.mean(0), mapped[rows, columns].astype(np.float64)
     moved = place - middle
-    spread = moved.T @ moved + 1e-9 * np.eye(2)  # one pixel, or a line of them, has no slope of its own
-    slope = np.linalg.solve(spread, moved.T @ values)
+    covariance = moved.T @ moved + 1e-9 * np.eye(2)  # one pixel, or a line of them, has no slope of its own
+    slope = np.linalg.solve(covariance, moved.T @ values)
     affine = np.concatenate([slope, values.mean(0, keepdims=True) - middle @ slope]).astype(np.float32)
     x, y = np.arange(width, dtype=np.float32) + 0.5, np.arange(height, dtype=np.float32) + 0.5
     return x[None, :, None] * affine[0] + y[:, None, None] * affine[1] + affine[2]

@@ -36,17 +36,17 @@ def mixed(source: np.ndarray, target: np.ndarray, amount: float) -> np.ndarray:
     if not 0 <= amount <= 1:
         raise ValueError(f"amount must be between 0 and 1; got {amount}.")
     source, target = checked(source, "source mesh"), checked(target, "target mesh")
-    laid = laid_over(source, target)
-    change = (laid - target)[:, :2]
+    over = lay_over(source, target)
+    change = (over - target)[:, :2]
     groups, rim = weights()
     for ids, weight in groups:
-        change += weight[:, None] * (as_a_whole(laid[ids, :2], target[ids, :2], target[:, :2]) - change)
+        change += weight[:, None] * (move_as_a_whole(over[ids, :2], target[ids, :2], target[:, :2]) - change)
     moved = target.copy()
     moved[:, :2] += amount * rim[:, None] * change
     return moved
 
 
-def laid_over(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+def lay_over(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """(468, 3) source moved by the similarity that takes its `RIGID` points to the target's best."""
     index = list(RIGID)
     return similar(source[index], target[index], source)
@@ -58,12 +58,12 @@ def similar(source: np.ndarray, target: np.ndarray, points: np.ndarray) -> np.nd
     return (points - source.mean(0)) @ turn.T * scale + target.mean(0)
 
 
-def as_a_whole(laid: np.ndarray, own: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """(V, 2) change that takes a part (K, 2) to where `laid` has it, at its width, without opening or closing it."""
-    here, there = own.mean(0), laid.mean(0)
+def move_as_a_whole(there_points: np.ndarray, own: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """(V, 2) change that takes a part (K, 2) to where `there_points` has it, at its width, as open as it is."""
+    here, there = own.mean(0), there_points.mean(0)
     along = np.linalg.svd(own - here)[2][0]
     width = np.abs((own - here) @ along).mean()
-    scale = np.clip(np.abs((laid - there) @ along).mean() / max(float(width), 1e-9), *SCALES)
+    scale = np.clip(np.abs((there_points - there) @ along).mean() / max(float(width), 1e-9), *SCALES)
     return (there - here) + (scale - 1) * (points - here)
 
 
@@ -72,11 +72,11 @@ def weights() -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray]:
     """((ids, (468,) share) of mouth and eyes, (468,) freedom to move), measured on the mean face."""
     shape = topology()
     parts = [(np.unique(shape.lip_rings), 0.22), (shape.eyes[0], 0.12), (shape.eyes[1], 0.12)]
-    groups = [(ids, np.clip(1 - apart(shape.mean, ids) / reach, 0, 1)) for ids, reach in parts]
-    return groups, np.clip(apart(shape.mean, shape.oval) / RIM, 0, 1)
+    groups = [(ids, np.clip(1 - distance_to(shape.mean, ids) / reach, 0, 1)) for ids, reach in parts]
+    return groups, np.clip(distance_to(shape.mean, shape.oval) / RIM, 0, 1)
 
 
-def apart(mean: np.ndarray, ids: np.ndarray) -> np.ndarray:
+def distance_to(mean: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """(468,) distance on the screen to the nearest of these points."""
     return np.linalg.norm(mean[:, None, :2] - mean[ids][None, :, :2], axis=-1).min(1)
 

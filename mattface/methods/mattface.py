@@ -41,9 +41,9 @@ class MattfaceMethod:
 
     def encode(self, source: Crop) -> Encoded:
         """Encodes an aligned source crop once."""
-        places = self._places(source, source.mesh)
+        coordinates = self._coordinates(source, source.mesh)
         with self._precision():
-            encoded = self.network.encode_source(source.pixels.to(self.device), places)
+            encoded = self.network.encode_source(source.pixels.to(self.device), coordinates)
         return replace(encoded, mesh=source.mesh, seen=None if source.mesh is None else self._seen(source))
 
     def merge(self, encoded: Sequence[Encoded]) -> Encoded:
@@ -60,9 +60,9 @@ class MattfaceMethod:
         mesh = target.mesh
         if mesh is not None and encoded.mesh is not None:
             mesh = mixed(encoded.mesh, mesh, self.network.config.shape)
-        places = self._places(target, mesh)
+        coordinates = self._coordinates(target, mesh)
         with self._precision():
-            swap = self.network(encoded, target.pixels.to(self.device), mask, places, tight=True)
+            swap = self.network(encoded, target.pixels.to(self.device), mask, coordinates, tight=True)
         matte = torch.minimum(swap.matte, mask)  # never more than the parser lets through
         if target.mesh is not None and encoded.mesh is not None:
             matte = matte * self._openings(encoded.mesh, target.mesh, target.size)
@@ -78,8 +78,8 @@ class MattfaceMethod:
         seen = torch.from_numpy(self.matte.source(source))[None, None]
         return resize(seen, min(seen.shape[-1], self.network.config.encoder_size)).to(self.device)
 
-    def _places(self, crop: Crop, mesh: np.ndarray | None) -> torch.Tensor | None:
-        """(1, 3, s, s) places of a mesh in this crop, for a network that is told them."""
+    def _coordinates(self, crop: Crop, mesh: np.ndarray | None) -> torch.Tensor | None:
+        """(1, 3, s, s) canonical coordinates of a mesh in this crop, for a network that wants them."""
         side = self.network.config.encoder_size
         if not self.network.config.places:
             return None

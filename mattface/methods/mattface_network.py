@@ -44,7 +44,8 @@ class Config:
         levels: IDATT levels that transfer.
         detail: "flow" (source detail through the attention's flow) or "off" (the paper).
         detail_widths: channels of the flow's refinement.
-        places: whether encoder and attention are told where on the mean face every pixel lies (ours).
+        places: whether encoder and attention are given canonical coordinates: where on the mean face every pixel lies
+            (ours; the field keeps the name under which checkpoints store it).
         shape: with places, how much of the source's proportions the result has, 0 to 1 (`mattface.mesh.shape.mixed`).
         matte, transfer: settings of the matte and of the transfer of detail: not trained, but they shape the result.
     """
@@ -65,8 +66,8 @@ class Config:
     detail_widths: tuple[int, int, int] = (128, 64, 48)
     places: bool = False
     shape: float = 0.0
-    matte: MatteConfig = MatteConfig()
-    transfer: DetailConfig = DetailConfig()
+    matte: MatteConfig = field(default_factory=MatteConfig)
+    transfer: DetailConfig = field(default_factory=DetailConfig)
 
     def __post_init__(self) -> None:
         if self.detail not in ("flow", "off"):
@@ -76,7 +77,7 @@ class Config:
         if not 0 <= self.shape <= 1:
             raise UsageError(f"shape must be from 0 (the target's) to 1 (the source's); got {self.shape}.")
         if self.shape and not self.places:
-            raise UsageError(f"shape {self.shape} needs a network that is told places. Set places=True, or shape=0.")
+            raise UsageError(f"shape {self.shape} needs canonical coordinates. Set places=True, or shape=0.")
 
     @classmethod
     def from_json(cls, text: str) -> Config:
@@ -106,7 +107,7 @@ class Encoded:
         pyramid: encoder features.
         image: (B, 3, S, S) crop in [-1, 1].
         features: resolution -> side encoder features; empty when detail is off.
-        places: (B, 3, s, s) places on the mean face; None when the network does without.
+        coordinates: (B, 3, s, s) of `mattface.mesh.shape.canonical`; None when the network does without.
         mesh: (468, 3) dense landmarks in pixels of the crop, where the shape is the source's in part.
         seen: (B, 1, s, s) in [0, 1], how far the crop shows the face itself; None where that is not known.
     """
@@ -114,7 +115,7 @@ class Encoded:
     pyramid: FeaturePyramid
     image: torch.Tensor
     features: dict[int, torch.Tensor]
-    places: torch.Tensor | None = None
+    coordinates: torch.Tensor | None = None
     mesh: np.ndarray | None = None
     seen: torch.Tensor | None = None
 
@@ -147,34 +148,43 @@ class MattfaceNetwork(nn.Module):
         self.detail = DetailTransfer(config.transfer)
         self.tiles = True
 
-    def encode(self, image: torch.Tensor, places: torch.Tensor | None = None) -> FeaturePyramid:
-        """(B, 3, S, S) crop in [-1, 1], with its places (B, 3, s, s) -> feature pyramid of its encoder-sized copy."""
-        if (places is None) == self.config.places:
-            raise UsageError(f"places must be given if and only if config.places; got {type(places).__name__}.")
+    def encode(self, image: torch.Tensor, coordinates: torch.Tensor | None = None) -> FeaturePyramid:
+        """Features of a crop's encoder-sized copy.
+
+        Args:
+            image: (B, 3, S, S) in [-1, 1].
+            coordinates: (B, 3, s, s) of `mattface.mesh.shape.canonical`, for a network that wants them.
+
+        Raises:
+            UsageError: coordinates are missing or not wanted.
+        """
+        if (coordinates is None) == self.config.places:
+            wants = "wants" if self.config.places else "takes no"
+            raise UsageError(f"this network {wants} canonical coordinates; got {type(coordinates).__name__}.")
         small = resize(image, self.config.encoder_size)
-        if places is not None:
-            small = torch.cat([small, resize(places, self.config.encoder_size).to(small.dtype)], 1)
+        if coordinates is not None:
+            small = torch.cat([small, resize(coordinates, self.config.encoder_size).to(small.dtype)], 1)
         return self.encoder(small)
 
     def encode_source(
-        self, image: torch.Tensor, places: torch.Tensor | None = None, upto: int | None = None
+        self, image: torch.Tensor, coordinates: torch.Tensor | None = None, upto: int | None = None
     ) -> Encoded:
         """Everything about a source that does not depend on the target.
 
         Args:
             image: (B, 3, S, S) in [-1, 1].
-            places: (B, 3, s, s) of `mattface.mesh.shape.canonical`, for a network that is told them.
+            coordinates: (B, 3, s, s) of `mattface.mesh.shape.canonical`, for a network that is told them.
             upto: highest resolution to compute; None for the network's own.
         """
         features = self.blend.encoder(image, upto=upto) if self.correspond is not None else {}
-        return Encoded(self.encode(image, places), image, features, places)
+        return Encoded(self.encode(image, coordinates), image, features, coordinates)
 
     def forward(
         self,
         source: Encoded,
         image: torch.Tensor,
         mask: torch.Tensor,
-        places: torch.Tensor | None = None,
+        coordinates: torch.Tensor | None = None,
         upto: int | None = None,
         tight: bool = False,
     ) -> Swap:
@@ -184,7 +194,7 @@ class MattfaceNetwork(nn.Module):
             source: from `encode_source`.
             image: (B, 3, S, S) target crops in [-1, 1].
             mask: (B, 1, S, S) inner face of the targets in [0, 1].
-            places: (B, 3, s, s) of `mattface.mesh.shape.canonical` for the shape that the result shall have, for a
+            coordinates: (B, 3, s, s) of `mattface.mesh.shape.canonical` for the shape that the result shall have, for a
                 network that is told them.
             upto: highest resolution to compute; None for the network's own.
             tight: True makes fine levels only around the matte (with detail), with equal pixels there but for
@@ -195,8 +205,8 @@ class MattfaceNetwork(nn.Module):
             "mask_logit_R", "flow_LEVEL" and, with detail, "flow", "warped" and "confidence", all of the part that was
             made; "side", the generator's picture.
         """
-        target = self.encode(image, places)
-        both = None if source.places is None or places is None else (source.places, places)
+        target = self.encode(image, coordinates)
+        both = None if source.coordinates is None or coordinates is None else (source.coordinates, coordinates)
         swapped, flows = self.transfer(source.pyramid, target, both)
         w_plus = self.invert(swapped)
         noise: Noise = "const" if self.config.noise else "none"

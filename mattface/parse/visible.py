@@ -41,9 +41,9 @@ class VisibleFace(nn.Module):
     def __init__(self, widths: tuple[int, int, int, int] = (24, 48, 64, 96)) -> None:
         super().__init__()
         before = (4 * 5, *widths[:-1])
-        self.down = nn.ModuleList([twice(a, b) for a, b in zip(before, widths, strict=True)])
+        self.down = nn.ModuleList([double_conv(a, b) for a, b in zip(before, widths, strict=True)])
         levels = list(zip(widths[1:], widths[:-1], strict=True))[::-1]
-        self.up = nn.ModuleList([twice(deep + flat, flat) for deep, flat in levels])
+        self.up = nn.ModuleList([double_conv(deep + flat, flat) for deep, flat in levels])
         self.decide = nn.Conv2d(widths[0], 4, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -73,7 +73,7 @@ def fuse_norms(network: VisibleFace) -> VisibleFace:
     return network.to(memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
 
 
-def twice(before: int, channels: int) -> nn.Sequential:
+def double_conv(before: int, channels: int) -> nn.Sequential:
     """Two normalised 3x3 convolutions."""
     return nn.Sequential(ConvNorm(before, channels, 3), ConvNorm(channels, channels, 3))
 

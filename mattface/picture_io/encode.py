@@ -36,7 +36,7 @@ class Format:
 
     Attributes:
         name: as in messages.
-        types: number formats it holds; the last is what any other becomes.
+        types: dtypes it holds; the last is what any other becomes.
         alpha: it holds transparency.
         largest: longest side in pixels.
         longest_xmp: most bytes of XMP it holds.
@@ -81,7 +81,7 @@ def encode(picture: Picture, form: Format) -> tuple[bytes, tuple[str, ...]]:
 
 
 def convert_depth(values: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
-    """Values scaled from one number format's white to another's, rounded to the nearest."""
+    """Values scaled from one dtype's white to another's, rounded to the nearest."""
     wanted = np.dtype(dtype)
     if values.dtype == wanted:
         return values

@@ -20,7 +20,7 @@ def check_target(path: str | os.PathLike[str], overwrite: bool = False, inputs: 
     Args:
         path: where the file shall be.
         overwrite: an existing file there may be replaced.
-        inputs: paths that were read (others are ignored); writing onto one is refused like any existing file.
+        inputs: paths that were read (others are ignored); writing onto one is rejected like any existing file.
 
     Returns:
         The path with symbolic links followed.

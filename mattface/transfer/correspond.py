@@ -2,7 +2,7 @@
 
 The expected source coordinates of the attention are a dense correspondence at the resolution of the coarse features.
 A small decoder refines it to four times that resolution while looking at the target and at the source as warped so far;
-where places on the mean face are given, their difference says how far the flow is off.
+where canonical coordinates are given, their difference says how far the flow is off.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ class Correspond(nn.Module):
         channels: C of the coarse features.
         flows: number of IDATT levels that give a flow.
         widths: channels at 1x, 2x and 4x the coarse resolution.
-        places: whether positions on the mean face are given.
+        canonical: whether canonical coordinates (positions on the mean face) are given.
     """
 
     def __init__(
-        self, channels: int = 128, flows: int = 3, widths: tuple[int, int, int] = (128, 64, 48), places: bool = False
+        self, channels: int = 128, flows: int = 3, widths: tuple[int, int, int] = (128, 64, 48), canonical: bool = False
     ) -> None:
         super().__init__()
         w1, w2, w4 = widths
-        more = 6 if places else 0  # how far off on the mean face, where the target lies, both covers
+        more = 6 if canonical else 0  # how far off on the mean face, where the target lies, both covers
         guide = 7 + more  # target RGB, warped source RGB, inner-face mask
         self.enter = ConvBlock(3 * channels + 2 * flows + 1 + more, w1)
         self.trunk = nn.Sequential(ConvBlock(w1, w1), ConvBlock(w1, w1))
@@ -65,7 +65,7 @@ class Correspond(nn.Module):
         source_image: torch.Tensor,
         target_image: torch.Tensor,
         mask: torch.Tensor,
-        places: tuple[torch.Tensor, torch.Tensor] | None = None,
+        coordinates: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> Correspondence:
         """Refines the attention's flow.
 
@@ -74,37 +74,37 @@ class Correspond(nn.Module):
             flows: IDATT's flow per level, (B, 2, H_l, W_l); the finest map present is where refinement starts.
             source_image, target_image: (B, 3, S, S) crops in [-1, 1].
             mask: (B, 1, S, S) inner face of the target in [0, 1].
-            places: (B, 3, S, S) of `mattface.mesh.shape.canonical` for source and target; None without.
+            coordinates: (B, 3, S, S) of `mattface.mesh.shape.canonical` for source and target; None without.
         """
         size = target.coarse.shape[-1]
         maps = [resize(f, size) for f in flows.values()]
         flow = maps[0]  # levels are ordered coarse to fine; the coarse one has the highest resolution
         seen = warp(source.coarse, flow)
-        off = apart(places, flow)
+        off = canonical_error(coordinates, flow)
         features = torch.cat([seen, target.coarse, swapped.coarse], 1)
-        x = self.trunk(self.enter(beside(features, [*maps, resize(mask, size), *off])))
+        x = self.trunk(self.enter(concat(features, [*maps, resize(mask, size), *off])))
         flow = flow + self.shift_1(x).float()
         for block, shift, scale in ((self.middle, self.shift_2, 2), (self.outer, self.shift_4, 4)):
             side = size * scale
             flow = resize(flow, side)
             guide = [resize(target_image, side), warp(resize(source_image, side), flow), resize(mask, side)]
-            x = block(beside(resize(x, side), [*guide, *apart(places, flow)]))
+            x = block(concat(resize(x, side), [*guide, *canonical_error(coordinates, flow)]))
             flow = flow + shift(x).float()
         confidence, matte = self.decide(x).float().chunk(2, dim=1)
         prior = torch.logit(resize(mask, size * 4).float().clamp(0.01, 0.99))
         return Correspondence(flow, torch.sigmoid(confidence), matte + prior)
 
 
-def beside(x: torch.Tensor, maps: list[torch.Tensor]) -> torch.Tensor:
+def concat(x: torch.Tensor, maps: list[torch.Tensor]) -> torch.Tensor:
     """Features with further maps behind them, in the features' type and channels-last."""
     more = [m.to(x.dtype, memory_format=torch.channels_last) for m in maps]
     return torch.cat([x.contiguous(memory_format=torch.channels_last), *more], 1)
 
 
-def apart(places: tuple[torch.Tensor, torch.Tensor] | None, flow: torch.Tensor) -> list[torch.Tensor]:
+def canonical_error(coordinates: tuple[torch.Tensor, torch.Tensor] | None, flow: torch.Tensor) -> list[torch.Tensor]:
     """What a flow gets wrong on the mean face (B, 2, h, w), where the target lies there, both covers (B, 1, h, w)."""
-    if places is None:
+    if coordinates is None:
         return []
     size = flow.shape[-1]
-    target, seen = resize(places[1], size), warp(resize(places[0], size), flow)
+    target, seen = resize(coordinates[1], size), warp(resize(coordinates[0], size), flow)
     return [target[:, :2] - seen[:, :2], target, seen[:, 2:]]

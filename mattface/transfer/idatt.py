@@ -33,19 +33,19 @@ class IDATT(nn.Module):
     square root of the width, as in the paper; `out` is the 1x1 projection from C/4 back to C that eq. 5 needs.
     The attention weights are a dense correspondence: their expected source position per target position is a flow.
 
-    With `places` (our addition) queries and keys also hold where on the mean face they lie, so that the scores fall by
-    the squared distance there: (Q_t K_s^T) - b^2 |p_t - p_s|^2 with a learned b, and positions beside the face do not
+    With `canonical` (our addition) queries and keys also hold where on the mean face they lie: the scores fall by the
+    squared distance there: (Q_t K_s^T) - b^2 |p_t - p_s|^2 with a learned b, and positions beside the face do not
     take part.
 
     Args:
         channels: C of the level.
         reduction: queries, keys and values have C // reduction channels.
-        places: whether positions on the mean face are given.
+        canonical: whether canonical coordinates (positions on the mean face) are given.
     """
 
-    def __init__(self, channels: int, reduction: int = 4, places: bool = False) -> None:
+    def __init__(self, channels: int, reduction: int = 4, canonical: bool = False) -> None:
         super().__init__()
-        self.sharpness = nn.Parameter(torch.zeros(())) if places else None
+        self.sharpness = nn.Parameter(torch.zeros(())) if canonical else None
         width = channels // reduction
         self.query = nn.Conv2d(channels, width, 1)
         self.key = nn.Conv2d(channels, width, 1)
@@ -54,14 +54,14 @@ class IDATT(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def forward(
-        self, source: torch.Tensor, target: torch.Tensor, places: tuple[torch.Tensor, torch.Tensor] | None = None
+        self, source: torch.Tensor, target: torch.Tensor, coordinates: tuple[torch.Tensor, torch.Tensor] | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Moves the source's identity into the target's features.
 
         Args:
             source: (B, C, H', W') features of the source.
             target: (B, C, H, W) features of the target.
-            places: (B, 3, H', W') and (B, 3, H, W) of `mattface.mesh.shape.canonical` for source and target.
+            coordinates: (B, 3, H', W') and (B, 3, H, W) of `mattface.mesh.shape.canonical` for source and target.
 
         Returns:
             (B, C, H, W) features with the source's identity, and (B, 2, H, W) float32 flow: for every target position
@@ -73,8 +73,8 @@ class IDATT(nn.Module):
         q, k, v = (x.float().flatten(2).transpose(1, 2) for x in maps)  # (B, N, C/4)
         where = position_grid(source.shape[2], source.shape[3], v.device, v.dtype).expand(b, -1, -1)
         v = torch.cat([v, where], dim=-1)  # (B, N, C/4 + 2): values and positions share one attention
-        if self.sharpness is not None and places is not None:
-            near_q, near_k = self._near(*places)
+        if self.sharpness is not None and coordinates is not None:
+            near_q, near_k = self._near(*coordinates)
             q, k, v = torch.cat([q, near_q], 2), torch.cat([k, near_k], 2), F.pad(v, (0, 2))
         else:  # fused attention wants one width for all three; added zeros do not change the products
             q, k = F.pad(q, (0, 2)), F.pad(k, (0, 2))
@@ -88,7 +88,7 @@ class IDATT(nn.Module):
     def _near(self, source: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, N, 4) parts of queries and keys whose product is -b^2 |p_t - p_s|^2 but for what all keys share."""
         if self.sharpness is None:
-            raise UsageError("this IDATT was built without places.")
+            raise UsageError("this IDATT was built without canonical coordinates.")
         (s, covered), (t, _) = ((x.float().flatten(2).transpose(1, 2).split([2, 1], 2)) for x in (source, target))
         b = CELLS * source.shape[-1] * torch.exp(self.sharpness)
         length = (b * s).square().sum(-1, keepdim=True) + BESIDE * (1 - covered)
@@ -102,37 +102,42 @@ class PyramidIDATT(nn.Module):
     Args:
         channels: C of coarse, medium and fine.
         levels: levels that transfer; a level left out passes the target's features on (ablation of table 2).
-        places: see `IDATT`.
+        canonical: see `IDATT`.
     """
 
     def __init__(
-        self, channels: tuple[int, int, int] = (128, 256, 512), levels: tuple[str, ...] = LEVELS, places: bool = False
+        self,
+        channels: tuple[int, int, int] = (128, 256, 512),
+        levels: tuple[str, ...] = LEVELS,
+        canonical: bool = False,
     ) -> None:
         super().__init__()
         unknown = set(levels) - set(LEVELS)
         if unknown:
             raise ValueError(f"levels must be among {LEVELS}; got {sorted(unknown)}.")
         self.levels = nn.ModuleDict(
-            {n: IDATT(c, places=places) for n, c in zip(LEVELS, channels, strict=True) if n in levels}
+            {n: IDATT(c, canonical=canonical) for n, c in zip(LEVELS, channels, strict=True) if n in levels}
         )
 
     def forward(
         self,
         source: FeaturePyramid,
         target: FeaturePyramid,
-        places: tuple[torch.Tensor, torch.Tensor] | None = None,
+        coordinates: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> tuple[FeaturePyramid, dict[str, torch.Tensor]]:
         """The target's pyramid with the source's identity, and the flow of each level that transfers.
 
         Args:
             source, target: features of both faces.
-            places: (B, 3, S, S) of `mattface.mesh.shape.canonical` for source and target; None without.
+            coordinates: (B, 3, S, S) of `mattface.mesh.shape.canonical` for source and target; None without.
         """
         swapped, flows = {}, {}
         for name in LEVELS:
             s, t = getattr(source, name), getattr(target, name)
             if name in self.levels:
-                near = None if places is None else (resize(places[0], s.shape[-1]), resize(places[1], t.shape[-1]))
+                near = None
+                if coordinates is not None:
+                    near = tuple(resize(x, f.shape[-1]) for x, f in zip(coordinates, (s, t), strict=True))
                 swapped[name], flows[name] = self.levels[name](s, t, near)
             else:
                 swapped[name] = t

@@ -1,7 +1,7 @@
 """A swapper made faster: the same contract, its network run by another engine.
 
 An engine that cannot run here says why; nothing is replaced by something else in silence. The report of a swap names
-device, number format and engine.
+device, dtype and engine.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Engine:
     """One way to run a network.
 
     Attributes:
-        build: (method, with its network in the wanted number format and memory order, channels_last) -> run.
-        obstacle: (device, number format) -> why it cannot run there, or "".
+        build: (method, with its network in the wanted dtype and memory order, channels_last) -> run.
+        obstacle: (device, dtype) -> why it cannot run there, or "".
     """
 
     build: Callable[[AlignedMethod, bool], Run]
@@ -58,7 +58,7 @@ def accelerate(
     """A swapper whose network runs faster. Identities that the given swapper prepared fit the new one.
 
     Args:
-        swapper: stays as it is. Its network must have been loaded in fp32 or in the wanted number format.
+        swapper: stays as it is. Its network must have been loaded in fp32 or in the wanted dtype.
         engine: "eager" (torch as it is), "winograd" (fp32 on the CPU with 4x fewer multiplications), "compile"
             (torch.compile), "cuda-graph" (the compiled network as one CUDA graph), "onnxruntime", "openvino" (CPU) or
             "tensorrt" (through ONNX Runtime).
@@ -69,7 +69,7 @@ def accelerate(
         A swapper with the same parts. Compiling and exporting happen here, not at the first frame.
 
     Raises:
-        UsageError: unknown engine or number format, or a method without a network of tensors.
+        UsageError: unknown engine or dtype, or a method without a network of tensors.
         DeviceError: the engine cannot run here; the message says why and what to do.
     """
     if engine not in ENGINES:
@@ -77,7 +77,7 @@ def accelerate(
     kind = swapper.dtype if dtype is None else resolve_dtype(dtype, swapper.device)
     if swapper.dtype not in (torch.float32, kind):
         raise UsageError(
-            f"expected a network loaded in fp32 or in the wanted number format; it was loaded in {swapper.dtype}. "
+            f"expected a network loaded in fp32 or in the wanted dtype; it was loaded in {swapper.dtype}. "
             "Load it again without a dtype and name it here."
         )
     twin = copy.copy(swapper)
@@ -91,9 +91,9 @@ def faster(method: Any, engine: str, device: torch.device, dtype: torch.dtype, c
 
     Args:
         method: an `AlignedMethod`, or (engines eager and compile) any method with a module called `network` that
-            computes in the number format of its attribute `dtype`.
+            computes in the dtype of its attribute `dtype`.
         engine: name in `ENGINES`.
-        device, dtype: where the method is, and the wanted number format.
+        device, dtype: where the method is, and the wanted dtype.
         channels_last: see `accelerate`.
 
     Raises:

@@ -86,7 +86,7 @@ def onnx_file(
     """Writes a network in float32 as ONNX, batch free.
 
     Args:
-        network: on any device, in any number format.
+        network: on any device, in any dtype.
         path: file to write.
         example: inputs.
         about: metadata of the file.

@@ -89,7 +89,7 @@ def openvino_obstacle(device: torch.device, dtype: torch.dtype) -> str:
 
 
 def openvino(method: AlignedMethod, channels_last: bool) -> Run:
-    """OpenVINO on the CPU; the number format is the one it may compute in."""
+    """OpenVINO on the CPU; the dtype is the one it may compute in."""
     import openvino as ov
 
     core = ov.Core()
@@ -112,7 +112,7 @@ def tensorrt_obstacle(device: torch.device, dtype: torch.dtype) -> str:
 
 
 def tensorrt(method: AlignedMethod, channels_last: bool) -> Run:
-    """TensorRT on the GPU; the number format is the lowest it may compute in."""
+    """TensorRT on the GPU; the dtype is the lowest it may compute in."""
     options = {
         "device_id": method.device.index or 0,
         "trt_fp16_enable": method.dtype == torch.float16,

@@ -40,7 +40,7 @@ def winograd_obstacle(device: torch.device, dtype: torch.dtype) -> str:
     if device.type != "cpu":
         return "it is made for the CPU. Use compile or cuda-graph."
     if dtype != torch.float32:
-        return f"its transforms need fp32; got {dtype}. Use compile for other number formats."
+        return f"its transforms need fp32; got {dtype}. Use compile for other dtypes."
     return ""
 
 
@@ -75,7 +75,7 @@ class Compiled(Eager):
             raise cannot("compile", f"torch.compile fails ({first}). Use another engine.") from error
 
     def prepared(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Copies in the network's number format and memory order."""
+        """Copies in the network's dtype and memory order."""
         return [x.clone() if x is given else x for x, given in zip(super().prepared(inputs), inputs, strict=True)]
 
 

@@ -203,6 +203,8 @@ def read_config(kind: type[C], text: str, what: str) -> C:
     try:
         known = kind.__dataclass_fields__
         values = {k: v for k, v in json.loads(text).items() if k in known or (k, v) not in GONE}
+        if any(name in values and name not in known for name, _ in GONE):
+            raise WeightsError(f"{what} holds a network of alphaface-small. Take --method alphaface-small.")
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return kind(**fields)
     except (TypeError, ValueError, AttributeError) as error:

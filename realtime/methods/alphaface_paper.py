@@ -67,12 +67,12 @@ class CAII(nn.Module):
         """(B, C, H, W) and (B, D) to (B, C, H, W)."""
         z_t = x if self.norm is None else self.norm(x)
         phi = self.project(code).float()  # (B, C)
-        spread, mean = torch.std_mean(phi, 1, correction=0, keepdim=True)
-        z = F.relu(self.conv(instance_affine(z_t, spread, mean, EPSILON)))  # eq. 1
+        std, mean = torch.std_mean(phi, 1, correction=0, keepdim=True)
+        z = F.relu(self.conv(instance_affine(z_t, std, mean, EPSILON)))  # eq. 1
         z_s = phi
         if self.crossed:
             centre, variance = instance_statistics(z_t)
-            adapted = (phi - mean) / (spread + EPSILON) * torch.sqrt(variance + EPSILON)
+            adapted = (phi - mean) / (std + EPSILON) * torch.sqrt(variance + EPSILON)
             z_s = adapted + centre + phi  # eq. 2
         z_s = z_s.to(x.dtype)[..., None, None]
         return x + self.conv_out(torch.addcmul(z_s, z, z_s))  # z * z_s + z_s

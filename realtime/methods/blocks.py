@@ -20,7 +20,7 @@ N = TypeVar("N", bound=nn.Module)
 
 
 def moved(network: N, device: torch.device, dtype: torch.dtype, channels_last: bool = True) -> N:
-    """A module, moved in place to a device, number format and memory order of its 4-d tensors."""
+    """A module, moved in place to a device, dtype and memory order of its 4-d tensors."""
     to: Any = network.to  # torch's types leave memory_format out
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return to(device=device, dtype=dtype, memory_format=layout)

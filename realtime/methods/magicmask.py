@@ -4,6 +4,10 @@ Open points. The paper gives no sizes: channel counts follow its 1024-wide featu
 Eq. 2 multiplies a map by a vector: phi projects the code to one gate per position there. In eq. 6 the identity's
 attention must have one row and column per geometry token: the code is projected linearly and scaled by one learned
 vector per token. Depth comes from the mesh fitted to the target instead of a depth network.
+
+Eq. 3 as printed is degenerate: the mean over space of an instance-normalised channel is 0, whatever the picture, so its
+softmax gives every channel exactly 1 / C and the identity never chooses channels. `channel_attention="printed"`, the
+default, is that; "features" takes the means of the same maps before they are normalised, which differ by channel.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mattface.errors import UsageError
-from mattface.realtime.methods.aligned import Sizes, builder_of
+from mattface.realtime.methods.aligned import Sizes, builder_of, check_choice
 from mattface.realtime.methods.blocks import ImageEncoder, SwapNetwork, reflect_conv
 from mattface.vocabulary import Crop
 
@@ -33,6 +37,7 @@ class Config(Sizes):
         geometry: whether there is a geometry branch (table 1: f_V alone, or f_V and f_G).
         stem: channels of the geometry branch's convolutions, each of which halves the map.
         layers, heads: of its transformer, whose width is the stem's last.
+        channel_attention: "printed" (eq. 3; always 1 / C) or "features", see the module.
     """
 
     size: int = 224
@@ -40,9 +45,11 @@ class Config(Sizes):
     stem: tuple[int, int, int, int] = (32, 64, 128, 256)
     layers: int = 4
     heads: int = 8
+    channel_attention: str = "printed"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_choice("channel_attention", self.channel_attention, ("printed", "features"))
         if self.size % 16 or self.stem[-1] % self.heads:
             raise UsageError(
                 f"size must be divisible by 16 and stem[-1] by heads; got size {self.size}, stem {self.stem}, "
@@ -57,10 +64,12 @@ class ARIE(nn.Module):
         channels: C.
         code: D.
         positions: H*W of the features.
+        channel_attention: see `Config`.
     """
 
-    def __init__(self, channels: int, code: int, positions: int) -> None:
+    def __init__(self, channels: int, code: int, positions: int, channel_attention: str = "printed") -> None:
         super().__init__()
+        self.of_features = channel_attention == "features"
         self.norm = nn.BatchNorm2d(channels)
         self.conv = reflect_conv(channels, channels, 3)
         self.gate = nn.Linear(code, positions)  # phi of eq. 2
@@ -69,13 +78,14 @@ class ARIE(nn.Module):
 
     def forward(self, x: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
         """(B, C, H, W) and (B, D) to (B, C, H, W)."""
-        y = self.conv(self.norm(x))
-        y = F.group_norm(y, y.shape[1], eps=EPSILON)  # eq. 1, groups of one channel
+        features = self.conv(self.norm(x))
+        y = F.group_norm(features, features.shape[1], eps=EPSILON)  # eq. 1, groups of one channel
         height, width = y.shape[-2:]
         phi = self.project(code)  # (B, C)
         space = y.mean(1).flatten(1) * self.gate(code)  # (B, H*W)
         a_s = space.float().softmax(1).to(y.dtype).unflatten(1, (1, height, width))  # eq. 2
-        a_c = (y.mean((2, 3)) * phi).float().softmax(1).to(y.dtype)[..., None, None]  # eq. 3
+        means = (features if self.of_features else y).mean((2, 3))  # of y always 0: eq. 3 is then 1 / C
+        a_c = (means * phi).float().softmax(1).to(y.dtype)[..., None, None]  # eq. 3
         z = torch.addcmul(phi[..., None, None], y, a_s + a_c)  # eq. 4: a_s * IN + IN * a_c + e_s
         return x + F.relu(self.conv_out(F.relu(z)))
 
@@ -242,7 +252,7 @@ class MagicMaskNetwork(SwapNetwork):
 def build_network(config: Config) -> MagicMaskNetwork:
     """Builds the network with fresh weights."""
     channels, positions = config.widths[-1], (config.size // 4) ** 2
-    blocks = [ARIE(channels, config.code, positions) for _ in range(config.blocks)]
+    blocks = [ARIE(channels, config.code, positions, config.channel_attention) for _ in range(config.blocks)]
     geometry = GeometryBranch(config) if config.geometry else None
     decoder = PaddedDecoder(channels, config.decoder)
     return MagicMaskNetwork(ImageEncoder(config.widths), blocks, decoder, config.code, geometry)

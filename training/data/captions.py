@@ -12,29 +12,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mattface.errors import InputError
+from mattface.errors import InputError, UsageError
 
-PROMPT = (
-    "Describe pose, background, facial accessories, and all obstacles covering the face area in the given face image. "
-    "Only {words} words are allowed."
-)
-"""The papers' question (AlphaFace section 4.1)."""
-AGAIN = " Your answer must not be longer than {words} words."
+PROMPTS = {
+    "alphaface": "Describe pose, background, facial accessories, and all obstacles covering the face area in the given "
+    "face image. Only {words} words are allowed.",
+    "facechanger": "Describe about pose, expression, facial attribute, and background about the given face image. The "
+    "length of the description is {words} words.",
+}
+"""The papers' own questions (AlphaFace section 4.1, FaceChanger section IV-A-2)."""
+AGAIN = " The description must not be longer than {words} words."
 WORDS = 70
+"""Most words of a caption: CLIP reads 77 tokens (FaceChanger section IV-A-2)."""
 KEY = "MATTFACE_CAPTION_KEY"
 """Environment variable with the key of the service, where it wants one."""
 Captioner = Callable[[str, bytes], str]
 """(name, JPEG or PNG bytes) -> caption; empty where there is none."""
 
 
-def within(text: str, words: int) -> str:
-    """At most so many words: cut after the last sentence that fits whole, or else after the last word."""
+def accept(text: str, words: int = WORDS) -> str:
+    """The text with single spaces, if it has no more words than that; else nothing."""
     split = text.split()
-    if len(split) <= words:
-        return " ".join(split)
-    kept = " ".join(split[:words])
-    end = max(kept.rfind(mark) for mark in ".!?")
-    return kept[: end + 1] if end > 0 else kept
+    return " ".join(split) if len(split) <= words else ""
 
 
 def from_file(path: Path, words: int = WORDS) -> Captioner:
@@ -53,7 +52,7 @@ def from_file(path: Path, words: int = WORDS) -> Captioner:
         raise InputError(
             f"{path} must hold captions, as JSON {{NAME: TEXT}} or lines NAME<tab>TEXT; it cannot be read ({error})."
         ) from error
-    return lambda name, _: within(found.get(name, ""), words)
+    return lambda name, _: accept(found.get(name, ""), words)
 
 
 @dataclass(frozen=True)
@@ -63,26 +62,30 @@ class Service:
     Attributes:
         url: for example http://localhost:8000/v1.
         model: name that the service knows.
-        words: most words of a caption; a longer answer is asked for again once, and then cut.
-        timeout: seconds to wait for an answer.
+        words: most words of a caption; a longer one is asked for again once, and then rejected.
+        timeout: seconds to wait for a reply.
+        prompt: one of `PROMPTS`.
     """
 
     url: str
     model: str
     words: int = WORDS
     timeout: float = 120.0
+    prompt: str = "alphaface"
+
+    def __post_init__(self) -> None:
+        if self.prompt not in PROMPTS:
+            raise UsageError(f"caption prompt must be one of {', '.join(PROMPTS)}; got {self.prompt!r}.")
 
     def __call__(self, name: str, picture: bytes) -> str:
         """Asks for a caption.
 
         Raises:
-            InputError: no answer, or none of the expected form.
+            InputError: no reply, or none of the expected form.
         """
-        question = PROMPT.format(words=self.words)
-        answer = self._ask(question, picture)
-        if len(answer.split()) > self.words:
-            answer = self._ask(question + AGAIN.format(words=self.words), picture)
-        return within(answer, self.words)
+        question = PROMPTS[self.prompt].format(words=self.words)
+        caption = accept(self._ask(question, picture), self.words)
+        return caption or accept(self._ask(question + AGAIN.format(words=self.words), picture), self.words)
 
     def _ask(self, question: str, picture: bytes) -> str:
         kind = "png" if picture.startswith(b"\x89PNG") else "jpeg"
@@ -97,8 +100,8 @@ class Service:
             raise InputError(f"the caption service must be an http(s) URL; got {self.url!r}.")
         request = urllib.request.Request(address, json.dumps(body).encode(), headers)
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout) as answer:
-                found: Any = json.loads(answer.read())
+            with urllib.request.urlopen(request, timeout=self.timeout) as reply:
+                found: Any = json.loads(reply.read())
             return " ".join(str(found["choices"][0]["message"]["content"]).split())
         except (urllib.error.URLError, OSError, ValueError, KeyError, IndexError, TypeError) as error:
             raise InputError(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
 from mattface.errors import InputError, UsageError
+from mattface.measure.held_out import is_held_out
 from mattface.training.data.celebamask import divided
 from mattface.training.data.files import IMAGES, some
 from mattface.training.data.layouts import READERS, TITLES, recognise
@@ -56,13 +56,13 @@ class Catalogue:
     def split(self, one_in: int) -> tuple[Catalogue, Catalogue]:
         """(training, held-out) records.
 
-        Data that has a split of its own is divided by it; otherwise a person is held out when a hash of the identity's
-        name is a multiple of `one_in`. With 0 nobody is held out.
+        Data that has a split of its own is divided by it, other data by `mattface.measure.held_out.is_held_out`. With 0
+        nobody is held out.
         """
         given = any(r.split for r in self.records)
 
         def is_held(record: Record) -> bool:
-            return record.split == "test" if given else zlib.crc32(record.identity.encode()) % one_in == 0
+            return record.split == "test" if given else is_held_out(record.identity, one_in)
 
         held = [one_in > 0 and is_held(r) for r in self.records]
         parts = [tuple(r for r, out in zip(self.records, held, strict=True) if out == side) for side in (False, True)]

@@ -1,4 +1,4 @@
-"""Datasets by position, and the feed that turns them into batches ahead of time.
+"""Samples by position, and the one feed that makes their batches ahead of time.
 
 What is at a position depends on the position and the seed alone: a run that continues sees what it would have seen.
 """
@@ -6,7 +6,7 @@ What is at a position depends on the position and the seed alone: a run that con
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,48 +18,37 @@ from mattface.errors import InputError
 from mattface.landmarks import five_points
 from mattface.training.data.catalogue import Catalogue
 from mattface.training.data.records import Record, read_caption, read_image, read_mask, read_mesh
+from mattface.training.randomness import numpy_generator, shuffled_index
 from mattface.training.task import Batch
 
-SALT = 0x5EED
 NICENESS = 10
 Draw = Callable[[np.ndarray, int], torch.Tensor]
 
 
-def drawn(seed: int, *numbers: int) -> np.random.Generator:
-    """Random numbers that depend on these numbers alone."""
-    return np.random.default_rng([SALT, seed, *numbers])
-
-
-def shuffled(position: int, count: int, seed: int) -> int:
-    """Index of the sample at a position: every epoch is a permutation of its own."""
-    epoch, place = divmod(position, count)
-    return int(permutation(epoch, count, seed)[place])
-
-
-_last: dict[tuple[int, int], tuple[int, np.ndarray]] = {}
-
-
-def permutation(epoch: int, count: int, seed: int) -> np.ndarray:
-    """(count,) order of an epoch; the last one asked for is kept."""
-    kept = _last.get((count, seed))
-    if kept is None or kept[0] != epoch:
-        kept = (epoch, drawn(seed, epoch, 1).permutation(count))
-        _last.clear()
-        _last[count, seed] = kept
-    return kept[1]
-
-
-class Positioned(Protocol):
+class Samples(Protocol):
     """Samples by position."""
 
-    def __getitem__(self, position: int) -> dict[str, Any]:
-        """The sample at a position."""
+    def batch(self, positions: Sequence[int]) -> Batch:
+        """A batch of the samples at these positions."""
 
     def describe(self) -> dict[str, Any]:
         """What it is made of, for the run's config."""
 
 
-class Faces:
+class Collated:
+    """Samples that do not depend on each other, by `self[position]`."""
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        """The sample at a position."""
+        raise NotImplementedError
+
+    def batch(self, positions: Sequence[int]) -> Batch:
+        """See `Samples`."""
+        made: Batch = default_collate([self[position] for position in positions])
+        return made
+
+
+class Faces(Collated):
     """Single pictures: "image" (3, S, S) in [-1, 1], half of them mirrored.
 
     Args:
@@ -72,16 +61,16 @@ class Faces:
         self.catalogue, self.size, self.seed = catalogue.large_enough(min(size, 64)), size, seed
 
     def __getitem__(self, position: int) -> dict[str, Any]:
-        index = shuffled(position, len(self.catalogue.records), self.seed)
+        index = shuffled_index(position, len(self.catalogue.records), self.seed)
         pixels = as_tensor(read_image(self.catalogue.records[index], self.size))
-        return {"image": pixels.flip(-1) if drawn(self.seed, position).random() < 0.5 else pixels}
+        return {"image": pixels.flip(-1) if numpy_generator(self.seed, position).random() < 0.5 else pixels}
 
     def describe(self) -> dict[str, Any]:
         """Layout and number of pictures."""
         return {"layout": self.catalogue.layout, "pictures": len(self.catalogue.records), "size": self.size}
 
 
-class FacePairs:
+class FacePairs(Collated):
     """Sources and targets. Keys, each with the prefix "source_" and "target_":
 
     "image" (3, S, S) in [-1, 1]; "mask" (1, S, S) inner face; "caption" text, empty without one; with meshes "mesh"
@@ -91,7 +80,7 @@ class FacePairs:
     Args:
         catalogue: where they come from.
         size: S.
-        same: share of pairs of one person (another picture where there is one, else the same).
+        same: ratio of pairs of one person (another picture where there is one, else the same).
         seed: of order, pairing and mirroring.
         meshes: whether landmarks are needed.
         masks: whether masks are needed.
@@ -130,8 +119,8 @@ class FacePairs:
                 )
 
     def __getitem__(self, position: int) -> dict[str, Any]:
-        rng, records = drawn(self.seed, position), self.catalogue.records
-        target = records[shuffled(position, len(records), self.seed)]
+        rng, records = numpy_generator(self.seed, position), self.catalogue.records
+        target = records[shuffled_index(position, len(records), self.seed)]
         same = bool(rng.random() < self.same)
         source = self._partner(target, same, rng)
         sample: dict[str, Any] = {"same": np.float32(same)}
@@ -155,7 +144,7 @@ class FacePairs:
         return face_sample(record, self.size, self.meshes, flip, self.draw)
 
     def describe(self) -> dict[str, Any]:
-        """Layout, number of pictures and people, share of one person."""
+        """Layout, number of pictures and people, ratio of one person."""
         shape = {"layout": self.catalogue.layout, "pictures": len(self.catalogue.records), "size": self.size}
         return shape | {"people": len(self.people), "same": self.same}
 
@@ -177,7 +166,7 @@ def face_sample(
         area = torch.zeros(1, size, size)
     if flip:
         pixels, area = pixels.flip(-1), area.flip(-1)
-        mesh = mirrored(mesh, size, topology().mirror) if mesh is not None else None
+        mesh = mirror_mesh(mesh, size, topology().mirror) if mesh is not None else None
     sample: dict[str, Any] = {"image": pixels, "mask": area, "caption": read_caption(record)}
     if meshes and mesh is not None:
         sample |= {"mesh": mesh.astype(np.float32), "points": five_points(mesh).astype(np.float32)}
@@ -187,7 +176,7 @@ def face_sample(
     return sample
 
 
-def mirrored(mesh: np.ndarray, size: int, partner: np.ndarray) -> np.ndarray:
+def mirror_mesh(mesh: np.ndarray, size: int, partner: np.ndarray) -> np.ndarray:
     """(468, 3) landmarks of the picture flipped left to right."""
     turned = mesh[partner].copy()
     turned[:, 0] = size - turned[:, 0]
@@ -199,15 +188,15 @@ def as_tensor(pixels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 127.5 - 1
 
 
-class _Map(Dataset):
-    def __init__(self, samples: Positioned) -> None:
+class _Batches(Dataset):
+    def __init__(self, samples: Samples) -> None:
         self.samples = samples
 
-    def __getitem__(self, position: int) -> dict[str, Any]:
-        return self.samples[position]
+    def __getitem__(self, positions: Sequence[int]) -> Batch:
+        return self.samples.batch(positions)
 
 
-def give_way(_: int) -> None:
+def lower_priority(_: int) -> None:
     """Lets the training go first where workers share its cores: they use what it leaves idle."""
     import cv2
 
@@ -216,29 +205,35 @@ def give_way(_: int) -> None:
         os.nice(NICENESS)
 
 
-class LoaderFeed:
-    """Batches of a positioned dataset, made ahead by worker processes.
+def leave(batch: Any) -> Any:
+    """The batch as it is."""
+    return batch
+
+
+class PositionFeed:
+    """Batches of samples by position, made ahead by worker processes; a `mattface.training.task.Feed`.
 
     Args:
-        samples: the dataset.
+        samples: what they are made of.
         workers: processes; 0 makes batches in this one.
     """
 
-    def __init__(self, samples: Positioned, workers: int = 0) -> None:
+    def __init__(self, samples: Samples, workers: int = 0) -> None:
         self.samples, self.workers = samples, workers
 
     def batches(self, positions: Iterator[list[int]]) -> Iterator[Batch]:
         """See `mattface.training.task.Feed`."""
         loader: DataLoader[Any] = DataLoader(
-            _Map(self.samples),
-            batch_sampler=positions,  # type: ignore[arg-type]
+            _Batches(self.samples),
+            sampler=positions,  # type: ignore[arg-type]
+            batch_size=None,
             num_workers=self.workers,
-            collate_fn=default_collate,
+            collate_fn=leave,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=give_way,
+            worker_init_fn=lower_priority,
         )
         return iter(loader)
 
     def describe(self) -> dict[str, Any]:
-        """What the dataset is."""
+        """What the samples are."""
         return self.samples.describe()

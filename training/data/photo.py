@@ -12,13 +12,13 @@ from PIL import Image
 
 from mattface import align, picture_io
 from mattface.errors import InputError
+from mattface.measure.held_out import as_pixels
 from mattface.parse import inner_face
 from mattface.pixels import eight_bit
 from mattface.training.checkpoint import PARTIAL
 from mattface.training.data.fingerprints import Fingerprints, fingerprint
 from mattface.training.data.records import Record, read_caption, whole_mask
 from mattface.training.data.report import Line
-from mattface.training.scoring import as_pixels
 from mattface.vocabulary import Crop
 
 PRESENCE = 0.5

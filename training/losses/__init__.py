@@ -9,10 +9,10 @@ from __future__ import annotations
 from mattface.training.losses.adversarial import (
     FORMS,
     REGIONS,
-    afsa_critic_loss,
-    afsa_loss,
-    critic_loss,
-    deceiver_loss,
+    afsa_discriminator_loss,
+    afsa_generator_loss,
+    discriminator_loss,
+    generator_loss,
     landmark_patches,
 )
 from mattface.training.losses.identity import (
@@ -24,6 +24,7 @@ from mattface.training.losses.identity import (
 )
 from mattface.training.losses.penalties import path_lengths, path_penalty, r1_penalty, weight_penalty
 from mattface.training.losses.reconstruction import (
+    Features,
     cycle_loss,
     feature_loss,
     lpips_loss,
@@ -47,19 +48,20 @@ from mattface.training.losses.supervised import (
 __all__ = [
     "FORMS",
     "REGIONS",
-    "afsa_critic_loss",
-    "afsa_loss",
+    "Features",
+    "afsa_discriminator_loss",
+    "afsa_generator_loss",
     "balanced_loss",
     "charbonnier",
     "clip_identity_loss",
     "clip_text_loss",
     "clip_text_margin_loss",
     "cover_loss",
-    "critic_loss",
     "cycle_loss",
-    "deceiver_loss",
+    "discriminator_loss",
     "feature_loss",
     "flow_loss",
+    "generator_loss",
     "identity_loss",
     "landmark_patches",
     "lpips_loss",

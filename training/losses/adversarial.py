@@ -25,10 +25,10 @@ REGIONS = {
 }
 """Landmarks (of 68, iBUG order) whose bounding box is each AFSA patch (MagicMask, before eq. 11: N = 4)."""
 MARGIN = 1.2
-"""Sides of a patch in units of its landmarks' extents: the paper's "small margin", which it does not state."""
+"""Size of a patch in units of its landmarks' extents: the paper's "small margin", which it does not state."""
 
 
-def critic_loss(form: str, real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+def discriminator_loss(form: str, real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
     """What the discriminator minimises.
 
     Args:
@@ -43,7 +43,7 @@ def critic_loss(form: str, real: torch.Tensor, fake: torch.Tensor) -> torch.Tens
     return F.softplus(-real).mean() + F.softplus(fake).mean()  # -log D(x) - log(1 - D(x~)), eq. 13
 
 
-def deceiver_loss(form: str, fake: torch.Tensor) -> torch.Tensor:
+def generator_loss(form: str, fake: torch.Tensor) -> torch.Tensor:
     """What the generator minimises, from scores of its pictures.
 
     Args:
@@ -61,7 +61,7 @@ def deceiver_loss(form: str, fake: torch.Tensor) -> torch.Tensor:
 
 
 def check_form(form: str) -> None:
-    """Refuses an unknown form.
+    """Rejects an unknown form.
 
     Raises:
         UsageError: naming those there are.
@@ -76,7 +76,7 @@ def landmark_patches(pictures: torch.Tensor, landmarks: torch.Tensor, size: int)
     Args:
         pictures: (B, 3, S, S).
         landmarks: (B, 68, 2) in pixels of the pictures, centres at +0.5.
-        size: side P of a patch.
+        size: P of a patch.
 
     Returns:
         One (B, 3, P, P) per region of `REGIONS`; beyond the picture its border is repeated.
@@ -98,21 +98,21 @@ def landmark_patches(pictures: torch.Tensor, landmarks: torch.Tensor, size: int)
     return patches
 
 
-def afsa_critic_loss(form: str, real: Sequence[torch.Tensor], fake: Sequence[torch.Tensor]) -> torch.Tensor:
+def afsa_discriminator_loss(form: str, real: Sequence[torch.Tensor], fake: Sequence[torch.Tensor]) -> torch.Tensor:
     """Adversarial facial silhouette alignment, the discriminator's side (MagicMask eq. 11).
 
     Args:
         form: one of `FORMS`.
         real, fake: scores of the patches of each region.
     """
-    return torch.stack([critic_loss(form, r, f) for r, f in zip(real, fake, strict=True)]).mean()
+    return torch.stack([discriminator_loss(form, r, f) for r, f in zip(real, fake, strict=True)]).mean()
 
 
-def afsa_loss(form: str, fake: Sequence[torch.Tensor]) -> torch.Tensor:
+def afsa_generator_loss(form: str, fake: Sequence[torch.Tensor]) -> torch.Tensor:
     """Adversarial facial silhouette alignment, the generator's side (MagicMask eq. 11).
 
     Args:
         form: one of `FORMS`.
         fake: scores of the patches of each region.
     """
-    return torch.stack([deceiver_loss(form, f) for f in fake]).mean()
+    return torch.stack([generator_loss(form, f) for f in fake]).mean()

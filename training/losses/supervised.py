@@ -1,4 +1,4 @@
-"""Losses against a known answer: picture, flow, matte. Shapes and ranges are those of the package."""
+"""Losses against ground truth: picture, flow, matte. Shapes and ranges are those of the package."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def charbonnier(a: torch.Tensor, b: torch.Tensor, epsilon: float = 1e-3) -> torc
 
 
 def flow_loss(flow: torch.Tensor, truth: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-    """Distance of two flows where the truth is visible (Charbonnier, robust to outliers of the teacher)."""
+    """Distance of two flows where the truth is visible (Charbonnier, robust to outliers of pseudo ground truth)."""
     return weighted_mean(charbonnier(flow, truth), visible)
 
 
@@ -44,24 +44,24 @@ def matte_loss(logit: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return F.binary_cross_entropy_with_logits(logit, truth) - entropy
 
 
-def balanced_loss(share: torch.Tensor, truth: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Binary cross-entropy of a share in which what is true and what is not count alike, however rare one of them is.
+def balanced_loss(probability: torch.Tensor, truth: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Binary cross-entropy in which what is true and what is not count alike, however rare one of them is.
 
     Args:
-        share, truth: (B, 1, H, W) in [0, 1].
-        weight: (B, 1, H, W) of every place, apart from that.
+        probability, truth: (B, 1, H, W) in [0, 1].
+        weight: (B, 1, H, W) of every pixel, beside that.
     """
-    apart = F.binary_cross_entropy_with_logits(torch.logit(share.float(), 1e-4), truth, reduction="none")
-    return (weighted_mean(apart, weight * truth) + weighted_mean(apart, weight * (1 - truth))) / 2
+    each = F.binary_cross_entropy_with_logits(torch.logit(probability.float(), 1e-4), truth, reduction="none")
+    return (weighted_mean(each, weight * truth) + weighted_mean(each, weight * (1 - truth))) / 2
 
 
 def cover_loss(matte: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """`matte_loss` of a mask that is given as (B, 1, H, W) shares in [0, 1]."""
+    """`matte_loss` of a mask that is given as (B, 1, H, W) values in [0, 1]."""
     return matte_loss(torch.logit(matte, 1e-6), truth)
 
 
 def supervised_loss(picture: torch.Tensor, truth: torch.Tensor, matte: torch.Tensor) -> torch.Tensor:
-    """`photo_loss` of a swap against the known answer, with a tenth of the weight outside what the answer replaces.
+    """`photo_loss` of a swap against the ground truth, with a tenth of the weight outside what that replaces.
 
     Args:
         picture, truth: (B, 3, H, W).

@@ -1,5 +1,5 @@
 """Recipes: one module per trained network with `recipe()`, one complete frozen configuration, and `tiny()`, the same at
-a size that a processor trains in a minute (its networks that do not train are named there too).
+a size that a processor trains in a minute (the networks that stand in for those of its losses are named there too).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""alphaface-demo: the small bundled network of AlphaFace's family, taught by answered swaps.
+"""alphaface-demo: the small bundled network of AlphaFace's family, trained on triplets with ground truth.
 
 Exact triplets of the studio (in the data folder as shards) and mesh swaps of the training portraits beside them are the
-answers; the identity ResNet, whose vector is the network's code, says who the result is. No adversarial loss.
+ground truth; the identity ResNet, whose vector is the network's code, says who the result is. No adversarial loss.
 
     mattface studio people --portraits DIR --out people.npz
     mattface studio shards --people people.npz --out DIR --count 2500
@@ -10,11 +10,8 @@ answers; the identity ResNet, whose vector is the network's code, says who the r
 
 from __future__ import annotations
 
-from mattface.training.judges import Judges
-from mattface.training.swapping import SwapRecipe
-from mattface.training.task import Loop, Optimiser
+from mattface.training.config import Loop, LossNetworks, Optimiser, SwapRecipe
 
-NETWORK = "mattface.realtime.methods.alphaface_small"
 OWN = {"fold": 4, "template": "ffhq", "code": 128, "identity": "resnet", "identity_crop": "own", "portrait": 24}
 LOSS = {"supervised": 6.0, "matte": 0.5, "identity": 0.5, "same": 0.5}
 BATCH = 4
@@ -35,13 +32,13 @@ def recipe() -> SwapRecipe:
             grid_every=1_000 * BATCH,
         ),
         {"swapper": adamw},
-        network=NETWORK,
-        sizes=OWN | {"widths": (64, 160), "blocks": 4, "decoder": (96,)},
+        method="alphaface-small",
+        network=OWN | {"widths": (64, 160), "blocks": 4, "decoder": (96,)},
         size=256,
         same=0.1,
-        answers=3_000,
+        mesh_swaps=3_000,
         loss=LOSS,
-        judges=Judges("resnet", "own"),
+        loss_networks=LossNetworks("resnet", "own"),
     )
 
 
@@ -51,9 +48,9 @@ def tiny() -> SwapRecipe:
         "alphaface-demo",
         Loop(160, 4, log_every=4, save_every=80, grid_every=80),
         {"swapper": Optimiser("adamw", 2e-3, (0.9, 0.99), clip=1.0)},
-        network=NETWORK,
-        sizes=OWN | {"size": 64, "widths": (16, 24), "blocks": 2, "decoder": (16,)},
+        method="alphaface-small",
+        network=OWN | {"size": 64, "widths": (16, 24), "blocks": 2, "decoder": (16,)},
         size=64,
         loss=LOSS,
-        judges=Judges("resnet", "own"),
+        loss_networks=LossNetworks("resnet", "own"),
     )

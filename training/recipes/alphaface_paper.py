@@ -6,10 +6,8 @@ loop.images` fits another set. Perceptual loss: the paper prints no formula, squ
 
 from __future__ import annotations
 
-from mattface.training.judges import Judges
-from mattface.training.recipes.alphaface import shrunk
-from mattface.training.swapping import Critic, SwapRecipe
-from mattface.training.task import Loop, Optimiser
+from mattface.training.config import DiscriminatorConfig, Loop, LossNetworks, Optimiser, SwapRecipe
+from mattface.training.recipes.tiny_networks import shrink
 
 EPOCH = 1_392_000
 ADAM = Optimiser("adam", 1e-2, schedule="step", factor=0.9, every=5 * EPOCH)
@@ -30,15 +28,15 @@ def recipe() -> SwapRecipe:
     return SwapRecipe(
         "alphaface-paper",
         Loop(50 * EPOCH, 8, log_every=800, save_every=100_000, grid_every=100_000, score_every=200_000),
-        {"swapper": ADAM, "critic": ADAM},
-        network="mattface.realtime.methods.alphaface_paper",
+        {"swapper": ADAM, "discriminator": ADAM},
+        method="alphaface-paper",
         size=256,
         loss=LOSS,
-        critic=Critic("patch", "log"),
-        judges=Judges("arcface", "whole", "vgg16"),
+        discriminator=DiscriminatorConfig("patch", "log"),
+        loss_networks=LossNetworks("arcface", "whole", "vgg16"),
     )
 
 
 def tiny() -> SwapRecipe:
-    """32 px and a tenth of the rate; the identity ResNet stands in for ArcFace and VGG16; no CLIP."""
-    return shrunk(recipe(), (16, 12, 8), Optimiser("adam", 1e-3), Critic("patch", "log", width=8))
+    """32 px and a tenth of the learning rate, see `mattface.training.recipes.tiny_networks`."""
+    return shrink(recipe(), (16, 12, 8), Optimiser("adam", 1e-3), DiscriminatorConfig("patch", "log", width=8))

@@ -6,10 +6,9 @@ The sizes are those of mattface-demo, whose network can start from the result.
 from __future__ import annotations
 
 from mattface.methods.mattface import Config
+from mattface.training.config import JointRecipe, Loop, Optimiser
 from mattface.training.recipes import mattface_demo
-from mattface.training.task import Loop, Optimiser
-from mattface.training.tasks.generator import default_gamma
-from mattface.training.tasks.joint import JointRecipe
+from mattface.training.recipes.generator import default_gamma
 
 ADAM = Optimiser("adam", 2e-3, (0.0, 0.99), clip=10.0)
 
@@ -29,7 +28,7 @@ def recipe() -> JointRecipe:
             grid_every=8_000,
             score_every=8_000,
         ),
-        {"pair": ADAM, "critic": ADAM},
+        {"pair": ADAM, "discriminator": ADAM},
         config=mattface_demo.recipe().config,
         gamma=default_gamma(1024, 8),
     )
@@ -52,7 +51,7 @@ def tiny() -> JointRecipe:
     return JointRecipe(
         "encoder-generator",
         Loop(320, 8, average=0.9, log_every=8, save_every=160, grid_every=160, score_every=160),
-        {"pair": ADAM, "critic": ADAM},
+        {"pair": ADAM, "discriminator": ADAM},
         config=config,
         layers=2,
         loss={"photo": 10.0, "perceptual": 1.0, "identity": 0.5, "adversarial": 0.1, "sampled": 0.1},

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from mattface.training.task import Loop, Optimiser
-from mattface.training.tasks.generator import GeneratorRecipe, default_gamma, half_life
+import math
+
+from mattface.training.config import GeneratorRecipe, Loop, Optimiser
 
 ADAM = Optimiser("adam", 2e-3, (0.0, 0.99), 1e-8)
+
+
+def default_gamma(size: int, batch: int) -> float:
+    """R1's weight that suits a resolution: 0.0002 size^2 / batch (Karras et al. 2020, "limited data", appendix C)."""
+    return 0.0002 * size**2 / batch
+
+
+def half_life(images: int, batch: int) -> float:
+    """Decay per step of an average whose weights halve in so many images."""
+    return math.pow(0.5, batch / images)
 
 
 def recipe() -> GeneratorRecipe:
@@ -22,7 +33,7 @@ def recipe() -> GeneratorRecipe:
             save_every=200_000,
             grid_every=200_000,
         ),
-        {"generator": ADAM, "critic": ADAM},
+        {"generator": ADAM, "discriminator": ADAM},
     )
 
 
@@ -31,7 +42,7 @@ def tiny() -> GeneratorRecipe:
     return GeneratorRecipe(
         "generator",
         Loop(480, 8, average=half_life(64, 8), log_every=8, save_every=240, grid_every=240),
-        {"generator": ADAM, "critic": ADAM},
+        {"generator": ADAM, "discriminator": ADAM},
         size=32,
         style=32,
         layers=2,

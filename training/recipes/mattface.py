@@ -1,17 +1,19 @@
 """mattface: the MAttFace paper (sections 3.4 and 4.3) on CelebAMask-HQ, prepared with `mattface data prepare`.
 
 Open points. The paper gives no weights of its losses; these make each term of order one at the start. It does not say
-what its discriminator is: StyleGAN2's, on whole results. Encoder and generator start from the official pSp file and do
-not train, as there; heads, IDATT and the blend do.
+what its discriminator is: StyleGAN2's, on whole results, with lazy R1. Its batch deviation spans the whole accumulated
+batch. Encoder and generator start from the official pSp file and do not train, as there; heads, IDATT and the blend do.
 """
 
 from __future__ import annotations
 
-from mattface.training.judges import Judges
-from mattface.training.swapping import Critic, SwapRecipe
-from mattface.training.task import Loop, Optimiser
+from dataclasses import replace
+
+from mattface.training.config import DiscriminatorConfig, Loop, LossNetworks, Optimiser, SwapRecipe
+from mattface.training.recipes.generator import default_gamma
 
 ADAM = Optimiser("adam", 1e-4, (0.9, 0.999))
+BATCH = 6
 
 
 def recipe() -> SwapRecipe:
@@ -20,7 +22,7 @@ def recipe() -> SwapRecipe:
         "mattface",
         Loop(
             300_000,
-            6,
+            BATCH,
             accumulate=6,
             precision="bf16",
             average=0.999,
@@ -29,21 +31,23 @@ def recipe() -> SwapRecipe:
             grid_every=6_000,
             score_every=30_000,
         ),
-        {"swapper": ADAM, "critic": ADAM},
-        sizes={"detail": "off"},
+        {"swapper": ADAM, "discriminator": ADAM},
+        start="psp-ffhq",
+        method="mattface",
+        source="picture",
+        network={"detail": "off"},
         size=1024,
         same=0.5,
         loss={"adversarial": 1.0, "same": 10.0, "perceptual": 1.0, "identity": 5.0, "shape": 1.0},
-        critic=Critic("global", "log", width=32),
-        judges=Judges("arcface", "own", "lpips"),
+        discriminator=DiscriminatorConfig("global", "log", width=32, gamma=default_gamma(1024, BATCH)),
+        loss_networks=LossNetworks("arcface", "own", "lpips"),
         frozen=("encoder", "generate"),
-        start="psp-ffhq",
     )
 
 
 def tiny() -> SwapRecipe:
-    """64 px from scratch; the identity ResNet stands in for ArcFace and for LPIPS; the 3D loss is left out."""
-    sizes = {
+    """64 px from scratch; the identity ResNet stands in for ArcFace and LPIPS, a toy for the 3D regressor."""
+    network = {
         "resolution": 64,
         "encoder_size": 64,
         "stem": 8,
@@ -56,14 +60,17 @@ def tiny() -> SwapRecipe:
         "detail": "off",
     }
     adam = Optimiser("adam", 1e-3)
-    return SwapRecipe(
-        "mattface",
-        Loop(240, 6, accumulate=2, average=0.9, log_every=6, save_every=120, grid_every=120, score_every=120),
-        {"swapper": adam, "critic": adam},
-        sizes=sizes,
+    return replace(
+        recipe(),
+        loop=Loop(
+            240, BATCH, accumulate=2, average=0.9, log_every=6, save_every=120, grid_every=120, score_every=120
+        ),
+        optimisers={"swapper": adam, "discriminator": adam},
+        start=None,
+        network=network,
         size=64,
-        same=0.5,
-        loss={"adversarial": 0.1, "same": 10.0, "perceptual": 1.0, "identity": 1.0},
-        critic=Critic("global", "log", width=4),
-        judges=Judges("resnet", "own", "resnet-maps"),
+        loss={"adversarial": 0.1, "same": 10.0, "perceptual": 1.0, "identity": 1.0, "shape": 1.0},
+        discriminator=DiscriminatorConfig("global", "log", width=4, gamma=default_gamma(64, BATCH)),
+        loss_networks=LossNetworks("resnet", "own", "resnet-maps", shape="toy"),
+        frozen=(),
     )

@@ -1,4 +1,4 @@
-"""The studio: renders swaps whose perfect answer is known, from a linear face model and face photographs.
+"""The studio: renders swaps whose ground truth is known, from a linear face model and face photographs.
 
 face_model (what a head is) -> fit (a photograph's shape, camera, light) -> texture (its skin without light) -> people
 -> render (pictures by a rasteriser on the CPU or in torch) -> triplets (source, target, exact swap) -> shards.

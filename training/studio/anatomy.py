@@ -14,7 +14,7 @@ import numpy as np
 
 from mattface.training.studio import raster
 from mattface.training.studio.face_model import FACE, HEAD
-from mattface.training.studio.texture import EYE_LAYER, FACE_LAYER, LAYER_OF_PART, Atlas, ramp, sampled
+from mattface.training.studio.texture import EYE_LAYER, FACE_LAYER, LAYER_OF_PART, Atlas, ramp, sample_image
 
 HAIRLINE = ((-9.0, -3.0), (-5.5, -4.2), (-2.7, -5.5), (1.5, -4.6), (2.6, 1.1), (5.0, 3.8), (7.4, 6.3), (8.4, 10.0))
 """(height above the nose's root, place of the hairline towards the viewer from the ear's front), seen from aside."""
@@ -99,7 +99,7 @@ class Anatomy:
         flat = model.triangle_uv[one].reshape(-1, 2).astype(np.float64) * side
         own = np.arange(len(flat), dtype=np.int32).reshape(-1, 3)
         both = np.concatenate([own, own[:, [0, 2, 1]]])
-        xy = raster.snapped(flat, 1)
+        xy = raster.snap_corners(flat, 1)
         ids, nearest = raster.cover(xy, np.zeros(len(flat)), both, side, side)
         place = at[model.triangles[one]].reshape(-1, 3).astype(np.float64)
         vertices = at[np.unique(model.triangles[one])]
@@ -173,7 +173,7 @@ class Anatomy:
         _, _, place = self._scalp_texels
         wave = np.sin(place[:, 1] * rng.uniform(0.1, 0.5) + rng.uniform(0, 6)) * rng.uniform(0, 8)
         at = np.stack([place[:, 0] + wave + STRANDS[1] / 2, place[:, 1]], 1)
-        return sampled(field.astype(np.float32), at + np.float32(0.5))
+        return sample_image(field.astype(np.float32), at + np.float32(0.5))
 
     def hair(self, colour: np.ndarray, rng: np.random.Generator) -> Hair:
         """Hair of a linear colour (3,) over the scalp, with a ragged line."""
@@ -217,7 +217,7 @@ def tone(texture: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return np.exp((logs * weight[..., None]).sum((0, 1)) / max(float(weight.sum()), 1e-6))
 
 
-def toned(albedo: np.ndarray, own: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def match_tone(albedo: np.ndarray, own: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Albedo (U, U, 3) of mean colour own (3,) with the mean colour wanted (3,), nothing driven beyond white.
 
     A channel that becomes darker is multiplied; one that becomes lighter goes to x^(log wanted / log own).

@@ -78,7 +78,7 @@ def from_vector(vector: np.ndarray) -> np.ndarray:
     return np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross
 
 
-def framed(head_pose: np.ndarray, landmarks: np.ndarray, size: int, distance: float) -> Camera:
+def frame_as_ffhq(head_pose: np.ndarray, landmarks: np.ndarray, size: int, distance: float) -> Camera:
     """The camera that sees a posed head as its FFHQ crop: eyes and mouth where that crop has them.
 
     Args:

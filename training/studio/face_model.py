@@ -121,7 +121,7 @@ def load_model(path: Path | str | None = None) -> FaceModel:
     if missing:
         how = "Convert it: mattface studio convert FILE OUT.npz"
         raise InputError(f"face model {path}: expected the arrays {', '.join(KEYS)}; missing {missing}. {how}.")
-    return checked(from_arrays(arrays), str(path))
+    return check_model(from_arrays(arrays), str(path))
 
 
 def from_arrays(arrays: dict[str, np.ndarray]) -> FaceModel:
@@ -136,7 +136,7 @@ def from_arrays(arrays: dict[str, np.ndarray]) -> FaceModel:
     )
 
 
-def checked(model: FaceModel, where: str) -> FaceModel:
+def check_model(model: FaceModel, where: str) -> FaceModel:
     """The model, or InputError when its arrays do not fit together."""
     n = len(model.neutral)
     faults = {
@@ -181,7 +181,7 @@ def convert(source: Path) -> FaceModel:
         raise InputError(f"expected the ICT face model and vertex_indices.json in {folder}; see `load_model`.")
     landmarks = json.loads(indices[0].read_text(encoding="utf-8"))["idx_to_landmark_verts"]
     arrays = read_objects(source) if source.is_dir() else read_packed(source)
-    return checked(from_arrays({**arrays, "landmarks": np.array(landmarks), "part": ict_parts()}), str(source))
+    return check_model(from_arrays({**arrays, "landmarks": np.array(landmarks), "part": ict_parts()}), str(source))
 
 
 def ict_parts() -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,15 +13,17 @@ from mattface.mesh.shape import similar
 from mattface.training.studio import light
 from mattface.training.studio.camera import Camera, from_vector
 from mattface.training.studio.face_model import FACE, FaceModel
-from mattface.training.studio.least_squares import bounded
+from mattface.training.studio.fitted_face import Fit
+from mattface.training.studio.least_squares import minimise_bounded
+from mattface.training.studio.texture import seen_colours
 
 ROUNDS = 8
 DISTANCE = 80.0
 """Centimetres from which a portrait is taken, unless told otherwise."""
 NOISE = 0.10
 """How exact a landmark is, centimetres: it weighs landmarks against the priors."""
-IDENTITY_SPREAD = 1.0
-EXPRESSION_SPREAD = 0.35
+IDENTITY_STD = 1.0
+EXPRESSION_STD = 0.35
 DENSE_WEIGHT = 0.05
 """Weight of a mesh point outside the 68."""
 JAW_WEIGHT = 0.6
@@ -30,26 +32,7 @@ SLIDE = 0.15
 BAND = 0.45
 """Half height in centimetres of the strip along which a landmark of the outline slides."""
 HIDDEN_FROM = 0.1
-"""A landmark of the outline slides when its normal's share towards the camera is smaller."""
-
-
-@dataclass(frozen=True)
-class Fit:
-    """A face model laid over a photograph.
-
-    Attributes:
-        identity: (I,) and expression: (E,) float32 coefficients.
-        camera: from the model to the photograph's pixels.
-        light: (9, 3) spherical harmonics in the camera's axes, of mean 1 over the visible face; `light.GREY` when no
-            photograph was given.
-        errors: (68,) distance of every landmark in pixels; of the outline's 17, which slide, across it.
-    """
-
-    identity: np.ndarray
-    expression: np.ndarray
-    camera: Camera
-    light: np.ndarray
-    errors: np.ndarray
+"""A landmark of the outline slides when its normal's part towards the camera is smaller."""
 
 
 class Fitter:
@@ -92,11 +75,11 @@ class Fitter:
         chosen = self.vertices.copy()
         for turn in range(ROUNDS):
             points = self._points(chosen, identity, expression)
-            camera = improved(camera, points, pixels, gain, 2 if turn else 12)
+            camera = improve_camera(camera, points, pixels, gain, 2 if turn else 12)
             chosen = self._slid(camera, identity, expression)
             identity, expression = self._coefficients(camera, chosen, pixels, points)
         points = self._points(chosen, identity, expression)
-        camera = improved(camera, points, pixels, gain, 2)
+        camera = improve_camera(camera, points, pixels, gain, 2)
         errors = self._errors(camera.project(points)[:68, :2] - pixels[:68], pixels)
         found = Fit(identity.astype(np.float32), expression.astype(np.float32), camera, light.GREY, errors)
         return found if rgb is None else replace(found, light=self.light(found, rgb))
@@ -119,12 +102,10 @@ class Fitter:
 
     def light(self, fit: Fit, rgb: np.ndarray) -> np.ndarray:
         """(9, 3) light of a fitted face out of its photograph's pixels; hidden and turned-away skin does not count."""
-        from mattface.training.studio.texture import seen_colours
-
         vertices = self.model.vertices(fit.identity, fit.expression)
         skin = np.flatnonzero(self.inner)
         colours, weight, normals = seen_colours(self.model, vertices, fit.camera, rgb, skin)
-        return light.fitted(normals, colours, weight)
+        return light.fit_light(normals, colours, weight)
 
     @property
     def inner(self) -> np.ndarray:
@@ -215,12 +196,12 @@ class Fitter:
         start = self.model.neutral[chosen] @ axes.T * near[:, None] + camera.centre
         wanted = np.einsum("kd,kad->ka", pixels - start, sure).ravel()
         count = len(self.model.identity_deltas)
-        hold = np.full(len(deltas), EXPRESSION_SPREAD**-2)
-        hold[:count] = IDENTITY_SPREAD**-2
+        hold = np.full(len(deltas), EXPRESSION_STD**-2)
+        hold[:count] = IDENTITY_STD**-2
         normal, right = design @ design.T + np.diag(hold), design @ wanted
         if more is not None:
             normal, right = normal + more[0], right + more[1]
-        solved = bounded(normal, right, count)
+        solved = minimise_bounded(normal, right, count)
         return solved[:count], solved[count:]
 
     def _add_dense(self) -> None:
@@ -257,7 +238,7 @@ def tangents(pixels: np.ndarray) -> np.ndarray:
     return way / np.maximum(np.hypot(*way.T), 1e-9)[:, None]
 
 
-def improved(camera: Camera, points: np.ndarray, pixels: np.ndarray, gain: np.ndarray, steps: int) -> Camera:
+def improve_camera(camera: Camera, points: np.ndarray, pixels: np.ndarray, gain: np.ndarray, steps: int) -> Camera:
     """Gauss-Newton steps of rotation, scale and centre.
 
     Args:

@@ -8,7 +8,7 @@ SWEEPS = 12
 """Rounds of coordinate descent."""
 
 
-def bounded(normal: np.ndarray, right: np.ndarray, free: int) -> np.ndarray:
+def minimise_bounded(normal: np.ndarray, right: np.ndarray, free: int) -> np.ndarray:
     """Minimises x normal x / 2 - right x; the first `free` numbers are free, the others stay in [0, 1].
 
     Alternates: bounded ones by coordinate descent on the free ones' Schur complement, then the free ones exactly.

@@ -29,7 +29,7 @@ def irradiance(light: np.ndarray, normals: np.ndarray) -> np.ndarray:
     return np.maximum(basis(normals) @ light.astype(normals.dtype), DARKEST)
 
 
-def fitted(normals: np.ndarray, colours: np.ndarray, weight: np.ndarray, rounds: int = 3) -> np.ndarray:
+def fit_light(normals: np.ndarray, colours: np.ndarray, weight: np.ndarray, rounds: int = 3) -> np.ndarray:
     """(9, 3) light under which one surface colour explains what is seen best, of weighted mean 1 over the face.
 
     What lies far off (brows, beard, highlights, shadows) is left out from the second round on.
@@ -64,7 +64,7 @@ def from_lamp(direction: np.ndarray, strength: float) -> np.ndarray:
     return strength * np.array([1.0, *(2.0 * np.array([y, z, x])), *(5 / 8 * np.array(second))])
 
 
-def invented(rng: np.random.Generator) -> np.ndarray:
+def draw_light(rng: np.random.Generator) -> np.ndarray:
     """(9, 3) light: a tinted surrounding, one to three tinted lamps from the front, sides and above."""
     warm = rng.normal(0, 0.10)
     tint = np.exp(np.array([warm, 0.0, -warm]) + rng.normal(0, 0.03, 3))

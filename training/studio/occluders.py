@@ -22,7 +22,7 @@ Layer = tuple[np.ndarray, np.ndarray]
 """(S, S, 3) float32 linear colour, multiplied by cover, and (S, S) float32 cover in [0, 1]."""
 
 
-def fixed(points: np.ndarray) -> np.ndarray:
+def to_fixed_point(points: np.ndarray) -> np.ndarray:
     """Pixel positions (centres at +0.5) on the fine canvas as OpenCV's fixed-point corners."""
     return np.rint((points * FINE - 0.5) * 2**SHIFT).astype(np.int32).reshape(-1, 1, 2)
 
@@ -32,7 +32,7 @@ def canvas(size: int) -> np.ndarray:
     return np.zeros((size * FINE, size * FINE), np.uint8)
 
 
-def shrunk(mask: np.ndarray) -> np.ndarray:
+def shrink_mask(mask: np.ndarray) -> np.ndarray:
     """(S, S) float32 cover of a fine mask."""
     size = len(mask) // FINE
     return cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
@@ -41,8 +41,8 @@ def shrunk(mask: np.ndarray) -> np.ndarray:
 def polygon(size: int, points: np.ndarray) -> np.ndarray:
     """(S, S) cover of a polygon (K, 2)."""
     mask = canvas(size)
-    cv2.fillPoly(mask, [fixed(points)], 255, cv2.LINE_AA, SHIFT)
-    return shrunk(mask)
+    cv2.fillPoly(mask, [to_fixed_point(points)], 255, cv2.LINE_AA, SHIFT)
+    return shrink_mask(mask)
 
 
 def grid(size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -108,14 +108,14 @@ def glasses(size: int, drawing: Drawing, model: FaceModel, rng: np.random.Genera
         bend = -0.045 * (x + ring[:, 0] * wide) ** 2
         place = np.column_stack([x + ring[:, 0] * wide, y - 0.3 + ring[:, 1] * high, marks[28, 2] + 0.9 + bend])
         seen = drawing.camera.project(place)[:, :2]
-        cv2.fillPoly(lens, [fixed(seen)], 255, cv2.LINE_AA, SHIFT)
-        cv2.polylines(rim, [fixed(seen)], True, 255, thick, cv2.LINE_AA, SHIFT)
+        cv2.fillPoly(lens, [to_fixed_point(seen)], 255, cv2.LINE_AA, SHIFT)
+        cv2.polylines(rim, [to_fixed_point(seen)], True, 255, thick, cv2.LINE_AA, SHIFT)
         outer = place[(np.sign(x) * place[:, 0]).argmax()]
         ear = np.array([np.sign(x) * 7.9, outer[1], marks[0, 2]])
         _visible_line(rim, drawing, outer, ear, thick)
     bridge = np.array([[-1.0, marks[28, 1] + 0.4, marks[28, 2] + 1.0], [1.0, marks[28, 1] + 0.4, marks[28, 2] + 1.0]])
-    cv2.polylines(rim, [fixed(drawing.camera.project(bridge)[:, :2])], False, 255, thick, cv2.LINE_AA, SHIFT)
-    glass, border = shrunk(lens) * tint, shrunk(rim)
+    cv2.polylines(rim, [to_fixed_point(drawing.camera.project(bridge)[:, :2])], False, 255, thick, cv2.LINE_AA, SHIFT)
+    glass, border = shrink_mask(lens) * tint, shrink_mask(rim)
     shine = np.array([0.02, 0.02, 0.025]) if dark else np.array([0.35, 0.38, 0.42])
     return over((glass[..., None] * shine, glass), (border[..., None] * frame, border))
 
@@ -129,7 +129,7 @@ def _visible_line(mask: np.ndarray, drawing: Drawing, start: np.ndarray, end: np
     free = seen[:, 2] / drawing.camera.scale < drawing.depth[rows, columns] + 0.6
     for k in range(16):
         if free[k] and free[k + 1]:
-            cv2.polylines(mask, [fixed(seen[k : k + 2, :2])], False, 255, thick, cv2.LINE_AA, SHIFT)
+            cv2.polylines(mask, [to_fixed_point(seen[k : k + 2, :2])], False, 255, thick, cv2.LINE_AA, SHIFT)
 
 
 def microphone(size: int, drawing: Drawing, model: FaceModel, rng: np.random.Generator) -> Layer:
@@ -188,11 +188,11 @@ def fringe(
         free = seen[:, 2] / scale < drawing.depth[rows, columns] + 1.0
         thick = max(1, round(rng.uniform(0.08, 0.22) * scale * FINE))
         for k in np.flatnonzero(free[:-1] & free[1:]):
-            piece = [fixed(seen[k : k + 2, :2])]
+            piece = [to_fixed_point(seen[k : k + 2, :2])]
             cv2.polylines(fine[strand % 4], piece, False, 255, thick, cv2.LINE_AA, SHIFT)
     layer: Layer = (np.zeros((size, size, 3), np.float32), np.zeros((size, size), np.float32))
     for shade, mask in zip((0.6, 1.0, 0.8, 1.5), fine, strict=True):
-        cover = shrunk(mask)
+        cover = shrink_mask(mask)
         layer = over(layer, (cover[..., None] * (hair * shade).astype(np.float32), cover))
     return layer
 
@@ -206,7 +206,7 @@ KINDS: dict[str, Callable[[int, Drawing, FaceModel, np.random.Generator], Layer]
 }
 
 
-def invented(
+def draw_occluders(
     size: int, drawing: Drawing, model: FaceModel, rng: np.random.Generator, share: float
 ) -> tuple[Layer, tuple[str, ...]]:
     """Occluders of one picture: each kind comes with its share of `share`; none most of the time.

@@ -14,9 +14,18 @@ from mattface.pixels import to_pixels
 from mattface.training.studio import light
 from mattface.training.studio.anatomy import Anatomy, skin_likeness, tone
 from mattface.training.studio.face_model import EYE, FaceModel, load_model
-from mattface.training.studio.fit import Fit, Fitter
+from mattface.training.studio.fit import Fitter
+from mattface.training.studio.fitted_face import Fit
 from mattface.training.studio.refine import Refiner
-from mattface.training.studio.texture import Atlas, Unwrapped, completed, mean_albedo, ramp, symmetric, unwrap
+from mattface.training.studio.texture import (
+    Atlas,
+    Unwrapped,
+    complete_albedo,
+    make_symmetric,
+    mean_albedo,
+    ramp,
+    unwrap,
+)
 from mattface.vocabulary import Face
 
 IRISES = ((0.035, 0.018, 0.010), (0.08, 0.045, 0.02), (0.10, 0.09, 0.04), (0.09, 0.13, 0.09), (0.09, 0.13, 0.19))
@@ -74,12 +83,12 @@ class Studio:
     mean: np.ndarray
 
 
-def packed(albedo: np.ndarray) -> np.ndarray:
+def pack_albedo(albedo: np.ndarray) -> np.ndarray:
     """Linear colours as 8-bit sRGB."""
     return np.rint(light.to_srgb(albedo) * 255).astype(np.uint8)
 
 
-def unpacked(albedo: np.ndarray) -> np.ndarray:
+def unpack_albedo(albedo: np.ndarray) -> np.ndarray:
     """8-bit sRGB as linear colours, float32."""
     return cv2.LUT(albedo.reshape(-1, albedo.shape[-2], 3), light.LINEAR_OF_BYTE).reshape(albedo.shape)
 
@@ -117,23 +126,23 @@ def hair_colour(anatomy: Anatomy, seen: Unwrapped, likeness: np.ndarray) -> np.n
     return HAIRS[nearest(HAIRS, np.median(seen.albedo[chosen], axis=0), 0.8)]
 
 
-def likenesses(anatomy: Anatomy, seen: Unwrapped, skin: np.ndarray) -> np.ndarray:
+def skin_likenesses(anatomy: Anatomy, seen: Unwrapped, skin: np.ndarray) -> np.ndarray:
     """(2, U, U) skin likeness of both layers."""
     return np.stack([skin_likeness(a, skin, b) for a, b in zip(seen.albedo, anatomy.beard, strict=True)])
 
 
-def portrayed(atlas: Atlas, anatomy: Anatomy, name: str, photo: Photo, seen: Unwrapped, mean: np.ndarray) -> Person:
+def build_person(atlas: Atlas, anatomy: Anatomy, name: str, photo: Photo, seen: Unwrapped, mean: np.ndarray) -> Person:
     """A person out of what their photograph shows."""
     skin = tone(seen.albedo, anatomy.core[0] * seen.weight[0])
-    likeness = likenesses(anatomy, seen, skin)
-    albedo = completed(atlas, seen, mean)
-    bare = completed(atlas, skin_only(anatomy, seen, likeness), mean)
+    likeness = skin_likenesses(anatomy, seen, skin)
+    albedo = complete_albedo(atlas, seen, mean)
+    bare = complete_albedo(atlas, skin_only(anatomy, seen, likeness), mean)
     away = (1 - anatomy.core[0]) * (1 - likeness[0]) * seen.weight[0]
     return Person(
         name=name,
         identity=photo.fit.identity,
-        albedo=packed(albedo),
-        bare=packed(bare),
+        albedo=pack_albedo(albedo),
+        bare=pack_albedo(bare),
         cover=np.rint(away * 255).astype(np.uint8),
         skin=skin,
         hair=hair_colour(anatomy, seen, likeness),
@@ -159,7 +168,7 @@ class Measured:
     seen: Unwrapped
 
 
-def measured(fitter: Fitter, atlas: Atlas, name: str, rgb: np.ndarray, face: Face, size: int) -> Measured:
+def measure_portrait(fitter: Fitter, atlas: Atlas, name: str, rgb: np.ndarray, face: Face, size: int) -> Measured:
     """Cuts an FFHQ crop of `size`, fits the model by landmarks, and unwraps.
 
     Raises:
@@ -173,7 +182,7 @@ def measured(fitter: Fitter, atlas: Atlas, name: str, rgb: np.ndarray, face: Fac
     return Measured(name, pixels, crop.mesh, fit, unwrap(atlas, fit, pixels))
 
 
-def refined(refiner: Refiner, atlas: Atlas, one: Measured) -> Measured:
+def refine_measured(refiner: Refiner, atlas: Atlas, one: Measured) -> Measured:
     """The same with its fit improved by pixels."""
     fit = refiner(one.fit, one.mesh, one.pixels)
     return replace(one, fit=fit, seen=unwrap(atlas, fit, one.pixels))
@@ -184,8 +193,8 @@ def mean_skin(anatomy: Anatomy, everybody: Sequence[Measured]) -> np.ndarray:
     shown = []
     for one in everybody:
         skin = tone(one.seen.albedo, anatomy.core[0] * one.seen.weight[0])
-        shown.append(skin_only(anatomy, one.seen, likenesses(anatomy, one.seen, skin)))
-    return symmetric(mean_albedo(shown))
+        shown.append(skin_only(anatomy, one.seen, skin_likenesses(anatomy, one.seen, skin)))
+    return make_symmetric(mean_albedo(shown))
 
 
 def build(
@@ -207,19 +216,19 @@ def build(
     model = load_model() if model is None else model
     atlas, fitter = Atlas(model, side), Fitter(model)
     anatomy = Anatomy(atlas)
-    everybody = [measured(fitter, atlas, name, rgb, face, size) for name, rgb, face in photos]
+    everybody = [measure_portrait(fitter, atlas, name, rgb, face, size) for name, rgb, face in photos]
     if not everybody:
         raise InputError("expected at least one photograph with a face; got none.")
     mean = mean_skin(anatomy, everybody)
     if by_pixels:
         refiner = Refiner(fitter, anatomy, mean)
-        everybody = [refined(refiner, atlas, one) for one in everybody]
+        everybody = [refine_measured(refiner, atlas, one) for one in everybody]
         mean = mean_skin(anatomy, everybody)
-    people = (portrayed(atlas, anatomy, m.name, Photo(m.pixels, m.fit), m.seen, mean) for m in everybody)
+    people = (build_person(atlas, anatomy, m.name, Photo(m.pixels, m.fit), m.seen, mean) for m in everybody)
     return Studio(model, atlas, anatomy, tuple(people), mean)
 
 
-def mixed(studio: Studio, rng: np.random.Generator) -> Person:
+def mix_people(studio: Studio, rng: np.random.Generator) -> Person:
     """A new person: shape between two people, stretched and varied; skin of one of them or a mixture of both."""
     count = len(studio.people)
     a, b = (studio.people[int(k)] for k in rng.choice(count, 2, replace=count < 2))

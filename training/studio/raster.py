@@ -20,7 +20,7 @@ SUB = 256
 """Steps per sample that corners are rounded to."""
 
 
-def snapped(screen: np.ndarray, grid: int) -> np.ndarray:
+def snap_corners(screen: np.ndarray, grid: int) -> np.ndarray:
     """(N, 2) int64 corners in 1/256 samples out of (N, 3) pixels; what lies far outside is kept within reach."""
     return np.clip(np.rint(screen[:, :2] * (grid * SUB)), -(2**24), 2**24).astype(np.int64)
 

@@ -107,13 +107,13 @@ def shade(
     weights = weights_at(xy[corners], column * SUB + SUB // 2, row * SUB + SUB // 2)
     own = (weights[:, :, None] * values[corners]).sum(1)
     place = (weights[:, :, None] * uv[t]).sum(1)
-    own[:, :3] *= sampled(texture, layer[t], place)
+    own[:, :3] *= sample_texture(texture, layer[t], place)
     full = torch.zeros(height, width, values.shape[1] + 1, dtype=torch.float64, device=ids.device)
     full[row, column] = torch.cat([own, torch.ones_like(own[:, :1])], 1)
     return full.view(height // grid, grid, width // grid, grid, -1).mean((1, 3)).float()
 
 
-def sampled(texture: torch.Tensor, layer: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+def sample_texture(texture: torch.Tensor, layer: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
     """(K, 3) texture of layer (K,) at (K, 2) coordinates, linear; 1 where the layer is -1."""
     side = texture.shape[1]
     at = (place * side - 0.5).clamp(0.0, side - 1.001)

@@ -13,9 +13,10 @@ from mattface.training.studio import light
 from mattface.training.studio.anatomy import Anatomy
 from mattface.training.studio.camera import Camera
 from mattface.training.studio.face_model import FACE
-from mattface.training.studio.fit import Fit, Fitter
+from mattface.training.studio.fit import Fitter
+from mattface.training.studio.fitted_face import Fit
 from mattface.training.studio.render import Head, Renderer, over
-from mattface.training.studio.texture import EYE_LAYER, sampled, seen_depth, visibility
+from mattface.training.studio.texture import EYE_LAYER, sample_image, seen_depth, visibility
 
 SCALE = 14.0
 """Pixels per centimetre of the pictures that are compared."""
@@ -83,13 +84,13 @@ class Refiner:
         screen = drawing.screen[self.chosen]
         depth = seen_depth(self.model, drawing.screen, side, side)
         weight = visibility(screen, drawing.facing[self.chosen], depth, SCALE, (side, side))
-        here, there = sampled(drawn, screen[:, :2]), sampled(seen, screen[:, :2])
+        here, there = sample_image(drawn, screen[:, :2]), sample_image(seen, screen[:, :2])
         total = max(float(weight.sum()), 1e-6)
         spread = [np.sqrt((weight * (v - weight @ v / total) ** 2).sum() / total) + 1e-6 for v in (here, there)]
         off = here / spread[0] - there / spread[1]
         weight = weight / (1 + (off / 1.5) ** 2)  # Cauchy: hair and shadows pull little
         slope = np.stack([cv2.Sobel(seen, cv2.CV_32F, *d, ksize=3, scale=1 / 8) for d in ((1, 0), (0, 1))], -1)
-        slope = sampled(slope, screen[:, :2]) / spread[1]
+        slope = sample_image(slope, screen[:, :2]) / spread[1]
         near = SCALE / (1 + screen[:, 2] / SCALE / camera.distance)
         axes = camera.rotation[:2] * np.array([[1.0], [-1.0]])
         way = (slope @ axes * (near * np.sqrt(weight))[:, None]).astype(np.float32)  # (K, 3)

@@ -98,7 +98,7 @@ class Renderer:
         normals = raster.normals(head.vertices, self.model.triangles) @ camera.rotation.T.astype(np.float32)
         lit = lighting.irradiance(light, normals) * self.tint
         values = np.concatenate([lit, head.face[:, None]], 1).astype(np.float32)
-        xy = raster.snapped(screen, GRID)
+        xy = raster.snap_corners(screen, GRID)
         draw = self._on_cpu if self.backend == "cpu" else self._in_torch
         sums, ids, nearest = draw(xy, np.ascontiguousarray(screen[:, 2]), values, head.texture, size * GRID)
         return Drawing(sums[..., :3], sums[..., 4], sums[..., 3], camera, screen, normals[:, 2], ids, nearest)
@@ -169,7 +169,7 @@ def flow(model: FaceModel, source: Drawing, target: Drawing, face_slack: float =
         (S, S, 2) float32 positions in source pixels (centres at +0.5; 0 where the target shows no head), and (S, S)
         float32 visibility: 1 where the source shows that very point.
     """
-    xy = raster.snapped(target.screen, GRID)
+    xy = raster.snap_corners(target.screen, GRID)
     values = np.concatenate([source.screen, source.facing[:, None]], 1)
     found, seen = raster.surface(target.ids, target.nearest, xy, model.triangles, values, GRID)
     side = len(source.coverage)

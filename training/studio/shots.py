@@ -9,13 +9,13 @@ import numpy as np
 
 from mattface.errors import UsageError
 from mattface.training.studio import light
-from mattface.training.studio.camera import Camera, framed, rotation
+from mattface.training.studio.camera import Camera, frame_as_ffhq, rotation
 from mattface.training.studio.face_model import FaceModel
-from mattface.training.studio.people import Person, Photo, Studio, mixed
+from mattface.training.studio.people import Person, Photo, Studio, mix_people
 
 KINDS = ("head", "photo", "inexact")
 """head: everything is drawn. photo: drawn faces in photographs that follow them. inexact: real photographs, of which
-the swap alone is drawn; its answer is as good as the fits."""
+the swap alone is drawn; its ground truth is as good as the fits."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Photographer:
         """Somebody: a photographed person, or perhaps a new one."""
         people = self.studio.people
         if not photographed and rng.random() < self.config.new_people:
-            return mixed(self.studio, rng)
+            return mix_people(self.studio, rng)
         return people[int(rng.integers(len(people)))]
 
     def shot(self, person: Person, rng: np.random.Generator, kind: str) -> Shot:
@@ -84,8 +84,8 @@ class Photographer:
             return Shot(person, mixed_face, replace(camera, rotation=turn @ camera.rotation), changed, person.photo)
         pose = self._pose(rng)
         marks = self._marks.vertices(person.identity, expression)
-        camera = framed(pose, marks, self.config.size, float(rng.uniform(45, 160)))
-        camera, shine, cloth = self._jittered(camera, rng), light.invented(rng), rng.uniform(0.1, 0.8, 3) ** 2
+        camera = frame_as_ffhq(pose, marks, self.config.size, float(rng.uniform(45, 160)))
+        camera, shine, cloth = self._jittered(camera, rng), light.draw_light(rng), rng.uniform(0.1, 0.8, 3) ** 2
         return Shot(person, expression, camera, shine, self._background(rng), cloth)
 
     def as_photographed(self, person: Person) -> Shot:

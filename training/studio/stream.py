@@ -26,7 +26,7 @@ MASKS = ("visible", "matte", "mask", "occluder")
 """The channels of masks.png."""
 
 
-def tensors(triplet: Triplet) -> dict[str, torch.Tensor]:
+def as_tensors(triplet: Triplet) -> dict[str, torch.Tensor]:
     """A triplet as the trainer takes it: pictures (3, S, S) and flow (2, S, S) in [-1, 1], masks (1, S, S) in [0, 1].
 
     Where the flow is not defined it points at its own pixel and "visible" is 0. "exact" is 1 or 0.
@@ -58,15 +58,15 @@ class TripletStream(IterableDataset):
         self.maker, self.seed, self.first, self.count = maker, seed, first, count
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        """Samples of `tensors`."""
+        """Samples of `as_tensors`."""
         worker = get_worker_info()
         index, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
         while self.count is None or index < self.count:
-            yield tensors(self.maker(self.seed + self.first + index))
+            yield as_tensors(self.maker(self.seed + self.first + index))
             index += step
 
 
-def encoded(triplet: Triplet) -> dict[str, bytes]:
+def encode_triplet(triplet: Triplet) -> dict[str, bytes]:
     """The files of one sample: lossless pictures, masks in the channels of one PNG, arrays, numbers as JSON."""
     files = {f"{name}.png": _png(getattr(triplet, name)[..., ::-1]) for name in PICTURES}
     files["masks.png"] = _png(np.rint(np.stack([getattr(triplet, m) for m in MASKS], -1) * 255).astype(np.uint8))
@@ -119,7 +119,7 @@ def write_shards(
         try:
             with tarfile.open(temporary, "w") as tar:
                 for index in range(start, min(start + per_shard, count)):
-                    _add(tar, f"{index:08d}", encoded(maker(seed + index)))
+                    _add(tar, f"{index:08d}", encode_triplet(maker(seed + index)))
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -146,19 +146,19 @@ def read_shard(path: Path) -> Iterator[Triplet]:
             for entry in tar:
                 key, _, name = entry.name.partition(".")
                 if key != current and files:
-                    yield decoded(files)
+                    yield decode_triplet(files)
                     files = {}
                 current = key
                 stream = tar.extractfile(entry)
                 files[name] = b"" if stream is None else stream.read()
             if files:
-                yield decoded(files)
+                yield decode_triplet(files)
     except (tarfile.TarError, KeyError, ValueError, EOFError) as error:
         raise InputError(f"shard {path}: expected triplets; {type(error).__name__}: {error}. Make it again.") from error
 
 
-def decoded(files: dict[str, bytes]) -> Triplet:
-    """Inverse of `encoded`, but for the rounding of masks (1/255) and depth (half precision)."""
+def decode_triplet(files: dict[str, bytes]) -> Triplet:
+    """Inverse of `encode_triplet`, but for the rounding of masks (1/255) and depth (half precision)."""
     numbers = json.loads(files["json"])
     fields: dict[str, Any] = {name: _image(files[f"{name}.png"])[..., ::-1].copy() for name in PICTURES}
     stacked = _image(files["masks.png"]).astype(np.float32) / 255

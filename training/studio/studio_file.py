@@ -12,7 +12,7 @@ from mattface.errors import InputError
 from mattface.training.studio.anatomy import Anatomy
 from mattface.training.studio.camera import Camera
 from mattface.training.studio.face_model import FaceModel, load_model
-from mattface.training.studio.fit import Fit
+from mattface.training.studio.fitted_face import Fit
 from mattface.training.studio.people import Person, Photo, Studio
 from mattface.training.studio.texture import Atlas
 from mattface.weights.arrays import read_arrays

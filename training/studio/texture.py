@@ -13,7 +13,7 @@ import numpy as np
 from mattface.training.studio import light, raster
 from mattface.training.studio.camera import Camera
 from mattface.training.studio.face_model import FaceModel
-from mattface.training.studio.fit import Fit
+from mattface.training.studio.fitted_face import Fit
 
 FACE_LAYER, HEAD_LAYER, EYE_LAYER = range(3)
 LAYER_OF_PART = np.array([FACE_LAYER, HEAD_LAYER, -1, -1, -1, -1, EYE_LAYER, -1])
@@ -66,12 +66,12 @@ class Atlas:
         flat = self.model.triangle_uv[chosen].reshape(-1, 2).astype(np.float64) * self.side
         own = np.arange(len(flat), dtype=np.int32).reshape(-1, 3)
         both = np.concatenate([own, own[:, [0, 2, 1]]])
-        xy = raster.snapped(flat, 1)
+        xy = raster.snap_corners(flat, 1)
         ids, nearest = raster.cover(xy, np.zeros(len(flat)), both, self.side, self.side)
         weights = np.eye(3)[np.tile([0, 1, 2], len(own))]
         share, seen = raster.surface(ids, nearest, xy, both, weights, 1)
         corners = self.model.triangles[chosen][np.maximum(seen, 0) % max(1, len(own))]
-        self.covered[layer], self.share[layer], self.corners[layer] = bordered(seen >= 0, share, corners)
+        self.covered[layer], self.share[layer], self.corners[layer] = repeat_border(seen >= 0, share, corners)
 
     def at(self, values: np.ndarray) -> np.ndarray:
         """(2, U, U, C) float32 vertex values (N, C) over the texture."""
@@ -81,7 +81,9 @@ class Atlas:
         return out
 
 
-def bordered(covered: np.ndarray, share: np.ndarray, corners: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def repeat_border(
+    covered: np.ndarray, share: np.ndarray, corners: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A layer whose texels just outside repeat the nearest ones inside, for sampling across the edge of a tile."""
     away, labels = cv2.distanceTransformWithLabels(
         (~covered).astype(np.uint8), cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL
@@ -94,11 +96,11 @@ def bordered(covered: np.ndarray, share: np.ndarray, corners: np.ndarray) -> tup
 
 def seen_depth(model: FaceModel, screen: np.ndarray, height: int, width: int) -> np.ndarray:
     """(height, width) float32 depth in pixels of the nearest surface, infinite where there is none."""
-    xy = raster.snapped(screen, 1)
+    xy = raster.snap_corners(screen, 1)
     return raster.cover(xy, screen[:, 2].copy(), model.triangles, height, width)[1].astype(np.float32)
 
 
-def sampled(image: np.ndarray, at: np.ndarray, border: int = cv2.BORDER_REPLICATE) -> np.ndarray:
+def sample_image(image: np.ndarray, at: np.ndarray, border: int = cv2.BORDER_REPLICATE) -> np.ndarray:
     """Values of (H, W, C) at (..., 2) pixel positions, centres at +0.5, linear."""
     x, y = np.ascontiguousarray((at.reshape(-1, 2) - 0.5).T.astype(np.float32))[..., None]
     places = zip(pieces(x), pieces(y), strict=True)
@@ -146,7 +148,7 @@ def seen_colours(
     depth = seen_depth(model, screen, *rgb.shape[:2])
     weight = visibility(screen[chosen], normals[chosen, 2], depth, camera.scale, rgb.shape[:2])
     blur = cv2.GaussianBlur(rgb, (0, 0), max(0.3, 0.1 * camera.scale))
-    return light.to_linear(sampled(blur, screen[chosen, :2]) / np.float32(255)), weight, normals[chosen]
+    return light.to_linear(sample_image(blur, screen[chosen, :2]) / np.float32(255)), weight, normals[chosen]
 
 
 def unwrap(atlas: Atlas, fit: Fit, rgb: np.ndarray) -> Unwrapped:
@@ -165,11 +167,11 @@ def unwrap(atlas: Atlas, fit: Fit, rgb: np.ndarray) -> Unwrapped:
     maps = atlas.at(np.concatenate([screen, normals[:, 2:], shade], 1).astype(np.float32))
     depth = seen_depth(model, screen, *rgb.shape[:2])
     weight = visibility(maps[..., :3], maps[..., 3], depth, camera.scale, rgb.shape[:2]) * atlas.covered
-    colours = light.to_linear(sampled(rgb, maps[..., :2]) / np.float32(255))
+    colours = light.to_linear(sample_image(rgb, maps[..., :2]) / np.float32(255))
     return Unwrapped(colours / np.maximum(maps[..., 4:7], LEAST_SHADE), weight)
 
 
-def filled(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def fill_gaps(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Smooth field that equals (U, U, C) values where weight (U, U) is 1 and continues them where it is 0.
 
     A pyramid of weighted means, coarse ones filling what finer ones have not seen (push-pull; Gortler et al. 1996).
@@ -188,7 +190,7 @@ def filled(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return field
 
 
-def completed(atlas: Atlas, seen: Unwrapped, mean: np.ndarray | None) -> np.ndarray:
+def complete_albedo(atlas: Atlas, seen: Unwrapped, mean: np.ndarray | None) -> np.ndarray:
     """(2, U, U, 3) albedo: what is hidden comes from the other side, else from the mean, fitted to what is seen.
 
     Args:
@@ -204,7 +206,7 @@ def completed(atlas: Atlas, seen: Unwrapped, mean: np.ndarray | None) -> np.ndar
         ratio = np.log(np.maximum(own, 0.004) / np.maximum(base[layer], 0.004))
         trusted = weight + 0.2 * other_weight * (1 - weight)
         joined = np.where((weight > 0)[..., None], ratio, ratio[:, ::-1])
-        field = cv2.GaussianBlur(filled(joined, np.clip(trusted, 0, 1)), (0, 0), atlas.side / 64)
+        field = cv2.GaussianBlur(fill_gaps(joined, np.clip(trusted, 0, 1)), (0, 0), atlas.side / 64)
         guess = base[layer] * np.exp(field)
         mirrored = other_weight[..., None] * other + (1 - other_weight[..., None]) * guess
         out[layer] = weight[..., None] * own + (1 - weight[..., None]) * mirrored
@@ -220,10 +222,10 @@ def mean_albedo(people: list[Unwrapped]) -> np.ndarray:
         count += person.weight
     mean = total / np.maximum(count, 1e-3)[..., None]
     known = np.clip(count / max(3.0, 0.1 * len(people)), 0, 1)
-    both = [filled(layer, part) for layer, part in zip(mean, known, strict=True)]
+    both = [fill_gaps(layer, part) for layer, part in zip(mean, known, strict=True)]
     return np.exp(np.where(known[..., None] > 0.99, mean, np.stack(both)))
 
 
-def symmetric(texture: np.ndarray) -> np.ndarray:
+def make_symmetric(texture: np.ndarray) -> np.ndarray:
     """A texture (2, U, U, 3) averaged with its mirror image, geometrically."""
     return np.sqrt(texture * texture[:, :, ::-1])

@@ -1,4 +1,4 @@
-"""One swap with its perfect answer. Reading it from a shard needs neither the face model nor a renderer."""
+"""One swap with its ground truth. Reading it from a shard needs neither the face model nor a renderer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Triplet:
-    """A swap and its perfect answer. S: side; positions in pixels, centres at +0.5.
+    """A swap and its ground truth. S: side; positions in pixels, centres at +0.5.
 
     Attributes:
         source, target, swap: (S, S, 3) uint8.

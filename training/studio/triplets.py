@@ -1,4 +1,4 @@
-"""Triplets: (source, target, swap) whose answer is known, with everything a loss or a measurement may ask for."""
+"""Triplets: (source, target, swap) whose ground truth is known, with everything a loss or a measurement may ask for."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 
 from mattface.errors import UsageError
 from mattface.training.studio import light, occluders, raster
-from mattface.training.studio.anatomy import toned
+from mattface.training.studio.anatomy import match_tone
 from mattface.training.studio.face_model import FACE, HEAD
-from mattface.training.studio.people import Person, Photo, Studio, unpacked
+from mattface.training.studio.people import Person, Photo, Studio, unpack_albedo
 from mattface.training.studio.render import GRID, Drawing, Head, Renderer, flow, over
 from mattface.training.studio.shots import KINDS, Config, Photographer, Shot
-from mattface.training.studio.texture import EYE_LAYER, FACE_LAYER, filled, ramp, sampled
+from mattface.training.studio.texture import EYE_LAYER, FACE_LAYER, fill_gaps, ramp, sample_image
 from mattface.training.studio.triplet import Triplet
 
 
@@ -79,7 +79,7 @@ class TripletMaker:
             change = model.offsets(model.identity_deltas, face_of.identity - person.identity)
             vertices += anatomy.face[:, None] * change
         texture = np.empty((3, *anatomy.face_map.shape[1:], 3), np.float32)
-        texture[:EYE_LAYER] = unpacked(person.bare if drawn else person.albedo)
+        texture[:EYE_LAYER] = unpack_albedo(person.bare if drawn else person.albedo)
         texture[EYE_LAYER] = anatomy.eyes((face_of or person).iris)
         if face_of is not None:
             self._lay_face(texture[FACE_LAYER], face_of, person, keep_cover=not drawn)
@@ -95,7 +95,7 @@ class TripletMaker:
         if keep_cover:
             share = share * (1 - self._over_face(target))
         wanted = source.skin * (target.skin / source.skin) ** self.config.tone
-        skin = toned(unpacked(source.bare[FACE_LAYER]), source.skin, wanted)
+        skin = match_tone(unpack_albedo(source.bare[FACE_LAYER]), source.skin, wanted)
         texture += share[..., None].astype(np.float32) * (skin - texture)
 
     def _finished(self, source: Shot, target: Shot, kind: str, seed: int, rng: np.random.Generator) -> Triplet:
@@ -128,7 +128,7 @@ class TripletMaker:
             target=shown["target"],
             swap=shown["swap"],
             flow=found,
-            visible=visible * free * sampled(bare.astype(np.float32), found),
+            visible=visible * free * sample_image(bare.astype(np.float32), found),
             matte=matte,
             mask=ramp(drawn["target"].face, 0.3, 0.9).astype(np.float32) * free,
             occluder=layers["target"][1],
@@ -148,8 +148,8 @@ class TripletMaker:
         if kind == "inexact":
             none = (np.zeros((size, size, 3), np.float32), np.zeros((size, size), np.float32))
             return {"source": none, "target": none}, ()
-        before, _ = occluders.invented(size, drawn["source"], model, rng, share / 2)
-        layer, names = occluders.invented(size, drawn["target"], model, rng, share)
+        before, _ = occluders.draw_occluders(size, drawn["source"], model, rng, share / 2)
+        layer, names = occluders.draw_occluders(size, drawn["target"], model, rng, share)
         return {"source": before, "target": layer}, names
 
     def _over_face(self, person: Person) -> np.ndarray:
@@ -185,7 +185,8 @@ class TripletMaker:
         pixels = cv2.resize(shot.background.pixels, (size, size), interpolation=cv2.INTER_AREA)
         if real:
             return light.LINEAR_OF_BYTE[pixels]
-        followed = light.LINEAR_OF_BYTE[sampled(pixels, self._followed(drawing, shot.person.name, shot.background))]
+        where = self._followed(drawing, shot.person.name, shot.background)
+        followed = light.LINEAR_OF_BYTE[sample_image(pixels, where)]
         share = drawing.face[..., None] / np.maximum(drawing.coverage, 1e-3)[..., None]
         return drawing.colour * share + (1 - drawing.face[..., None]) * followed
 
@@ -203,7 +204,7 @@ class TripletMaker:
         """(S, S, 2) float32 place in the photograph of every pixel, for what surrounds the face to follow it."""
         size, model = self.config.size, self.studio.model
         values = self._in_photo(name, photo)
-        xy = raster.snapped(drawing.screen, GRID)
+        xy = raster.snap_corners(drawing.screen, GRID)
         found, seen = raster.surface(drawing.ids, drawing.nearest, xy, model.triangles, values, GRID)
         axis = np.arange(size, dtype=np.float32) + 0.5
         here = np.stack(np.broadcast_arrays(axis[None], axis[:, None]), -1)
@@ -217,7 +218,7 @@ class TripletMaker:
         weight[:, [0, -1]] = 1
         moved[[0, -1], :] *= 0
         moved[:, [0, -1]] *= 0
-        field = cv2.GaussianBlur(filled(moved, np.clip(weight, 0, 1)), (0, 0), 1.5)
+        field = cv2.GaussianBlur(fill_gaps(moved, np.clip(weight, 0, 1)), (0, 0), 1.5)
         return here + cv2.resize(field, (size, size), interpolation=cv2.INTER_LINEAR)
 
     def _in_photo(self, name: str, photo: Photo) -> np.ndarray:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,54 +13,24 @@ from torch import nn
 from mattface.generate.discriminator import Discriminator
 from mattface.generate.generator import Generator, build_generator
 from mattface.training import losses
-from mattface.training.ada import Statistics, augmented
 from mattface.training.checkpoint import save_weights
+from mattface.training.config import Data, GeneratorRecipe, Optimiser
 from mattface.training.data.catalogue import catalogue
-from mattface.training.data.feed import Faces, LoaderFeed
-from mattface.training.task import Batch, Clock, Optimiser, Phase, Recipe, Terms
-from mattface.training.tasks import Data, Stage
+from mattface.training.data.feed import Faces, PositionFeed
+from mattface.training.models.ada import Statistics, augment
+from mattface.training.models.start import load_start
+from mattface.training.task import Batch, Clock, Fallback, Phase, Stage, Terms
 
 MIXED = 0.9
-"""Share of samples with two styles (Karras et al. 2019, section 3.1)."""
+"""Ratio of samples with two styles (Karras et al. 2019, section 3.1)."""
 
 
-@dataclass(frozen=True)
-class GeneratorRecipe(Recipe):
-    """Configuration of a generator's training.
-
-    Attributes:
-        size: side of the pictures.
-        style: size of z and w.
-        layers: of the mapping.
-        channel_base, channel_max: see `mattface.generate.synthesis.SynthesisNetwork`.
-        gamma: weight of R1; half of it multiplies E |grad D|^2.
-        r1_every, path_every: steps between the lazy penalties.
-        path_weight, path_share: weight of the path length penalty; share of the batch it is computed on.
-        augment: target of the sign of overfitting; 0 leaves augmentation out.
-        span: images in which the probability of augmentation can go from 0 to 1.
-    """
-
-    task: str = "generator"
-    size: int = 1024
-    style: int = 512
-    layers: int = 8
-    channel_base: int = 32768
-    channel_max: int = 512
-    gamma: float = 10.0
-    r1_every: int = 16
-    path_every: int = 4
-    path_weight: float = 2.0
-    path_share: float = 0.5
-    augment: float = 0.6
-    span: int = 500_000
-
-
-def lazily(optimiser: Optimiser, every: int) -> Optimiser:
-    """The optimiser of a network with a penalty in every so manieth step (Karras et al. 2020, appendix B)."""
+def lazy_optimiser(optimiser: Optimiser, every: int) -> Optimiser:
+    """The optimiser of a network with a penalty every n steps (Karras et al. 2020, appendix B)."""
     ratio = every / (every + 1)
     return replace(
         optimiser,
-        rate=optimiser.rate * ratio,
+        lr=optimiser.lr * ratio,
         betas=(optimiser.betas[0] ** ratio, optimiser.betas[1] ** ratio),
     )
 
@@ -81,24 +50,24 @@ class GeneratorTask:
         self.generator: Generator = build_generator(
             recipe.size, recipe.style, recipe.layers, channel_base=base, channel_max=most
         )
-        self.critic = Discriminator(recipe.size, base, most)
+        self.discriminator = Discriminator(recipe.size, base, most)
         self.statistics = Statistics()
         self.networks: dict[str, nn.Module] = {
             "generator": self.generator,
-            "critic": self.critic,
+            "discriminator": self.discriminator,
             "statistics": self.statistics,
         }
         given = recipe.optimisers
         self.optimisers = {
-            "generator": lazily(given["generator"], recipe.path_every),
-            "critic": lazily(given["critic"], recipe.r1_every),
+            "generator": lazy_optimiser(given["generator"], recipe.path_every),
+            "discriminator": lazy_optimiser(given["discriminator"], recipe.r1_every),
         }
         r1, path = recipe.gamma / 2 * recipe.r1_every, recipe.path_weight * recipe.path_every
         self.phases = (
             Phase("generator", "generator", self.generator_terms, {"adversarial": 1.0}),
             Phase("path", "generator", self.path_terms, {"path": path}, recipe.path_every),
-            Phase("critic", "critic", self.critic_terms, {"adversarial": 1.0}),
-            Phase("r1", "critic", self.r1_terms, {"r1": r1}, recipe.r1_every),
+            Phase("discriminator", "discriminator", self.discriminator_terms, {"adversarial": 1.0}),
+            Phase("r1", "discriminator", self.r1_terms, {"r1": r1}, recipe.r1_every),
         )
         draw = torch.Generator().manual_seed(recipe.loop.seed)
         self.fixed = torch.randn(16, recipe.style, generator=draw)
@@ -114,39 +83,39 @@ class GeneratorTask:
         late = torch.arange(mapping.num_styles, device=device)[None] >= cut  # (count, L)
         return torch.where(late[:, :, None], two[:, None], one[:, None])
 
-    def made(self, count: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    def generate(self, count: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         """Pictures and their styles."""
         styles = self.styles(count, device)
         image = self.generator.synthesis(styles, noise="random").image
         return image, styles
 
     def generator_terms(self, batch: Batch, _: Clock) -> Terms:
-        """The generator deceives the critic."""
+        """The generator against the discriminator."""
         count, device = len(batch["image"]), batch["image"].device
-        scores = self.critic(augmented(self.made(count, device)[0], self.statistics.p))
-        return {"adversarial": losses.deceiver_loss("log", scores)}
+        scores = self.discriminator(augment(self.generate(count, device)[0], self.statistics.p))
+        return {"adversarial": losses.generator_loss("log", scores)}
 
     def path_terms(self, batch: Batch, _: Clock) -> Terms:
         """Path length penalty on a part of the batch."""
-        count = max(1, int(len(batch["image"]) * self.recipe.path_share))
-        image, styles = self.made(count, batch["image"].device)
+        count = max(1, int(len(batch["image"]) * self.recipe.path_ratio))
+        image, styles = self.generate(count, batch["image"].device)
         lengths = losses.path_lengths(image, styles, torch.randn_like(image))
         mean = self.statistics.path
         with torch.no_grad():
-            mean.lerp_(self._shared(lengths.detach().mean()), 0.01)
+            mean.lerp_(self._mean(lengths.detach().mean()), 0.01)
         return {"path": losses.path_penalty(lengths, mean)}
 
-    def critic_terms(self, batch: Batch, clock: Clock) -> Terms:
-        """The critic tells real pictures from made ones, both augmented."""
+    def discriminator_terms(self, batch: Batch, clock: Clock) -> Terms:
+        """The discriminator tells real pictures from made ones, both augmented."""
         real = batch["image"]
         with torch.no_grad():
-            fake = self.made(len(real), real.device)[0]
-        scores = [self.critic(augmented(x, self.statistics.p)) for x in (real, fake)]
+            fake = self.generate(len(real), real.device)[0]
+        scores = [self.discriminator(augment(x, self.statistics.p)) for x in (real, fake)]
         if self.recipe.augment > 0:
-            sign = self._shared(torch.sign(scores[0].detach()).mean())
-            share = clock.batch // max(1, self._parts(clock, len(real)))
-            self.statistics.follow(sign, self.recipe.augment, share, self.recipe.span)
-        return {"adversarial": losses.critic_loss("log", scores[0], scores[1])}
+            sign = self._mean(torch.sign(scores[0].detach()).mean())
+            images = clock.batch // max(1, self._parts(clock, len(real)))
+            self.statistics.follow(sign, self.recipe.augment, images, self.recipe.span)
+        return {"adversarial": losses.discriminator_loss("log", scores[0], scores[1])}
 
     @staticmethod
     def _parts(clock: Clock, count: int) -> int:
@@ -155,7 +124,7 @@ class GeneratorTask:
         return clock.batch // (count * processes)
 
     @staticmethod
-    def _shared(value: torch.Tensor) -> torch.Tensor:
+    def _mean(value: torch.Tensor) -> torch.Tensor:
         """Mean over processes, so that all of them keep the same statistics."""
         if dist.is_initialized():
             value = value.clone()
@@ -164,9 +133,9 @@ class GeneratorTask:
         return value
 
     def r1_terms(self, batch: Batch, _: Clock) -> Terms:
-        """R1 at the real pictures as the critic sees them."""
-        real = augmented(batch["image"], self.statistics.p).detach().requires_grad_()
-        return {"r1": losses.r1_penalty(self.critic(real), real)}
+        """R1 at the real pictures as the discriminator sees them."""
+        real = augment(batch["image"], self.statistics.p).detach().requires_grad_()
+        return {"r1": losses.r1_penalty(self.discriminator(real), real)}
 
     def export(self, networks: Mapping[str, nn.Module], folder: Path, progress: str) -> None:
         """The generator."""
@@ -185,19 +154,13 @@ class GeneratorTask:
         return {}
 
 
-def default_gamma(size: int, batch: int) -> float:
-    """R1's weight that suits a resolution: 0.0002 size^2 / batch (Karras et al. 2020, "limited data", appendix C)."""
-    return 0.0002 * size**2 / batch
-
-
-def half_life(images: int, batch: int) -> float:
-    """Decay per step of an average whose weights halve in so many images."""
-    return math.pow(0.5, batch / images)
-
-
-def stages(recipe: GeneratorRecipe, data: Data, device: torch.device) -> Iterator[Stage]:
+def stages(
+    recipe: GeneratorRecipe, data: Data, device: torch.device, fallback: Fallback | None = None
+) -> Iterator[Stage]:
     """The one stage of a generator's training."""
     torch.manual_seed(recipe.loop.seed)
     train, _ = catalogue(data.root, data.layout).split(data.held_out)
     faces = Faces(train, recipe.size, recipe.loop.seed)
-    yield Stage("", GeneratorTask(recipe), LoaderFeed(faces, data.workers), recipe.loop, notes=faces.catalogue.notes)
+    task = GeneratorTask(recipe)
+    notes = (*faces.catalogue.notes, *load_start(task.generator, recipe.start))
+    yield Stage("", task, PositionFeed(faces, data.workers), recipe.loop, notes=notes)

@@ -6,7 +6,6 @@ The encoder's features, its latent heads and the generator are those of `mattfac
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -18,38 +17,13 @@ from mattface.layers import resize
 from mattface.methods.mattface import Config, build_network
 from mattface.training import losses
 from mattface.training.checkpoint import save_weights
-from mattface.training.critics import build_critic
+from mattface.training.config import Data, JointRecipe
 from mattface.training.data.catalogue import catalogue
-from mattface.training.data.feed import Faces, LoaderFeed
-from mattface.training.judges import Frozen, Judges, load_judges
-from mattface.training.task import Batch, Clock, Phase, Recipe, Terms
-from mattface.training.tasks import Data, Stage
-
-
-@dataclass(frozen=True)
-class JointRecipe(Recipe):
-    """Configuration of a joint pre-training.
-
-    Attributes:
-        config: sizes of the network.
-        layers: of the mapping.
-        loss: weight of "photo" (pyramid L1), "perceptual", "identity" (of encoded and decoded pictures), "adversarial"
-            (of these) and "sampled" (of random styles); those with weight 0 are not computed.
-        width: of the critic.
-        gamma, r1_every: see `GeneratorRecipe`.
-        judges: networks that losses ask.
-    """
-
-    task: str = "joint"
-    config: Config = field(default_factory=Config)
-    layers: int = 4
-    loss: dict[str, float] = field(
-        default_factory=lambda: {"photo": 10.0, "perceptual": 1.0, "identity": 0.5, "adversarial": 1.0, "sampled": 1.0}
-    )
-    width: int = 8
-    gamma: float = 1.0
-    r1_every: int = 16
-    judges: Judges = field(default_factory=lambda: Judges("resnet", perceptual="resnet-maps"))
+from mattface.training.data.feed import Faces, PositionFeed
+from mattface.training.losses.networks.loading import LoadedNetworks, load_loss_networks
+from mattface.training.models.discriminators import build_global_discriminator
+from mattface.training.models.start import load_start
+from mattface.training.task import Batch, Clock, Fallback, Phase, Stage, Terms
 
 
 class EncoderGenerator(nn.Module):
@@ -84,28 +58,28 @@ class JointTask:
 
     Args:
         recipe: configuration.
-        judges: what the losses ask.
+        loss_networks: what the losses ask.
         fixed: (N, 3, S, S) pictures of the grid.
     """
 
     averaged = ("pair",)
 
-    def __init__(self, recipe: JointRecipe, judges: Frozen, fixed: torch.Tensor) -> None:
+    def __init__(self, recipe: JointRecipe, loss_networks: LoadedNetworks, fixed: torch.Tensor) -> None:
         unknown = sorted(set(recipe.loss) - {"photo", "perceptual", "identity", "adversarial", "sampled"})
         if unknown:
             raise UsageError(f"losses are photo, perceptual, identity, adversarial, sampled; got {', '.join(unknown)}.")
-        self.recipe, self.name, self.judges, self.fixed = recipe, recipe.name, judges, fixed
+        self.recipe, self.name, self.loss_networks, self.fixed = recipe, recipe.name, loss_networks, fixed
         self.pair = EncoderGenerator(recipe.config, recipe.layers)
         self.pair.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.critic = build_critic("global", recipe.config.resolution, recipe.width)
-        self.networks: dict[str, nn.Module] = {"pair": self.pair, "critic": self.critic}
+        self.discriminator = build_global_discriminator(recipe.config.resolution, recipe.width, recipe.loop.batch)
+        self.networks: dict[str, nn.Module] = {"pair": self.pair, "discriminator": self.discriminator}
         self.optimisers = {n: recipe.optimisers[n] for n in self.networks}
         self.weights = {n: w for n, w in recipe.loss.items() if w}
         r1 = recipe.gamma / 2 * recipe.r1_every
         self.phases = (
             Phase("pair", "pair", self.terms, self.weights),
-            Phase("critic", "critic", self.critic_terms, {"adversarial": 1.0}),
-            Phase("r1", "critic", self.r1_terms, {"r1": r1}, recipe.r1_every),
+            Phase("discriminator", "discriminator", self.discriminator_terms, {"adversarial": 1.0}, gathered=True),
+            Phase("r1", "discriminator", self.r1_terms, {"r1": r1}, recipe.r1_every, gathered=True),
         )
 
     def terms(self, batch: Batch, _: Clock) -> Terms:
@@ -117,27 +91,30 @@ class JointTask:
         terms: Terms = {}
         if "photo" in wanted:
             terms["photo"] = losses.photo_loss(back, image, torch.ones_like(image[:, :1]))
-        if "perceptual" in wanted and self.judges.features is not None:
-            terms["perceptual"] = losses.perceptual_loss(self.judges.features, back, image)
+        if "perceptual" in wanted and self.loss_networks.features is not None:
+            terms["perceptual"] = losses.perceptual_loss(self.loss_networks.features, back, image)
         if "identity" in wanted:
             with torch.no_grad():
-                truth = self.judges.embed(image, None, None)
-            terms["identity"] = losses.identity_loss(self.judges.embed(back, None, None), truth)
+                truth = self.loss_networks.embed(image, None, None)
+            terms["identity"] = losses.identity_loss(self.loss_networks.embed(back, None, None), truth)
         for name, picture in (("adversarial", back), ("sampled", made)):
             if name in wanted:
-                terms[name] = losses.deceiver_loss("log", self.critic(picture))
+                terms[name] = losses.generator_loss("log", self.discriminator(picture))
         return terms
 
-    def critic_terms(self, batch: Batch, _: Clock) -> Terms:
-        """The critic tells pictures from reconstructions and samples."""
-        real = self.critic(batch["image"])
-        pairs = [losses.critic_loss("log", real, self.critic(batch[k])) for k in ("back", "made")]
-        return {"adversarial": torch.stack(pairs).mean()}
+    def discriminator_terms(self, batch: Batch, _: Clock) -> Terms:
+        """The discriminator tells pictures from reconstructions and samples."""
+        real, made = self.discriminator(batch["image"]), []
+        for name in ("back", "made"):
+            features = self.discriminator.features(batch[name])
+            made.append(losses.discriminator_loss("log", real, self.discriminator.score(features)))
+        self.discriminator.remember(features)
+        return {"adversarial": torch.stack(made).mean()}
 
     def r1_terms(self, batch: Batch, _: Clock) -> Terms:
         """R1 at the real pictures."""
         real = batch["image"].detach().clone().requires_grad_()
-        return {"r1": losses.r1_penalty(self.critic(real), real)}
+        return {"r1": losses.r1_penalty(self.discriminator(real), real)}
 
     def export(self, networks: Mapping[str, nn.Module], folder: Path, progress: str) -> None:
         """Encoder, heads, generator and mapping with their configuration."""
@@ -160,15 +137,15 @@ class JointTask:
         return {"grey_levels": float((network(image) - image).abs().mean() * 127.5)}
 
 
-def stages(recipe: JointRecipe, data: Data, device: torch.device) -> Iterator[Stage]:
+def stages(recipe: JointRecipe, data: Data, device: torch.device, fallback: Fallback | None = None) -> Iterator[Stage]:
     """The one stage of a joint pre-training. Its grid and score are of held-out pictures where there are any."""
     needed = {n for n in ("perceptual", "identity") if recipe.loss.get(n)}
-    judges = load_judges(recipe.judges, needed, device)
+    loss_networks = load_loss_networks(recipe.loss_networks, needed, device, fallback)
     torch.manual_seed(recipe.loop.seed)
     train, held = catalogue(data.root, data.layout).split(data.held_out)
     size, seed = recipe.config.resolution, recipe.loop.seed
     faces = Faces(train, size, seed)
     shown = Faces(held, size, seed) if held.records else faces
-    fixed = torch.stack([shown[p]["image"] for p in range(4)])
-    task = JointTask(recipe, judges, fixed)
-    yield Stage("", task, LoaderFeed(faces, data.workers), recipe.loop, notes=faces.catalogue.notes)
+    task = JointTask(recipe, loss_networks, shown.batch(range(4))["image"])
+    notes = (*faces.catalogue.notes, *load_start(task.pair, recipe.start))
+    yield Stage("", task, PositionFeed(faces, data.workers), recipe.loop, notes=notes)

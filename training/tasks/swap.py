@@ -1,4 +1,4 @@
-"""Swapping with the papers' losses: a swap network against a critic, judged by networks that do not train."""
+"""Swapping with the papers' losses: a swap network against a discriminator, with loss networks that do not train."""
 
 from __future__ import annotations
 
@@ -9,34 +9,29 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils.data import default_collate
 
 from mattface.errors import InputError, UsageError
+from mattface.measure.held_out import HeldOut
 from mattface.training import losses
 from mattface.training.checkpoint import save_weights
-from mattface.training.critics import build_critic
-from mattface.training.data.answered import Answered, write_mesh_swaps
+from mattface.training.config import GROUND_TRUTH_LOSSES, Data, DiscriminatorConfig, Loop, Optimiser, SwapRecipe
 from mattface.training.data.catalogue import Catalogue, catalogue
-from mattface.training.data.feed import FacePairs, LoaderFeed, face_sample
-from mattface.training.judged import JudgedLosses, needs
-from mattface.training.judges import Frozen, load_judges
-from mattface.training.scoring import HeldOut
-from mattface.training.swapping import (
-    ANSWERED,
-    Critic,
+from mattface.training.data.face_batch import FaceBatch, concatenate_faces, take_face
+from mattface.training.data.feed import FacePairs, PositionFeed, face_sample
+from mattface.training.data.mesh_triplets import write_mesh_triplets
+from mattface.training.data.triplets import ShardTriplets, SwapTriplets
+from mattface.training.losses.network_losses import NetworkLosses, networks_needed
+from mattface.training.losses.networks.loading import LoadedNetworks, load_loss_networks
+from mattface.training.models.discriminators import AccumulatedDiscriminator, build_discriminator
+from mattface.training.models.start import load_start
+from mattface.training.models.swapper import (
     DecoderMaps,
-    Made,
-    Side,
-    SwapRecipe,
+    SwapOutput,
     build_swapper,
-    draw_of,
-    joined,
-    module_of,
+    conditioning_maps,
     network_config,
-    side,
 )
-from mattface.training.task import Batch, Clock, Optimiser, Phase, Terms
-from mattface.training.tasks import Data, Stage
+from mattface.training.task import Batch, Clock, Fallback, Phase, Stage, Terms
 
 
 class SwapTask:
@@ -44,8 +39,8 @@ class SwapTask:
 
     Args:
         recipe: configuration.
-        network: swap network, as `Swapper` calls it.
-        judges: what the losses ask.
+        network: the swap network.
+        loss_networks: what the losses ask.
         fixed: a batch of the same samples for every grid.
         held_out: scores people who do not train; None scores nobody.
     """
@@ -53,62 +48,79 @@ class SwapTask:
     averaged = ("swapper",)
 
     def __init__(
-        self, recipe: SwapRecipe, network: nn.Module, judges: Frozen, fixed: Batch, held_out: HeldOut | None = None
+        self,
+        recipe: SwapRecipe,
+        network: nn.Module,
+        loss_networks: LoadedNetworks,
+        fixed: Batch,
+        held_out: HeldOut | None = None,
     ) -> None:
-        self.recipe, self.judges, self.fixed, self.held_out = recipe, judges, fixed, held_out
-        self.judged = JudgedLosses(recipe, judges)
+        self.recipe, self.loss_networks, self.fixed, self.held_out = recipe, loss_networks, fixed, held_out
+        self.network_losses = NetworkLosses(recipe, loss_networks)
         self.name, self.weights = recipe.name, recipe.weights()
         for part in recipe.frozen:
             network.get_submodule(part).requires_grad_(False).eval()
         self.networks: dict[str, nn.Module] = {"swapper": network}
         self.config = network_config(recipe)
         self.maps = DecoderMaps(network) if "feature" in self.weights else None
-        factor = 2.0 if recipe.both_ways else 1.0
-        phases = [Phase("swap", "swapper", self.terms, {n: factor * w for n, w in self.weights.items()})]
+        self.discriminator = recipe.discriminator or DiscriminatorConfig()
+        self.factor = 2.0 if recipe.both_ways else 1.0
+        weights = {n: self.factor * w for n, w in self.weights.items()}
+        self.phases: tuple[Phase, ...] = (Phase("swap", "swapper", self.terms, weights),)
         if "adversarial" in self.weights:
-            critic = recipe.critic or Critic()
-            self.critic = critic
-            self.networks["critic"] = build_critic(
-                critic.kind, critic.patch if critic.kind == "afsa" else recipe.size, critic.width
-            )
-            phases.append(Phase("critic", "critic", self.critic_terms, {"adversarial": factor}, begins=critic.begins))
-        self.phases = tuple(phases)
+            self.phases += self._discriminator_phases(recipe.loop)
         self.optimisers: dict[str, Optimiser] = {n: recipe.optimisers[n] for n in self.networks}
 
-    def sides(self, batch: Batch) -> tuple[Side, Side]:
-        """(sources, targets), both ways where the recipe says so."""
-        source, target = side(batch, "source"), side(batch, "target")
-        return (joined(source, target), joined(target, source)) if self.recipe.both_ways else (source, target)
+    def _discriminator_phases(self, loop: Loop) -> tuple[Phase, ...]:
+        """Builds the discriminator; its phases, on the whole batch where it compares samples with each other."""
+        own = self.discriminator
+        size = own.patch if own.kind == "afsa" else self.recipe.size
+        faces = loop.batch * int(self.factor)
+        network = self.networks["discriminator"] = build_discriminator(own.kind, size, own.width, faces)
+        gathered = isinstance(network, AccumulatedDiscriminator)
+        adversarial, r1 = {"adversarial": self.factor}, {"r1": own.gamma / 2 * own.r1_every}
+        phases = (
+            Phase("discriminator", "discriminator", self.discriminator_terms, adversarial, 1, own.begins, gathered),
+            Phase("r1", "discriminator", self.r1_terms, r1, own.r1_every, own.begins, gathered),
+        )
+        return phases if own.gamma else phases[:1]
 
-    def make(self, network: nn.Module, source: Side, target: Side) -> Made:
-        """The result with everything the network says beside it."""
-        if self.recipe.network.startswith("mattface.methods."):
+    def faces(self, batch: Batch) -> tuple[FaceBatch, FaceBatch]:
+        """(sources, targets), both ways where the recipe says so."""
+        source, target = take_face(batch, "source"), take_face(batch, "target")
+        if not self.recipe.both_ways:
+            return source, target
+        return concatenate_faces(source, target), concatenate_faces(target, source)
+
+    def run(self, network: nn.Module, source: FaceBatch, target: FaceBatch) -> SwapOutput:
+        """The result with everything the network returns beside it."""
+        if self.recipe.source == "picture":
             encoded = network.encode_source(source["image"])  # type: ignore[operator]
             swap = network(encoded, target["image"], target["mask"])
-            return Made(swap.pixels.float(), swap.pixels.float(), flow=swap.extras.get("flow"))
+            return SwapOutput(swap.pixels.float(), swap.pixels.float(), flow=swap.extras.get("flow"))
         with torch.no_grad():
-            code = self.judged.embed(source["image"], source)
-        maps = (target["maps"],) if "maps" in target else ()
+            code = self.network_losses.embed(source["image"], source)
+        maps = (target["maps"],) if self.recipe.conditioning != "none" else ()
         found = network(target["image"], code, *maps).float()
         if found.shape[1] == 3:
-            return Made(found, found)
-        made = Made(found[:, :3], found[:, :3], (found[:, 3:] + 1) / 2)
-        return replace(made, picture=made.laid(target["image"], made.matte))
+            return SwapOutput(found, found)
+        output = SwapOutput(found[:, :3], found[:, :3], (found[:, 3:] + 1) / 2)
+        return replace(output, picture=output.composite(target["image"], output.matte))
 
-    def swap(self, network: nn.Module, source: Side, target: Side) -> torch.Tensor:
+    def swap(self, network: nn.Module, source: FaceBatch, target: FaceBatch) -> torch.Tensor:
         """(B, 3, S, S) result, float32."""
-        return self.make(network, source, target).picture
+        return self.run(network, source, target).picture
 
     def terms(self, batch: Batch, clock: Clock) -> Terms:
         """Every loss of the swap network that has a weight."""
-        source, target = self.sides(batch)
+        source, target = self.faces(batch)
         network, wanted = self.networks["swapper"], self.weights
-        made, maps = self._with_maps(network, source, target)
-        found = made.laid(target["image"], batch.get("answer_matte"))
-        batch["swap"] = found.detach()  # for the critic's phase
-        terms = self._answered(made, side(batch, "answer"))
+        output, maps = self._run_with_maps(network, source, target)
+        found = output.composite(target["image"], batch.get("truth_matte"))
+        batch["swap"] = found.detach()  # for the discriminator's phase
+        terms = self._ground_truth_terms(output, take_face(batch, "truth"))
         if "same" in wanted:
-            same = torch.cat([batch["same"]] * (2 if self.recipe.both_ways else 1))
+            same = torch.cat([batch["same"]] * int(self.factor))
             terms["same"] = losses.same_identity_loss(found, target["image"], same)
         if "masked" in wanted:
             terms["masked"] = losses.masked_loss(found, target["image"], target["mask"])
@@ -116,157 +128,172 @@ class SwapTask:
             again = target | {"image": found}  # the result has the target's pose, so its landmarks too
             terms["cycle"] = losses.cycle_loss(self.swap(network, target, again), target["image"])
         if wanted.keys() & {"self", "feature"}:
-            own, own_maps = self._with_maps(network, target, target)
-            if "self" in wanted:
-                terms["self"] = losses.self_loss(own.picture, target["image"], self.recipe.power)
-            if "feature" in wanted:
-                terms["feature"] = losses.feature_loss(maps, own_maps, target["mask"])
+            terms |= self._self_terms(network, target, maps)
         if "weights" in wanted:
             terms["weights"] = losses.weight_penalty(p for p in network.parameters() if p.requires_grad)
-        terms |= self.judged.terms(found, source, target)
-        if "adversarial" in wanted and self._critic_takes_part(clock):
-            terms["adversarial"] = self._deceive(found, target)
+        terms |= self.network_losses.terms(found, source, target)
+        if "adversarial" in wanted and clock.images >= self.discriminator.begins:
+            scores = self._scores(found, target)
+            terms["adversarial"] = losses.afsa_generator_loss(self.discriminator.form, scores)
         return terms
 
-    def _with_maps(self, network: nn.Module, source: Side, target: Side) -> tuple[Made, list[torch.Tensor]]:
+    def _run_with_maps(
+        self, network: nn.Module, source: FaceBatch, target: FaceBatch
+    ) -> tuple[SwapOutput, list[torch.Tensor]]:
         """The result, and the decoder's maps where a loss wants them."""
         if self.maps is None:
-            return self.make(network, source, target), []
+            return self.run(network, source, target), []
         with self.maps as maps:
-            return self.make(network, source, target), maps
+            return self.run(network, source, target), maps
 
-    def _answered(self, made: Made, answer: Side) -> Terms:
-        """Losses against the known answer.
+    def _self_terms(self, network: nn.Module, target: FaceBatch, maps: list[torch.Tensor]) -> Terms:
+        """Losses against the target swapped with itself."""
+        own, own_maps = self._run_with_maps(network, target, target)
+        terms: Terms = {}
+        if "self" in self.weights:
+            terms["self"] = losses.self_loss(own.picture, target["image"], self.recipe.power)
+        if "feature" in self.weights:
+            terms["feature"] = losses.feature_loss(maps, own_maps, target["mask"])
+        return terms
+
+    def _ground_truth_terms(self, output: SwapOutput, truth: FaceBatch) -> Terms:
+        """Losses against the ground truth.
 
         Raises:
             UsageError: the network gives nothing that such a loss could compare.
         """
         wanted, terms = self.weights, {}
-        for name, given in (("flow", made.flow), ("matte", made.matte)):
+        for name, given in (("flow", output.flow), ("matte", output.matte)):
             if name in wanted and given is None:
                 raise UsageError(
-                    f"loss {name} compares a {name} of the network; {self.recipe.network} gives none. "
+                    f"loss {name} compares a {name} of the network; {self.recipe.method} gives none. "
                     f"Leave the loss out: --set loss.{name}=0."
                 )
         if "supervised" in wanted:
-            terms["supervised"] = losses.supervised_loss(made.drawn, answer["image"], answer["matte"])
-        if "flow" in wanted and made.flow is not None:
-            trusted = answer["visible"] * answer["matte"]
-            terms["flow"] = losses.flow_loss(made.flow.float(), answer["flow"], trusted)
-        if "matte" in wanted and made.matte is not None:
-            terms["matte"] = losses.cover_loss(made.matte, answer["matte"])
+            terms["supervised"] = losses.supervised_loss(output.drawn, truth["image"], truth["matte"])
+        if "flow" in wanted and output.flow is not None:
+            trusted = truth["visible"] * truth["matte"]
+            terms["flow"] = losses.flow_loss(output.flow.float(), truth["flow"], trusted)
+        if "matte" in wanted and output.matte is not None:
+            terms["matte"] = losses.cover_loss(output.matte, truth["matte"])
         return terms
 
-    def _critic_takes_part(self, clock: Clock) -> bool:
-        return clock.images >= self.critic.begins
-
-    def _scores(self, pictures: torch.Tensor, target: Side) -> list[torch.Tensor]:
+    def _scores(self, pictures: torch.Tensor, target: FaceBatch) -> list[torch.Tensor]:
         """Scores of whole pictures (one entry) or of AFSA's patches (one per part of the face)."""
-        critic = self.networks["critic"]
-        if self.critic.kind != "afsa":
-            return [critic(pictures)]
-        patches = losses.landmark_patches(pictures, target["landmarks"], self.critic.patch)
-        return list(critic(torch.cat(patches)).chunk(len(patches)))
+        network = self.networks["discriminator"]
+        if self.discriminator.kind != "afsa":
+            return [network(pictures)]
+        patches = losses.landmark_patches(pictures, target["landmarks"], self.discriminator.patch)
+        return list(network(torch.cat(patches)).chunk(len(patches)))
 
-    def _deceive(self, found: torch.Tensor, target: Side) -> torch.Tensor:
-        return losses.afsa_loss(self.critic.form, self._scores(found, target))
+    def discriminator_terms(self, batch: Batch, _: Clock) -> Terms:
+        """The discriminator's loss on the targets and on what the swap phase left in the batch."""
+        target, network = self.faces(batch)[1], self.networks["discriminator"]
+        real = self._scores(target["image"], target)
+        if isinstance(network, AccumulatedDiscriminator):
+            features = network.features(batch["swap"])
+            fake = [network.score(features)]
+            network.remember(features)
+        else:
+            fake = self._scores(batch["swap"], target)
+        return {"adversarial": losses.afsa_discriminator_loss(self.discriminator.form, real, fake)}
 
-    def critic_terms(self, batch: Batch, _: Clock) -> Terms:
-        """The critic's loss on the targets and on what the swap phase left in the batch."""
-        target = self.sides(batch)[1]
-        real, fake = self._scores(target["image"], target), self._scores(batch["swap"], target)
-        return {"adversarial": losses.afsa_critic_loss(self.critic.form, real, fake)}
+    def r1_terms(self, batch: Batch, _: Clock) -> Terms:
+        """R1 at the targets (Mescheder et al. 2018)."""
+        target = self.faces(batch)[1]
+        real = target["image"].detach().clone().requires_grad_()
+        scores = torch.cat([s.flatten() for s in self._scores(real, target)])
+        return {"r1": losses.r1_penalty(scores, real)}
 
     def export(self, networks: Mapping[str, nn.Module], folder: Path, progress: str) -> None:
         """The swap network as the method of its name reads it."""
-        method = getattr(module_of(self.recipe), "NAME", "mattface")
-        text = self.config.to_json() if hasattr(self.config, "to_json") else json.dumps(asdict(self.config))
-        metadata = {"method": method, "config": text, "name": self.name, "training": progress}
+        metadata = {"method": self.recipe.method, "config": json.dumps(asdict(self.config))}
+        metadata |= {"name": self.name, "training": progress}
         save_weights(folder / f"{self.name}.safetensors", networks["swapper"].state_dict(), metadata)
 
     def grid(self, networks: Mapping[str, nn.Module]) -> torch.Tensor:
         """Rows of source, target, result."""
         network = networks["swapper"]
-        device = next(network.parameters()).device
-        batch = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in self.fixed.items()}
-        source, target = side(batch, "source"), side(batch, "target")
+        batch = move_face(self.fixed, network)
+        source, target = take_face(batch, "source"), take_face(batch, "target")
         found = self.swap(network, source, target)
         columns = [torch.cat(list(x), 1) for x in (source["image"], target["image"], found)]
         return torch.cat(columns, 2)
 
     def score(self, networks: Mapping[str, nn.Module]) -> dict[str, float]:
-        """Held-out people, see `mattface.training.scoring`."""
+        """Held-out people, see `mattface.measure.held_out`."""
         if self.held_out is None:
             return {}
         network = networks["swapper"]
-        device = next(network.parameters()).device
-
-        def run(source: Side, target: Side) -> torch.Tensor:
-            faces = [
-                {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in face.items()}
-                for face in (source, target)
-            ]
-            return self.swap(network, *faces)
-
-        return self.held_out(run)
+        return self.held_out(lambda *faces: self.swap(network, *(move_face(face, network) for face in faces)))
 
 
-def stages(recipe: SwapRecipe, data: Data, device: torch.device) -> Iterator[Stage]:
+def move_face(face: FaceBatch, network: nn.Module) -> FaceBatch:
+    """Tensors of a batch where a network is; the rest as it is."""
+    device = next(network.parameters()).device
+    return {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in face.items()}
+
+
+def stages(recipe: SwapRecipe, data: Data, device: torch.device, fallback: Fallback | None = None) -> Iterator[Stage]:
     """The one stage of a swap training.
 
     Raises:
         WeightsError: a network that the recipe names is not here.
         InputError: the data lacks what the recipe needs.
     """
-    judges = load_judges(recipe.judges, needs(recipe), device)
+    loss_networks = load_loss_networks(recipe.loss_networks, networks_needed(recipe), device, fallback)
     torch.manual_seed(recipe.loop.seed)
     network = build_swapper(recipe)
-    if wanted := sorted(recipe.weights().keys() & ANSWERED):
-        yield answered_stage(recipe, network, judges, data, wanted)
+    notes = load_start(network, recipe.start)
+    if wanted := sorted(recipe.weights().keys() & GROUND_TRUTH_LOSSES):
+        stage = ground_truth_stage(recipe, network, loss_networks, data, wanted)
+        stage.notes += notes
+        yield stage
         return
     train, held = catalogue(data.root, data.layout).split(data.held_out)
-    meshes = recipe.judges.framing == "own" or draw_of(recipe, network) is not None
-    meshes |= recipe.critic is not None and recipe.critic.kind == "afsa"
-    draw = draw_of(recipe, network)
+    draw = conditioning_maps(recipe)
+    meshes = recipe.loss_networks.framing == "own" or draw is not None
+    meshes |= recipe.discriminator is not None and recipe.discriminator.kind == "afsa"
     pairs = FacePairs(train, recipe.size, recipe.same, recipe.loop.seed, meshes, True, draw)
     check_captions(recipe, pairs.catalogue)
-    fixed = default_collate([pairs[p] for p in range(4)])
     held_out = None
     if data.scoring is not None:
         faces = {r.name: face_sample(r, recipe.size, True, draw=draw) for r in held.records if r.mesh is not None}
-        held_out = HeldOut(faces, data.scoring, recipe.judges.identity, recipe.loop.seed)
-    task = SwapTask(recipe, network, judges, fixed, held_out)
-    yield Stage("", task, LoaderFeed(pairs, data.workers), recipe.loop, notes=pairs.catalogue.notes)
+        held_out = HeldOut(faces, data.scoring, recipe.loss_networks.identity, recipe.loop.seed)
+    task = SwapTask(recipe, network, loss_networks, pairs.batch(range(4)), held_out)
+    yield Stage("", task, PositionFeed(pairs, data.workers), recipe.loop, notes=(*pairs.catalogue.notes, *notes))
 
 
-def answered_stage(recipe: SwapRecipe, network: nn.Module, judges: Frozen, data: Data, wanted: list[str]) -> Stage:
-    """A training on swaps whose answers are known.
+def ground_truth_stage(
+    recipe: SwapRecipe, network: nn.Module, loss_networks: LoadedNetworks, data: Data, wanted: list[str]
+) -> Stage:
+    """A training on triplets.
 
     Raises:
-        UsageError: a network or a loss that needs what such samples lack.
-        InputError: there are no answers.
+        UsageError: a network or a loss that needs what triplets lack.
+        InputError: there are none.
     """
-    if recipe.both_ways or draw_of(recipe, network) is not None or "clip_text" in recipe.weights():
+    if recipe.both_ways or recipe.conditioning != "none" or "clip_text" in recipe.weights():
         raise UsageError(
-            f"losses {', '.join(wanted)} train on answered swaps, which go one way and have neither captions nor depth "
+            f"losses {', '.join(wanted)} train on triplets, which go one way and have neither captions nor depth "
             f"maps; recipe {recipe.name} asks for one of these. Leave those losses out, or set both_ways=false."
         )
     folders = [data.root]
-    if recipe.answers:
-        folders.append(data.out / "answers")
-        loop = recipe.loop
-        write_mesh_swaps(data.root, folders[-1], recipe.answers, recipe.size, recipe.same, loop.seed)
+    if recipe.mesh_swaps:
+        folders.append(data.out / "mesh-triplets")
+        seed = recipe.loop.seed
+        write_mesh_triplets(data.root, folders[-1], recipe.mesh_swaps, recipe.size, recipe.same, seed)
     try:
-        samples = Answered(folders, recipe.size, recipe.loop.seed)
+        triplets = ShardTriplets(folders, recipe.size)
     except InputError as error:
-        raise InputError(f"losses {', '.join(wanted)} need answers: {error}") from error
-    fixed = default_collate([samples[p] for p in range(4)])
-    task = SwapTask(recipe, network, judges, fixed)
-    return Stage("", task, LoaderFeed(samples, data.workers), recipe.loop, notes=samples.notes)
+        raise InputError(f"losses {', '.join(wanted)} need ground truth: {error}") from error
+    samples = SwapTriplets(triplets, recipe.loop.seed)
+    task = SwapTask(recipe, network, loss_networks, samples.batch(range(4)))
+    return Stage("", task, PositionFeed(samples, data.workers), recipe.loop, notes=triplets.notes)
 
 
 def check_captions(recipe: SwapRecipe, data: Catalogue) -> None:
-    """Refuses a text loss without any caption.
+    """Rejects a text loss without any caption.
 
     Raises:
         UsageError: no picture has one.

@@ -1,4 +1,4 @@
-"""Training of `mattface.parse.visible`: binary cross-entropy against what the studio knows to be seen."""
+"""Training of `mattface.parse.visible`: binary cross-entropy against what the studio knows to be visible."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mattface import weights
 from mattface.errors import InputError
 from mattface.parse.visible import VisibleFace
 from mattface.training.checkpoint import save_weights
-from mattface.training.recipes.visible_face import Recipe
-from mattface.training.task import Batch, Clock, Phase, Terms
-from mattface.training.tasks import Data, Stage
-from mattface.training.visible_faces import SquareFeed, squares
+from mattface.training.config import Data, VisibilityRecipe
+from mattface.training.data.feed import PositionFeed
+from mattface.training.data.visible_faces import VisibleFaceSamples, read_squares
+from mattface.training.models.start import load_start
+from mattface.training.task import Batch, Clock, Fallback, Phase, Stage, Terms
 
 SHOWN = 8
 """Faces of a grid."""
@@ -28,11 +28,10 @@ class VisibleTask:
 
     averaged = ("network",)
 
-    def __init__(self, recipe: Recipe, sample: Batch) -> None:
+    def __init__(self, recipe: VisibilityRecipe, network: VisibleFace, sample: Batch) -> None:
         self.recipe, self.name, self.sample = recipe, recipe.name, sample
-        network = begun(recipe)
         self.networks: dict[str, nn.Module] = {"network": network.to(memory_format=torch.channels_last)}  # type: ignore[call-overload]
-        self.optimisers = {"network": recipe.optimiser}
+        self.optimisers = {"network": recipe.optimisers["network"]}
         self.phases = (Phase("face", "network", self.terms, {"seen": 1.0}),)
 
     def terms(self, batch: Batch, _: Clock) -> Terms:
@@ -52,8 +51,8 @@ class VisibleTask:
         """Faces, what is seen of them, and what the network says."""
         network, x = networks["network"], self.sample["input"]
         with torch.no_grad():
-            said = torch.sigmoid(network(x).float())
-        rows = [x[:, :3], self.sample["seen"].expand(-1, 3, -1, -1) * 2 - 1, said.expand(-1, 3, -1, -1) * 2 - 1]
+            found = torch.sigmoid(network(x).float())
+        rows = [x[:, :3], self.sample["seen"].expand(-1, 3, -1, -1) * 2 - 1, found.expand(-1, 3, -1, -1) * 2 - 1]
         return torch.cat([torch.cat(list(row), 2) for row in rows], 1)
 
     def score(self, networks: Mapping[str, nn.Module]) -> dict[str, float]:
@@ -61,22 +60,18 @@ class VisibleTask:
         return {}
 
 
-def begun(recipe: Recipe) -> VisibleFace:
-    """The network as training finds it: fresh, or with the weights that the recipe starts from."""
-    network = VisibleFace(recipe.widths)
-    if recipe.start:
-        tensors, _ = weights.load_tensors(recipe.start)
-        weights.load_strictly(network, {k: v.float() for k, v in tensors.items()}, recipe.start)
-    return network
-
-
-def stages(recipe: Recipe, data: Data, device: torch.device) -> Iterator[Stage]:
+def stages(
+    recipe: VisibilityRecipe, data: Data, device: torch.device, fallback: Fallback | None = None
+) -> Iterator[Stage]:
     """One stage, on the shards of triplets in a folder."""
     shards = sorted(data.root.rglob("*.tar"))
     if not shards:
         raise InputError(f"{data.root} must hold shards of triplets (*.tar); found none. See: mattface studio shards.")
     torch.manual_seed(recipe.loop.seed)
-    maps, notes = squares(shards)
-    feed = SquareFeed(maps, recipe.loop.seed)
-    sample = next(SquareFeed(maps, recipe.loop.seed + 1).batches(iter([list(range(SHOWN))])))
-    yield Stage("", VisibleTask(recipe, sample), feed, recipe.loop, notes=notes)
+    maps, notes = read_squares(shards)
+    samples = VisibleFaceSamples(maps, recipe.loop.seed)
+    shown = VisibleFaceSamples(maps, recipe.loop.seed + 1).batch(range(SHOWN))
+    network = VisibleFace(recipe.widths)
+    notes += load_start(network, recipe.start)
+    task = VisibleTask(recipe, network, shown)
+    yield Stage("", task, PositionFeed(samples, data.workers), recipe.loop, notes=notes)

@@ -1,0 +1,1 @@
+"""Networks that train beside the swap network, and the swap network as a recipe describes it."""

@@ -1,0 +1,1 @@
+"""The plan of a training: what it costs, measured before it begins."""

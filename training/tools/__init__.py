@@ -1,0 +1,1 @@
+"""Programs that are used now and then: weights between two checkpoints, the layout of the face mesh."""
