@@ -1,7 +1,7 @@
-"""mattface bench triplets: exact answers of people who never train, over yaw, light and things before the face.
+"""mattface bench triplets: exact ground truth of people who never train, over yaw, light and things before the face.
 
 Case n has a fixed yaw, contrast of light and occluder (`case`), everything else is drawn from its seed. The
-same people and number give the same triplet. Pictures are of kind "head": everything is drawn, the answer is exact.
+same people and number give the same triplet. Pictures are of kind "head": everything is drawn, so the ground truth is exact.
 """
 
 from __future__ import annotations

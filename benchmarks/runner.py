@@ -82,13 +82,13 @@ class Outcome:
 
 
 class Evaluation(Protocol):
-    """Cases that swappers answer. It travels to other processes, so it holds no network."""
+    """Cases given to swappers. It travels to other processes, so it holds no network."""
 
     def order(self) -> Sequence[int]:
         """All cases, those that share work next to each other."""
 
     def outcomes(self, swapper: Swapper, cases: Sequence[int], shown: frozenset[int]) -> Iterator[Outcome]:
-        """Answers and measures `cases`, with close-ups of those in `shown`."""
+        """Swaps and measures `cases`, with close-ups of those in `shown`."""
 
     def given(self, case: int) -> dict[str, np.ndarray]:
         """Close-ups of what is known beforehand: "source", "target", ..."""

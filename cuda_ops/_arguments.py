@@ -1,4 +1,4 @@
-"""What every op asks of its arguments, as refusals of one line."""
+"""What every op requires of its arguments, as errors of one line."""
 
 from __future__ import annotations
 

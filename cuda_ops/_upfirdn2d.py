@@ -133,7 +133,7 @@ def _reference(
     x: torch.Tensor, f: torch.Tensor | None, up: list[int], down: list[int], pad: list[int], flip: bool, gain: float
 ) -> torch.Tensor:
     """Plain PyTorch: depthwise convolutions without inserted zeros, differentiable by autograd itself."""
-    if not (x.numel() and math.prod(result_shape(x, f, up, down, pad))):  # convolutions refuse empty tensors
+    if not (x.numel() and math.prod(result_shape(x, f, up, down, pad))):  # convolutions reject empty tensors
         return empty_result(x, f, up, down, pad).zero_() + x.sum()  # a sum of nothing keeps the graph connected
     exact = exact_type(x.dtype)
     f = torch.ones(1, 1, dtype=exact, device=x.device) if f is None else f.to(exact)

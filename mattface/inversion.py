@@ -30,7 +30,7 @@ WEIGHTS, BODY = "ffhq-encoder", "identity-resnet"
 SAME = 0.6
 """Distance of identities below which its makers call two pictures one person."""
 RATE = 0.03
-"""Largest step of a style in one refinement step, over the spread of styles."""
+"""Largest step of a style in one refinement step, over the standard deviation of styles."""
 
 Progress = Callable[[int, int, float], bool]
 """(steps done, steps in all, loss) -> whether to go on."""
@@ -88,13 +88,13 @@ class Inverter:
             seen = self._standard(wanted)
         start = w_plus.detach().clone()
         code = nn.Parameter(start.clone())
-        spread = float((start - self.heads.w_avg).square().mean().sqrt())
-        descent = torch.optim.Adam([code], lr=RATE * spread, betas=(0.9, 0.99))
+        std = float((start - self.heads.w_avg).square().mean().sqrt())
+        descent = torch.optim.Adam([code], lr=RATE * std, betas=(0.9, 0.99))
         best, least = start, float("inf")
         for step in range(steps):
             drawn = resize(self._draw(code), SIZE)
             loss = F.mse_loss(drawn, wanted) + 0.1 * F.mse_loss(self._standard(drawn), seen)
-            loss = loss + 0.01 * (code - start).square().mean() / spread**2
+            loss = loss + 0.01 * (code - start).square().mean() / std**2
             value = float(loss.detach())
             if value < least:
                 best, least = code.detach().clone(), value

@@ -192,7 +192,7 @@ class Landmarker:
 
         The first square comes from the five points, or from the mesh when there is one (tracking); the next ones come
         from the mesh just found, which is more exact. When the network is not sure, the first square is also tried
-        turned in steps of 45 degrees and the surest answer is followed.
+        turned in steps of 45 degrees, and the most confident result is taken.
 
         Args:
             rgb: (H, W, 3) uint8 picture.

@@ -58,7 +58,7 @@ class Window:
         self._shown: Any = None
 
     def show(self, shot: Shot) -> None:
-        """Shows one frame and answers the user."""
+        """Shows one frame and handles the user's keys."""
         pixels = eight_bit(shot.pixels)
         height, width = pixels.shape[:2]
         data = b"P6 %d %d 255 " % (width, height) + pixels.tobytes()

@@ -1,4 +1,4 @@
-"""Alignment: golden quads and matrices, sub-pixel sampling, borders, number formats."""
+"""Alignment: golden quads and matrices, sub-pixel sampling, borders, dtypes."""
 
 from __future__ import annotations
 

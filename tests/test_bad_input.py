@@ -1,4 +1,4 @@
-"""Bad input and bad places for output: a clear error, and nothing lost or left behind."""
+"""Bad input and bad output paths: a clear error, and nothing lost or left behind."""
 
 from __future__ import annotations
 

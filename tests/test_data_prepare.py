@@ -27,7 +27,7 @@ from mattface.training.data.report import told
 
 
 class Model(HTTPServer):
-    """A vision model as far as captions go: notes what it is asked and gives prepared answers, the last for ever."""
+    """A vision model as far as captions go: notes what it is asked and gives prepared replies, the last one for ever."""
 
     def __init__(self, answers: list[Any]) -> None:
         super().__init__(("127.0.0.1", 0), Answering)

@@ -167,7 +167,7 @@ def test_a_provider_that_falls_back_is_an_error(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(DeviceError, match="this onnxruntime has no CUDAExecutionProvider"):
         engine.faster(method(), "onnxruntime", CPU, torch.float32)
     monkeypatch.setattr(graphs, "_provider_missing", lambda provider: "")
-    with pytest.raises(DeviceError, match="onnxruntime refuses CUDAExecutionProvider"):
+    with pytest.raises(DeviceError, match="onnxruntime rejects CUDAExecutionProvider"):
         engine.faster(method(), "onnxruntime", CPU, torch.float32)
 
 

@@ -42,8 +42,8 @@ def test_latents_have_the_codes_mean_and_spread():
     assert latents.axes.shape == (3, STYLES * WIDTH), "only directions in which the codes differ"
     drawn = latents.sample(rng(), count=20000)
     assert drawn.shape == (20000, STYLES, WIDTH)
-    spread, expected = (torch.cov(x.flatten(1).T) for x in (drawn, codes))
-    assert (spread - expected).norm() < 0.05 * expected.norm()
+    found, expected = (torch.cov(x.flatten(1).T) for x in (drawn, codes))
+    assert (found - expected).norm() < 0.05 * expected.norm()
     assert (drawn.mean(0) - codes.mean(0)).abs().max() < 0.2
     lengths = latents.axes.norm(dim=1)
     assert (lengths[:-1] >= lengths[1:]).all()

@@ -247,13 +247,13 @@ def test_flow_finds_the_same_point(model):
     heads = head_of(model), head_of(model, (1, 1, 0), (0.5, 0, 0, 0, 0))
     source, target = (Renderer(model)(h, camera(y), light.GREY, SIZE) for h, y in zip(heads, (25, -10), strict=True))
     found, visible = flow(model, source, target)
-    places = []
+    positions = []
     for drawing in (source, target):
         xy = raster.snap_corners(drawing.screen, 2)
         at = model.neutral.astype(np.float64)
-        places.append(raster.surface(drawing.ids, drawing.nearest, xy, model.triangles, at, 2)[0])
-    carried = texture.sample_image(places[0], found)
-    apart = np.linalg.norm(carried - places[1], axis=-1)[visible > 0]
+        positions.append(raster.surface(drawing.ids, drawing.nearest, xy, model.triangles, at, 2)[0])
+    carried = texture.sample_image(positions[0], found)
+    apart = np.linalg.norm(carried - positions[1], axis=-1)[visible > 0]
     assert visible.mean() > 0.15
     assert np.median(apart) < 0.02 and np.percentile(apart, 95) < 0.6
 

@@ -21,7 +21,7 @@ from mattface.training.losses.networks.features import IMAGENET_MEAN, VGG16, Res
 from mattface.training.losses.networks.loading import load_loss_networks, load_perceptual
 from mattface.weights.adopt import adopt
 from mattface.weights.layouts.estimators import deep3d_shapes
-from mattface.weights.layouts.judges import LPIPS_VGG, clip_shapes, lpips_shapes, vgg16_shapes
+from mattface.weights.layouts.loss_networks import LPIPS_VGG, clip_shapes, lpips_shapes, vgg16_shapes
 
 CPU = torch.device("cpu")
 

@@ -1,4 +1,4 @@
-"""What of a face is seen: the network's framing, and that its answer lands where it belongs."""
+"""What of a face is seen: the network's framing, and that its output lands where it belongs."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from mattface.weights.content import kind_of, open_any
 from mattface.weights.convert import convert, official, to_ours
 from mattface.weights.layouts import known
 from mattface.weights.layouts.estimators import bisenet_shapes, hopenet_shapes
-from mattface.weights.layouts.judges import LPIPS_ALEX, LPIPS_VGG, lpips_shapes
+from mattface.weights.layouts.loss_networks import LPIPS_ALEX, LPIPS_VGG, lpips_shapes
 from mattface.weights.layouts.stylegan2 import nvidia_generator_shapes
 
 

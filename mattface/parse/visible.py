@@ -109,7 +109,7 @@ def expected(mesh: np.ndarray, matrix: np.ndarray, side: int = SIDE) -> np.ndarr
     return maps
 
 
-def looked_at(pixels: np.ndarray, matrix: np.ndarray, side: int = SIDE) -> np.ndarray:
+def crop_aligned(pixels: np.ndarray, matrix: np.ndarray, side: int = SIDE) -> np.ndarray:
     """(side, side, C) of (H, W, C) pixels in the square of a matrix, shrunk without aliasing, borders repeated."""
     pixels, matrix = area_means(pixels, matrix, float(np.sqrt(abs(np.linalg.det(matrix[:, :2])))))
     return warp(pixels, matrix, (side, side), cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
@@ -131,7 +131,7 @@ def predict(
     """
     matrix = square(mesh)
     maps = expected(mesh, matrix).astype(np.float32) / 255
-    x = np.concatenate([looked_at(pixels, matrix).transpose(2, 0, 1), maps])[None]
+    x = np.concatenate([crop_aligned(pixels, matrix).transpose(2, 0, 1), maps])[None]
     kept = next(network.parameters())
     with torch.no_grad():
         logit = network(torch.from_numpy(np.ascontiguousarray(x)).to(kept.device, kept.dtype))
@@ -139,7 +139,7 @@ def predict(
     return np.clip((chance - doubt[0]) / (doubt[1] - doubt[0]), 0, 1)
 
 
-def lay_over(shown: np.ndarray, mesh: np.ndarray, whole: int, size: int) -> np.ndarray:
+def paint_visibility(shown: np.ndarray, mesh: np.ndarray, whole: int, size: int) -> np.ndarray:
     """What `predict` says, over a copy of side `size` of the picture of side `whole` with the mesh; 1 around."""
     back = square(mesh) @ np.diag([whole / size] * 2 + [1.0])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -164,7 +164,7 @@ class Visibility:
 
     def lay(self, shown: np.ndarray, crop: Crop, size: int) -> np.ndarray:
         """(size, size) float32 in [0, 1]: what `look` found, of this frame or an earlier one, over the crop."""
-        return lay_over(shown, np.asarray(crop.mesh), crop.size, size)
+        return paint_visibility(shown, np.asarray(crop.mesh), crop.size, size)
 
     def __call__(self, crop: Crop, size: int) -> np.ndarray:
         """(size, size) float32 in [0, 1] for a crop with a mesh."""

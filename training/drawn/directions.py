@@ -34,7 +34,7 @@ def fit_directions(styles: np.ndarray, values: np.ndarray, identities: np.ndarra
         styles: (N, 512) styles less the average, of people whose first styles are all alike.
         values: (N, len(NAMES)) measured attributes.
         identities: (N, 128) of the recognition network.
-        basis: (M, 512) styles less the average that say how styles are spread.
+        basis: (M, 512) styles less the average that say how styles vary.
 
     Returns:
         (len(NAMES), 512), each the change of a style that changes its attribute by 1.

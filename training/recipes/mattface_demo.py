@@ -46,7 +46,7 @@ def recipe() -> TripletRecipe:
         noise=False,
         channels=channels,
         detail_widths=(64, 48, 24),
-        places=True,
+        coordinates=True,
         shape=0.5,
     )
     return TripletRecipe(
@@ -78,7 +78,7 @@ def tiny() -> TripletRecipe:
         noise=False,
         channels={4: 16, 8: 16, 16: 16, 32: 16, 64: 8},
         detail_widths=(16, 16, 8),
-        places=True,
+        coordinates=True,
         shape=0.5,
     )
     return TripletRecipe(

@@ -104,7 +104,7 @@ class TripletTask:
     def terms(self, batch: Batch, _: Clock) -> Terms:
         """See `triplet_losses`."""
         triplets = Triplets(**batch)
-        placed = self.recipe.config.places
+        placed = self.recipe.config.coordinates
         source = self.network.encode_source(triplets.source, triplets.source_canonical if placed else None, self.upto)
         canonical = triplets.canonical if placed else None
         swap = self.network(source, triplets.target, triplets.mask, canonical, self.upto)
@@ -139,7 +139,7 @@ class InvertTask(TripletTask):
         wanted = torch.cat([triplets.source, triplets.swap])
         canonical = torch.cat(triplets.canonical_maps)
         network = self.network
-        w_plus = network.invert(network.encode(wanted, canonical if self.recipe.config.places else None))
+        w_plus = network.invert(network.encode(wanted, canonical if self.recipe.config.coordinates else None))
         drawn = network.generate(w_plus, noise="const" if self.recipe.config.noise else "none", upto=self.upto).image
         if drawn is None:
             raise UsageError("expected a generator that draws a picture; this one returned none.")
