@@ -96,16 +96,16 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def reuse_rows(earlier: dict[str, Any], part: str, described: dict[str, Any], key: str) -> dict[str, list[Row]]:
-    """Method -> rows of an earlier report about what is asked now.
+    """Method -> rows of an earlier report about the cases of this run.
 
     Args:
         earlier: the report; empty for none.
         part: "portraits" or "triplets".
-        described: what is asked now.
+        described: the cases of this run.
         key: of `described`, the list of cases.
 
     Raises:
-        UsageError: the earlier report did not ask all of them.
+        UsageError: the earlier report lacks one of them.
     """
     if part not in earlier:
         return {}

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from mattface import measure
-from mattface.benchmarks.cases import LIGHTS, OCCLUDERS, YAWS, asked
+from mattface.benchmarks.cases import LIGHTS, OCCLUDERS, YAWS, case_from_notes
 from mattface.benchmarks.report import Number, Row
 from mattface.benchmarks.runner import Outcome
 from mattface.benchmarks.sheets import close_up
@@ -85,7 +85,7 @@ class Triplets:
 
     Args:
         folder: of shards.
-        count: cases to ask, some of each sort; None asks all.
+        count: how many cases, some of each sort; None for all.
         lpips: torchvision's VGG16 for LPIPS; None leaves LPIPS out.
 
     Attributes:
@@ -144,8 +144,8 @@ def run_swap(swapper: Swapper, triplet: Triplet) -> SwapOutput:
 
 
 def measure_output(triplet: Triplet, output: SwapOutput) -> Row:
-    """Everything that is measured on one output, and what was asked."""
-    case, true, matte = asked(triplet.notes), triplet.swap, triplet.matte
+    """Everything that is measured on one output, and its case."""
+    case, true, matte = case_from_notes(triplet.notes), triplet.swap, triplet.matte
     sigma = LIGHT_SIGMA * face_height(matte)
     skin = (matte > 0.5).astype(np.float32)
     clipped = measure.clipped_share(output.image, skin)
@@ -224,5 +224,5 @@ def lpips_distance(path: Path) -> Callable[[np.ndarray, np.ndarray], float]:
 
 
 def describe_cases(evaluation: Triplets) -> dict[str, Any]:
-    """What was asked, for the report."""
+    """The cases, for the report."""
     return {"questions": evaluation.names, "notes": evaluation.notes}

@@ -187,7 +187,7 @@ def build(
 
 
 def _check_arch(target: Target, program: str) -> None:
-    """Refuses a GPU that nvcc does not know."""
+    """Rejects a GPU that nvcc does not know."""
     known = compiled_archs(program) if target.cuda else TARGETS
     if target.name not in known:
         raise NoToolsError(

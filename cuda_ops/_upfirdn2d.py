@@ -55,7 +55,7 @@ def upfirdn2d(
     Raises:
         TypeError: wrong type of tensor or number.
         ValueError: wrong rank, device, factor, gain, or a filter larger than the padded image.
-        RuntimeError: the implementation asked for is not there.
+        RuntimeError: the requested implementation is not available.
     """
     op = "upfirdn2d"
     ups, downs, pads = factors(op, "up", up), factors(op, "down", down), paddings(op, padding)

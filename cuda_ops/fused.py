@@ -96,7 +96,7 @@ def noise_bias_act(
     Raises:
         TypeError: wrong type of tensor or number, or a bias of another type.
         ValueError: unknown activation; a shape, device, factor or clamp that does not fit.
-        RuntimeError: the implementation asked for is not there.
+        RuntimeError: the requested implementation is not available.
     """
     op = "noise_bias_act"
     check_tensor(op, "x", x)
@@ -139,7 +139,7 @@ def upsample_add(x: torch.Tensor, f: torch.Tensor, base: torch.Tensor, impl: Imp
     Raises:
         TypeError: wrong type of tensor.
         ValueError: a shape or device that does not fit.
-        RuntimeError: the implementation asked for is not there.
+        RuntimeError: the requested implementation is not available.
     """
     op = "upsample_add"
     check_tensor(op, "x", x)

@@ -74,7 +74,7 @@ def modulated_conv2d(
     Raises:
         TypeError: wrong type of tensor.
         ValueError: a shape, device, factor or choice that does not fit.
-        RuntimeError: the implementation asked for is not there.
+        RuntimeError: the requested implementation is not available.
     """
     _check(x, weight, style, up, f, demodulate, modulate)
     require(impl, OP, x)

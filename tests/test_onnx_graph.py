@@ -23,5 +23,5 @@ def test_damaged_graphs_are_refused() -> None:
     for length in range(len(whole) - 4):
         with pytest.raises(WeightsError, match="Fetch the file again"):
             free_sizes(whole[:length])
-    with pytest.raises(WeightsError, match="refuses it"):
+    with pytest.raises(WeightsError, match="rejects it"):
         session(b"no model at all")

@@ -277,7 +277,7 @@ def test_a_driver_too_old_is_a_reason(message: str | None, traced: bool) -> None
         library.define(f"epilogue_({kinds}, float u, float v, float w) -> ()")
         library.impl("epilogue_", launch, "CPU")
         with FakeTensorMode() if traced else nullcontext():
-            reason = _implementations._refusal(_build.Target("sm_75"), torch.device("cpu"))
+            reason = _implementations._obstacle(_build.Target("sm_75"), torch.device("cpu"))
     finally:
         library._destroy()
     assert reason is message or str(reason).startswith("cannot run: CUDA driver version is insufficient. Compile")

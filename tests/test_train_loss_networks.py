@@ -21,7 +21,7 @@ from mattface.training.losses.networks.features import IMAGENET_MEAN, VGG16, Res
 from mattface.training.losses.networks.loading import load_loss_networks, load_perceptual
 from mattface.weights.adopt import adopt
 from mattface.weights.layouts.estimators import deep3d_shapes
-from mattface.weights.layouts.loss_networks import LPIPS_VGG, clip_shapes, lpips_shapes, vgg16_shapes
+from mattface.weights.layouts.loss_networks import clip_shapes, lpips_shapes, vgg16_shapes
 
 CPU = torch.device("cpu")
 
@@ -53,7 +53,7 @@ def test_networks_that_are_not_here_are_refused_by_name(empty, kind, message):
 @pytest.mark.parametrize(
     "names, needed",
     [
-        (LossNetworks(perceptual="alexnet"), "perceptual"),
+        (LossNetworks(perceptual="resnet18"), "perceptual"),
         (LossNetworks(clip="clip:/a.pt"), "clip"),
         (LossNetworks(shape="deca"), "shape"),
         (LossNetworks(identity="facenet"), "identity"),
@@ -122,7 +122,7 @@ def whole_first(whole: VGG16) -> VGG16:
 
 
 def test_vgg16_and_the_heads_of_lpips_are_found_by_their_cards(empty):
-    state, heads = repeated_state(vgg16_shapes()), repeated_state(lpips_shapes(LPIPS_VGG))
+    state, heads = repeated_state(vgg16_shapes()), repeated_state(lpips_shapes())
     for name, tensors in (("vgg16", state), ("lpips-vgg", heads)):
         torch.save(tensors, empty / f"{name}.download")
         assert adopt(empty / f"{name}.download").name == name

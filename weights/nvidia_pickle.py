@@ -296,7 +296,7 @@ def _made(tensor: Any, allowance: _Allowance) -> torch.Tensor:
 
 
 def _plain(value: Any, allowance: _Allowance, depth: int) -> Any:
-    """A copy of nested containers of numbers and texts; anything else is refused."""
+    """A copy of nested containers of numbers and texts; anything else is rejected."""
     allowance.spend(0)
     if depth > DEEPEST:
         raise Refused("the arguments of a network in it are nested too deeply")

@@ -1,4 +1,4 @@
-"""Whose shape the swapped face has, and a map that names every pixel of a face by its place on the mean face."""
+"""The shape of the swapped face, and canonical coordinates: the position on the mean face of every pixel of a face."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCALES = (0.8, 1.25)
 def blend_shapes(source: np.ndarray, target: np.ndarray, amount: float) -> np.ndarray:
     """The target's mesh with part of the source's proportions: outline, pose and expression stay the target's.
 
-    The source is laid over the target by the similarity of `RIGID`; every point then moves towards it, eyes and mouth
+    The source is moved onto the target by the similarity of `RIGID`; every point then moves towards it, eyes and mouth
     as wholes that keep how far they are open. Nothing moves on the outline.
 
     Args:

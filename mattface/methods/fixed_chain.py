@@ -1,6 +1,6 @@
 """The paper's chain over a fixed generator: encoder, IDATT at three levels, W+, a 1024 px picture, mask blending.
 
-The encoder is a fixed recognition network, the generator a fixed FFHQ one; transfer and heads are all that was taught.
+The encoder is a fixed recognition network, the generator a fixed FFHQ one; transfer and heads are all that was trained.
 The picture that the generator draws shows the source in the target's pose, expression and light. It lies nearly where
 the target's face lies, but not to the pixel: the same correspondence and blending that `mesh` uses put it there. With
 `detail` the photograph's own pixels go first where the source shows the place, and the drawn ones fill the rest.
@@ -86,7 +86,7 @@ class FixedMethod:
         chain: see there.
         placing: puts a drawn face where the target's lies.
         detail: whether the photograph's own pixels are used.
-        weights: name of the taught parts.
+        weights: name of the trained parts.
         generator: name of the generator.
         device, dtype: where, and in which dtype, the generator runs.
     """
@@ -159,7 +159,7 @@ def build_fixed(
     dtype: torch.dtype,
     parser: Parser,
 ) -> FixedMethod:
-    """Puts the taught parts between the fixed ones.
+    """Puts the trained parts between the fixed ones.
 
     Args:
         tensors, metadata: of a checkpoint whose metadata says chain: fixed.

@@ -1,7 +1,7 @@
 """Which part of a face is seen: a small network that finds hair, glasses, hands and the like before it.
 
-The network looks at an upright square around the dense landmarks, so it sees every face at one size and turn, and is
-told by two maps where face and features are expected. Ours, a U-Net (Ronneberger et al. 2015, arXiv 1505.04597).
+The network looks at an upright square around the dense landmarks, so it sees every face at one size and turn, and two
+maps say where face and features are expected. Ours, a U-Net (Ronneberger et al. 2015, arXiv 1505.04597).
 """
 
 from __future__ import annotations
@@ -157,15 +157,15 @@ class Visibility:
     def __init__(self, network: VisibleFace, doubt: tuple[float, float] = DOUBT) -> None:
         self.network, self.doubt = network, doubt
 
-    def look(self, crop: Crop) -> np.ndarray:
+    def predict(self, crop: Crop) -> np.ndarray:
         """(SIDE, SIDE) float32 in [0, 1] in the square of the crop's mesh."""
         pixels = crop.pixels[0].permute(1, 2, 0).cpu().float().numpy()
         return predict(self.network, pixels, np.asarray(crop.mesh), self.doubt)
 
-    def lay(self, shown: np.ndarray, crop: Crop, size: int) -> np.ndarray:
-        """(size, size) float32 in [0, 1]: what `look` found, of this frame or an earlier one, over the crop."""
+    def paint(self, shown: np.ndarray, crop: Crop, size: int) -> np.ndarray:
+        """(size, size) float32 in [0, 1]: what `predict` found, of this frame or an earlier one, over the crop."""
         return paint_visibility(shown, np.asarray(crop.mesh), crop.size, size)
 
     def __call__(self, crop: Crop, size: int) -> np.ndarray:
         """(size, size) float32 in [0, 1] for a crop with a mesh."""
-        return self.lay(self.look(crop), crop, size)
+        return self.paint(self.predict(crop), crop, size)

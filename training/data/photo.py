@@ -57,12 +57,11 @@ class Preparer:
     """
 
     def __init__(self, settings: Settings, out: Path) -> None:
-        from mattface.detect import load_detector
-        from mattface.landmarks import load_landmarker
-        from mattface.parse import load_parser
+        from mattface import perception
 
         self.settings, self.out = settings, out
-        self.detector, self.landmarker, self.parser = load_detector(), load_landmarker(), load_parser()
+        self.detector, self.landmarker = perception.load("detector"), perception.load("landmarks")
+        self.parser = perception.load("parser")
         self.seen = Fingerprints()
 
     def __call__(self, record: Record, source: str) -> Line:

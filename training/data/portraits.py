@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mattface import align, detect, landmarks, picture_io
+from mattface import align, perception, picture_io
 from mattface.errors import InputError
 from mattface.measure.held_out import is_held_out
 from mattface.vocabulary import Crop
@@ -32,7 +32,7 @@ def training_portraits(folder: Path) -> list[Path]:
 
 def crop_portraits(paths: Sequence[Path], size: int) -> list[Crop]:
     """Detects, aligns and cuts the largest face of every portrait that has one."""
-    find, locate = detect.load_detector(), landmarks.load_landmarker()
+    find, locate = perception.load("detector"), perception.load("landmarks")
     crops = []
     for path in tqdm(paths, desc=f"aligning at {size} px", disable=None):
         pixels = picture_io.read(path).pixels

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from mattface import landmarks
+from mattface import landmarks, perception
 from mattface.errors import InputError
 from mattface.mesh.shape import canonical_coordinates
-from mattface.parse import Parser, load_parser
+from mattface.parse import Parser
 from mattface.training.data.mesh_triplets import PARSER
 from mattface.training.data.triplet_batch import Triplets, pack
 from mattface.training.data.triplets import MemoryTriplets
@@ -63,7 +63,7 @@ def read_studio_triplets(shards: Sequence[Path], size: int) -> tuple[MemoryTripl
     Raises:
         InputError: no triplet shows faces.
     """
-    locate, parser = landmarks.load_landmarker(), load_parser(PARSER)
+    locate, parser = perception.load("landmarks"), perception.load("parser", PARSER)
     maps: dict[str, list[torch.Tensor]] = {}
     notes, seen, hidden = [], 0, 0
     for shard in tqdm(shards, desc="triplets", disable=None):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from mattface import landmarks
+from mattface import landmarks, perception
 from mattface.errors import InputError
 from mattface.parse import visible
 from mattface.training.data.augment import affine_matrices, blob, colour_curve, recolour, resample, uniform
@@ -71,7 +71,7 @@ def read_squares(shards: Sequence[Path]) -> tuple[torch.Tensor, tuple[str, ...]]
         InputError: no triplet shows a face.
     """
     samples, notes = index_shards(shards)
-    locate, found, missed = landmarks.load_landmarker(), [], 0
+    locate, found, missed = perception.load("landmarks"), [], 0
     for _, members in tqdm(sorted(samples.items()), desc="faces", disable=None):
         triplet = decode_triplet({name: read_bytes(member) for name, member in members.items()})
         for picture in ("target", "swap"):

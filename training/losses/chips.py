@@ -1,4 +1,4 @@
-"""Where an identity network looks at training pictures that come without landmarks: read off canonical coordinates."""
+"""The crops of identity networks for training pictures without landmarks, from canonical coordinates."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from mattface.training.studio.texture import seen_colours
 
 ROUNDS = 8
 DISTANCE = 80.0
-"""Centimetres from which a portrait is taken, unless told otherwise."""
+"""Centimetres from which a portrait is taken, unless stated."""
 NOISE = 0.10
 """How exact a landmark is, centimetres: it weighs landmarks against the priors."""
 IDENTITY_STD = 1.0

@@ -33,7 +33,7 @@ class Refiner:
     """Improves fits by pixels.
 
     Args:
-        fitter: laid the model over the photograph by landmarks.
+        fitter: fitted the model to the photograph by landmarks.
         anatomy: says where the face is.
         mean: (2, U, U, 3) linear albedo of the mean face.
     """

@@ -156,7 +156,7 @@ def unwrap(atlas: Atlas, fit: Fit, rgb: np.ndarray) -> Unwrapped:
 
     Args:
         atlas: texture space.
-        fit: the model laid over the photograph.
+        fit: the model fitted to the photograph.
         rgb: (H, W, 3) uint8.
     """
     model, camera = atlas.model, fit.camera

@@ -173,8 +173,8 @@ def stage(
         network.train(not known).requires_grad_(not known)  # what stands still keeps its batch statistics, too
         network.invert.train().requires_grad_(True)
         network.generate.requires_grad_(False)
-    kind, asked = InvertTask if name == "invert" else TripletTask, loss_networks if name == "swap" else None
-    task = kind(recipe, network, recipe.optimisers[name], size, name, asked, latents)
+    kind, networks = InvertTask if name == "invert" else TripletTask, loss_networks if name == "swap" else None
+    task = kind(recipe, network, recipe.optimisers[name], size, name, networks, latents)
     return Stage(name, task, feed, recipe.stage_loop(name))
 
 
