@@ -344,7 +344,7 @@ class TripletRecipe(Recipe):
     loss: dict[str, float] = field(default_factory=dict)
 
     @property
-    def asks_identity(self) -> bool:
+    def uses_identity(self) -> bool:
         """Whether its losses use the identity network."""
         return bool(self.loss["identity"] or self.loss["features"])
 

@@ -249,7 +249,7 @@ def stages(
     """The five stages on the portraits and the shards of triplets in one folder; full resolution needs portraits."""
     triplets, notes = load_triplets(recipe, data)
     loss_networks = (
-        load_loss_networks(LOSS_NETWORKS, set(WITHOUT), device, fallback, WITHOUT) if recipe.asks_identity else None
+        load_loss_networks(LOSS_NETWORKS, set(WITHOUT), device, fallback, WITHOUT) if recipe.uses_identity else None
     )
     torch.manual_seed(recipe.loop.seed)
     network, latents, started = start_network(recipe)
