@@ -168,7 +168,7 @@ def runs_native(x: torch.Tensor) -> bool:
 
 
 def require(impl: str, op: str, x: object) -> None:
-    """Refuses an implementation that is unknown or cannot run; only "auto" may choose for itself.
+    """Rejects an implementation that is unknown or cannot run; only "auto" may choose for itself.
 
     Args:
         impl: "auto", "reference", "cpu" or "cuda".

@@ -107,13 +107,13 @@ def output_size(size: int, taps: int, up: int, down: int, before: int, after: in
 
 
 def check_rank(op: str, x: torch.Tensor) -> None:
-    """Refuses what is not a batch of images."""
+    """Rejects what is not a batch of images."""
     if x.ndim != 4:
         raise ValueError(f"{op}: x must be (B, C, H, W); got shape {tuple(x.shape)}.")
 
 
 def check_sizes(op: str, x: torch.Tensor, f: torch.Tensor | None, up: list[int], pad: list[int]) -> None:
-    """Refuses another rank, a filter elsewhere, and one that is larger than the padded image."""
+    """Rejects another rank, a filter elsewhere, and one that is larger than the padded image."""
     check_rank(op, x)
     if f is not None:
         check_device(op, "f", f, x)

@@ -173,7 +173,7 @@ def test_things_before_the_face_are_told_apart_from_it(shards: Path) -> None:
         assert (made.matte[made.occluder > 0.99] < 0.02).all()
 
 
-def test_shards_of_another_kind_are_refused(tmp_path: Path) -> None:
+def test_shards_of_another_kind_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="bench triplets"):
         triplets.Triplets(tmp_path)
 

@@ -188,7 +188,7 @@ def test_copies_have_near_fingerprints_and_strangers_have_not(astronaut, hopper)
     assert seen.near(fingerprint(hopper[50:300, 100:350])) is None
 
 
-def test_nothing_to_prepare_is_refused(tmp_path, need):
+def test_nothing_to_prepare_is_rejected(tmp_path, need):
     need("centerface", "face-mesh")
     with pytest.raises(InputError, match="must hold pictures"):
         prepare(catalogue(tmp_path), tmp_path / "out", SETTINGS)

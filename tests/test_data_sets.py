@@ -165,7 +165,7 @@ def test_identities_that_arrive_later_are_taken_up(tmp_path, people):
     assert len(catalogue(out).identities()) == 3
 
 
-def test_folders_that_do_not_go_together_are_refused(tmp_path, people):
+def test_folders_that_do_not_go_together_are_rejected(tmp_path, people):
     root = celebamask(tmp_path / "set", people)
     with pytest.raises(InputError, match="OUT must lie outside the folder of photos"):
         prepare(catalogue(root), root / "out", SETTINGS)

@@ -127,7 +127,7 @@ def test_quick_look_is_one_look() -> None:
     [np.zeros((8, 8)), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3), np.float32)],
     ids=["grey", "rgba", "float"],
 )
-def test_wrong_arrays_are_refused(bad: np.ndarray) -> None:
+def test_wrong_arrays_are_rejected(bad: np.ndarray) -> None:
     with pytest.raises(UsageError, match="HxWx3 uint8"):
         Detector("test", lambda rgb: pytest.fail("must not run"))(bad)
 

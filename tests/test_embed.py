@@ -81,7 +81,7 @@ def test_reader_round_trip(file: tuple[Path, IdentityResNet]) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 10, 500, 30_000, -1, -4])
-def test_short_files_are_refused(file: tuple[Path, IdentityResNet], tmp_path: Path, keep: int) -> None:
+def test_short_files_are_rejected(file: tuple[Path, IdentityResNet], tmp_path: Path, keep: int) -> None:
     (tmp_path / "short.dat").write_bytes(file[0].read_bytes()[:keep])
     with pytest.raises(WeightsError, match="mattface weights pull identity-resnet"):
         resnet.read(tmp_path / "short.dat")
@@ -89,7 +89,7 @@ def test_short_files_are_refused(file: tuple[Path, IdentityResNet], tmp_path: Pa
 
 @pytest.mark.parametrize("seed", range(6))
 def test_noisy_files_end_in_one_kind_of_error(file: tuple[Path, IdentityResNet], tmp_path: Path, seed: int) -> None:
-    """Damaged headers: the reader refuses, it never runs past the data or asks for absurd memory."""
+    """Damaged headers: the reader rejects, it never runs past the data or asks for absurd memory."""
     rng = np.random.default_rng(seed)
     data = bytearray(file[0].read_bytes())
     start = data.find(b"con_4", 30_000 * seed) + 5

@@ -124,7 +124,7 @@ def test_better_scores_are_better(form):
     assert losses.discriminator_loss(form, high, low) < losses.discriminator_loss(form, low, high)
 
 
-def test_an_unknown_form_is_refused():
+def test_an_unknown_form_is_rejected():
     with pytest.raises(UsageError, match="hinge"):
         losses.discriminator_loss("wasserstein", torch.zeros(1), torch.zeros(1))
 

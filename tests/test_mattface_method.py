@@ -168,7 +168,7 @@ def test_detail_can_be_switched_off_but_not_invented(tmp_path):
         build(str(path), CPU, torch.float32, detail="some")
 
 
-def test_foreign_and_missing_checkpoints_are_refused(tmp_path):
+def test_foreign_and_missing_checkpoints_are_rejected(tmp_path):
     _, path = saved(tmp_path, metadata={"hello": "world"})
     with pytest.raises(WeightsError, match="configuration"):
         build(str(path), CPU, torch.float32)
@@ -231,7 +231,7 @@ def test_converted_official_file_works_as_the_original_does(tmp_path, monkeypatc
     assert [summary(part.state_dict()) for part in official_parts()] == before
 
 
-def test_another_file_in_place_of_the_official_one_is_refused(tmp_path, monkeypatch):
+def test_another_file_in_place_of_the_official_one_is_rejected(tmp_path, monkeypatch):
     path = official_file(tmp_path)
     monkeypatch.setenv("MATTFACE_HOME", str(tmp_path))
     torch.save({"state_dict": {"encoder.first": torch.zeros(1)}}, path)
@@ -254,7 +254,7 @@ def test_style_mixing_takes_the_middle_styles_of_the_source():
     assert swap.pixels.shape == (1, 3, 64, 64) and swap.matte.max() == 1
 
 
-def test_wrong_configurations_are_refused():
+def test_wrong_configurations_are_rejected():
     with pytest.raises(UsageError, match="detail"):
         replace(TINY, detail="some")
     with pytest.raises(UsageError, match="reach resolution"):
@@ -331,7 +331,7 @@ def test_a_batch_is_cut_around_all_its_mattes():
         ({"shape": float("nan"), "coordinates": True}, "got nan"),
     ],
 )
-def test_a_shape_that_cannot_be_is_refused(fields, message):
+def test_a_shape_that_cannot_be_is_rejected(fields, message):
     with pytest.raises(UsageError, match=message):
         replace(TINY, **fields)
 

@@ -134,7 +134,7 @@ def test_failure_leaves_the_library_that_was_there(monkeypatch: pytest.MonkeyPat
     assert CPU.found() == library
 
 
-def test_refused_source_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_rejected_source_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CXX", str(fake_compiler(tmp_path, "echo 'x.cpp:1: error: bad' >&2; exit 1")))
     with pytest.raises(_build.BuildError, match=r"rejected the kernels for cpu: x.cpp:1: error: bad$"):
         _build.build(CPU)

@@ -92,7 +92,7 @@ def test_bisenet_golden() -> None:
     assert error < 1e-4
 
 
-def test_other_checkpoints_are_refused() -> None:
+def test_other_checkpoints_are_rejected() -> None:
     state = bisenet_state()
     with pytest.raises(WeightsError, match=r"conv_out\.conv_out\.weight.*\(19, 256, 1, 1\)"):
         read_bisenet(state | {"conv_out.conv_out.weight": torch.zeros(11, 256, 1, 1)})

@@ -144,7 +144,7 @@ def test_latents_of_the_start_are_kept_where_nobody_is_drawn(tmp_path, monkeypat
     assert torch.allclose(made["swap"].task.latents.axes, first.latents.axes, atol=1e-3)
 
 
-def test_fine_steps_alone_are_refused(tmp_path, monkeypatch):
+def test_fine_steps_alone_are_rejected(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"generator-fine needs stage generator.*got 2 and 0"):
         passed(with_steps(tiny_recipe(), generator=0), tmp_path, monkeypatch)
 

@@ -171,7 +171,7 @@ def test_the_small_network_predicts_its_matte_and_uses_the_identity() -> None:
     assert [k for k in without if not k.endswith("conv.bias")] == []  # a bias before an instance norm cannot matter
 
 
-def test_sizes_that_cannot_be_folded_are_refused() -> None:
+def test_sizes_that_cannot_be_folded_are_rejected() -> None:
     for wrong in ({"size": 36}, {"fold": 0}, {"widths": (4, 6, 12)}, {"template": "whole"}):
         with pytest.raises(UsageError, match=r"size must be divisible|template must be one of"):
             replace(FOLDED, **wrong)

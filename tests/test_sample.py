@@ -75,7 +75,7 @@ def test_latents_need_several_codes(codes, count):
         {"axes": None},
     ],
 )
-def test_other_latents_are_refused(change):
+def test_other_latents_are_rejected(change):
     good = Latents.fit(known()).tensors()
     kept = {k: v for k, v in (good | {f"latents.{k}": v for k, v in change.items()}).items() if v is not None}
     with pytest.raises(WeightsError, match="expected finite latents"):
@@ -137,7 +137,7 @@ def test_a_seed_is_a_person(tmp_path, kind):
     assert not np.array_equal(alone[0], alone[1])
 
 
-def test_weights_that_draw_nothing_are_refused(tmp_path):
+def test_weights_that_draw_nothing_are_rejected(tmp_path):
     with pytest.raises(WeightsError, match=r"carries no latents.*mattface train mattface-demo"):
         sampling.load(str(checkpoint(tmp_path, latents=False)), "cpu")
     with pytest.raises(UsageError, match="expected weights that draw people"):
@@ -166,7 +166,7 @@ def test_weights_that_draw_nothing_are_refused(tmp_path):
         (["--out", "a.png", "--count", "2"], "a name ending in .png; got a.png for 2"),
     ],
 )
-def test_the_command_refuses_what_makes_no_sense(more, words, capsys):
+def test_the_command_rejects_what_makes_no_sense(more, words, capsys):
     assert cli.main(["sample", "--seed", "0", *more]) == UsageError.exit_code
     assert words in capsys.readouterr().err
 

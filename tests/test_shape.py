@@ -53,7 +53,7 @@ def test_an_open_mouth_of_the_source_does_not_open_the_targets():
 
 
 @pytest.mark.parametrize("amount", [-0.1, 1.5])
-def test_impossible_amounts_are_refused(amount):
+def test_impossible_amounts_are_rejected(amount):
     with pytest.raises(ValueError, match="between 0 and 1"):
         blend_shapes(topology().mean, topology().mean, amount)
 

@@ -46,14 +46,14 @@ def test_a_model_survives_its_file(model, tmp_path):
     assert np.allclose(again.identity_deltas, model.identity_deltas, atol=1e-3)
 
 
-def test_a_file_without_the_arrays_is_refused(model, tmp_path):
+def test_a_file_without_the_arrays_is_rejected(model, tmp_path):
     np.savez(tmp_path / "m.npz", neutral=model.neutral)
     with pytest.raises(InputError, match=r"landmarks.*mattface studio convert"):
         load_model(tmp_path / "m.npz")
 
 
 @pytest.mark.parametrize("read", [load_model, face_model.read_packed])
-def test_a_damaged_file_is_refused_in_one_line(model, tmp_path, read):
+def test_a_damaged_file_is_rejected_in_one_line(model, tmp_path, read):
     face_model.save_model(model, tmp_path / "m.npz")
     whole = (tmp_path / "m.npz").read_bytes()
     (tmp_path / "m.npz").write_bytes(whole[: len(whole) // 2])
@@ -160,7 +160,7 @@ def test_a_fit_finds_the_pose_and_the_shape(model, yaw):
     assert found.expression[0] > 0.3 and found.expression.min() >= 0 and found.expression.max() <= 1
 
 
-def test_a_fit_refuses_other_landmarks(model):
+def test_a_fit_rejects_other_landmarks(model):
     with pytest.raises(InputError, match="468"):
         fit.Fitter(model, dense=False)(np.zeros((68, 2)))
 

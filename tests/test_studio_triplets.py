@@ -142,7 +142,7 @@ def test_a_studio_survives_its_file(studio, make, tmp_path):
 
 
 @pytest.mark.parametrize("config", [Config(size=2048), Config(size=97), Config(kinds=(1.0, 1.0, 0.0))])
-def test_impossible_configurations_are_refused(studio, config):
+def test_impossible_configurations_are_rejected(studio, config):
     with pytest.raises(UsageError, match="expected"):
         TripletMaker(studio, config)
 
@@ -227,7 +227,7 @@ def test_the_command_draws_sheets_pictures_and_shards(people_file, tmp_path, cap
 
 
 @pytest.mark.parametrize("folder", ["missing", "empty"])
-def test_folders_without_photographs_are_refused(folder, tmp_path, capsys):
+def test_folders_without_photographs_are_rejected(folder, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     out = str(tmp_path / "out.npz")
     assert main(["studio", "people", "--portraits", str(tmp_path / folder), "--out", out]) == InputError.exit_code

@@ -1,4 +1,4 @@
-"""Loss networks of a training: read, refused by name where they are missing, and never those that score."""
+"""Loss networks of a training: read, rejected by name where they are missing, and never those that score."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def empty(tmp_path, monkeypatch) -> Path:
         ("identity", r"network arcface .*loss_networks.identity=resnet.*mattface weights adopt"),
     ],
 )
-def test_networks_that_are_not_here_are_refused_by_name(empty, kind, message):
+def test_networks_that_are_not_here_are_rejected_by_name(empty, kind, message):
     with pytest.raises(WeightsError, match=message) as caught:
         load_loss_networks(LossNetworks(), {kind}, CPU)
     assert "\n" not in str(caught.value)
@@ -64,7 +64,7 @@ def test_networks_that_do_not_exist_are_rejected(empty, names, needed):
         load_loss_networks(names, {needed}, CPU)
 
 
-def test_a_file_that_is_not_there_is_refused(empty):
+def test_a_file_that_is_not_there_is_rejected(empty):
     with pytest.raises(WeightsError, match=r"network lpips:.*/absent\.pth cannot be read"):
         load_loss_networks(LossNetworks(perceptual="lpips:/absent.pth"), {"perceptual"}, CPU)
 

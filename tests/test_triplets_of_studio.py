@@ -67,7 +67,7 @@ def patch_landmarks(monkeypatch, locate):
     monkeypatch.setattr(perception, "load", lambda kind, *args: locate if kind == "landmarks" else load(kind, *args))
 
 
-def test_no_shards_are_refused(monkeypatch):
+def test_no_shards_are_rejected(monkeypatch):
     patch_landmarks(monkeypatch, measure(1.0))
     with pytest.raises(InputError, match="found none"):
         read_studio_triplets([], 32)

@@ -121,7 +121,7 @@ def test_augmentation_repeats_and_covers_more():
     assert first["seen"].min() >= 0 and first["seen"].max() <= 1
 
 
-def test_no_shards_and_no_faces_are_refused(tmp_path, monkeypatch):
+def test_no_shards_and_no_faces_are_rejected(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="mattface studio shards"):
         next(task.stages(find_recipe("visible-face", True, []), Data(tmp_path), torch.device("cpu")))
     monkeypatch.setattr(perception, "load", lambda kind: found(0.0))

@@ -229,7 +229,7 @@ def test_converted_names_are_ours(tmp_path: Path) -> None:
     assert torch.equal(ours["heads.1.weight"], state["final_layers.1.weight"])
 
 
-def test_convert_refusals(home: Path, tmp_path: Path) -> None:
+def test_convert_errors(home: Path, tmp_path: Path) -> None:
     path = saved(tmp_path / "x.pt", heads())
     with pytest.raises(UsageError, match=r"ending in \.safetensors"):
         convert(path, tmp_path / "x.bin")

@@ -233,7 +233,7 @@ def _small(shapes: dict[str, tuple[int, ...]]) -> list[tuple[str, tuple[int, ...
     return [(key, (1,) * len(shape)) for key, shape in shapes.items() if "resample_filter" not in key]
 
 
-def test_foreign_names_in_ours_are_refused() -> None:
+def test_foreign_names_in_ours_are_rejected() -> None:
     with pytest.raises(WeightsError, match="expected the names of our generator; got 'encoder"):
         layouts.to_rosinality_generator({"mapping.w_avg": torch.zeros(4), "encoder.weight": torch.zeros(4)})
 
