@@ -3,7 +3,8 @@
 The encoder is a fixed recognition network, the generator a fixed FFHQ one; transfer and heads are all that was taught.
 The picture that the generator draws shows the source in the target's pose, expression and light. It lies nearly where
 the target's face lies, but not to the pixel: the same correspondence and blending that `mesh` uses put it there. With
-`detail` the photograph's own pixels go first where the source shows the place, and the drawn ones fill the rest.
+`detail` the photograph itself is placed the same way, and the result is a mean of both where the photograph shows the
+place: the drawing has the target's expression and nothing of the source's hair or glasses, the photograph its detail.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ CHAIN, FIXED = "chain", "fixed"
 """Metadata key of a checkpoint, and its value for this chain."""
 GENERATOR = "generator"
 BODY = "identity-resnet"
+PHOTOGRAPH = 0.5
+"""Share of the photograph, with detail, where it shows the place."""
 
 
 @dataclass(frozen=True)
@@ -135,9 +138,10 @@ class FixedMethod:
         if drawn is None:
             return Swap(target.pixels, torch.zeros_like(target.pixels[:, :1]), extras)
         source = self.placing.encode(drawn)
-        if self.detail:
-            source = self.placing.merge([encoded.photograph, source])
         placed = self.placing.swap(source, target, matte_filter=matte_filter)
+        if self.detail:
+            photograph = self.placing.merge([encoded.photograph, source])
+            placed = mean_swap(placed, self.placing.swap(photograph, target), target.pixels, PHOTOGRAPH)
         return replace(placed, extras=placed.extras | extras)
 
     def _find(self, side: torch.Tensor) -> Crop | None:
@@ -148,6 +152,19 @@ class FixedMethod:
             return None
         face: Face = self.landmarker(picture, found[0])
         return Crop(side.float().clamp(-1, 1).cpu(), np.eye(3), face.mesh, face.points)
+
+
+def mean_swap(first: Swap, second: Swap, target: torch.Tensor, share: float) -> Swap:
+    """The swap whose pasted picture is the mean of two pasted pictures.
+
+    Args:
+        first, second: swaps of one target; the extras are the first's.
+        target: (1, 3, S, S) its pixels in [-1, 1].
+        share: of the second.
+    """
+    matte = torch.maximum(first.matte, second.matte)
+    change = (1 - share) * first.matte * (first.pixels - target) + share * second.matte * (second.pixels - target)
+    return replace(first, pixels=target + change / matte.clamp_min(1e-4), matte=matte)
 
 
 def build_fixed(

@@ -16,6 +16,7 @@ from mattface.layers import resize
 from mattface.matte import MatteStage
 from mattface.mesh.shape import canonical, mixed
 from mattface.methods.contract import CropSpec, Description, filtered
+from mattface.methods.fixed_chain import CHAIN, FIXED, FixedMethod, build_fixed
 from mattface.methods.mattface_network import Config, Encoded, MattfaceNetwork, build_network, network_of
 from mattface.methods.psp import OFFICIAL
 from mattface.parse import Parser
@@ -91,7 +92,9 @@ class MattfaceMethod:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
 
-def build(weights: str | None, device: torch.device, dtype: torch.dtype, **options: Any) -> MattfaceMethod:
+def build(
+    weights: str | None, device: torch.device, dtype: torch.dtype, **options: Any
+) -> MattfaceMethod | FixedMethod:
     """Builds the method from a checkpoint that carries its configuration.
 
     Args:
@@ -116,9 +119,12 @@ def build(weights: str | None, device: torch.device, dtype: torch.dtype, **optio
         )
     name = weights or "mattface-demo"
     tensors, metadata = registry.load_tensors(registry.checkpoint_in(name))
+    parser = perception.load("parser", device=device, dtype=dtype)
+    if metadata.get(CHAIN) == FIXED:
+        return build_fixed(tensors, metadata, name, detail or "flow", device, dtype, parser)
     network = network_of(tensors, metadata, name)
     if detail == "flow" and network.correspond is None:
         raise WeightsError(f'{name} was trained without detail; got detail="flow". Leave it out or take other weights.')
     if detail == "off":
         network.correspond = None
-    return MattfaceMethod(network, perception.load("parser", device=device, dtype=dtype), name, device, dtype)
+    return MattfaceMethod(network, parser, name, device, dtype)

@@ -29,7 +29,7 @@ class RecognitionTransfer(nn.Module):
     def __init__(self, channels: tuple[int, int, int] = (64, 128, 256)) -> None:
         super().__init__()
         self.levels = nn.ModuleDict(
-            {name: IDATT(2 * c, REDUCTION, places=True) for name, c in zip(LEVELS, channels, strict=True)}
+            {name: IDATT(2 * c, REDUCTION, canonical=True) for name, c in zip(LEVELS, channels, strict=True)}
         )
 
     def forward(self, source: RecognitionFeatures, target: RecognitionFeatures) -> RecognitionFeatures:
