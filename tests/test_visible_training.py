@@ -140,8 +140,8 @@ def test_it_learns_to_see_things_before_a_face(tmp_path, monkeypatch):
     network = visible.VisibleFace((8, 8, 8, 8)).eval()
     weights.load_strictly(network, {k: v.float() for k, v in tensors.items()}, "visible-face")
     new = triplet(99)
-    found = visible.predict(network, new.target.astype(np.float32) / 127.5 - 1, MESH)
-    shown = visible.lay_over(found, MESH, SIDE, SIDE)
+    seen = visible.predict(network, new.target.astype(np.float32) / 127.5 - 1, MESH)
+    shown = visible.lay_over(seen, MESH, SIDE, SIDE)
     face = cv2.erode(visible_of(new), np.ones((5, 5))) > 0
     assert metadata["method"] == "visible"
     assert shown[face & (new.occluder > 0)].mean() < 0.4 < 0.6 < shown[face & (new.matte > 0)].mean()
