@@ -122,7 +122,7 @@ class Inverter:
         if steps:
             w_plus = self.refine(crop, w_plus, steps, progress)
         with torch.inference_mode():
-            drawn = self.generate(w_plus).image
+            drawn = self._draw(w_plus)
             report = self._report(crop.to(self.device), drawn, steps)
         return Inversion(w_plus, crop, drawn, report)
 

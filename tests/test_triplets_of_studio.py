@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mattface import landmarks
+from mattface import perception
 from mattface.errors import InputError
 from mattface.mesh import topology
 from mattface.parse import load_parser
@@ -63,8 +63,14 @@ def test_a_detection_is_made_of_landmarks():
     assert np.array_equal(face.box, [0, 0, 30, 40])
 
 
+def read_landmarks_with(monkeypatch, found) -> None:
+    """`found` takes the place of the landmark part; the parser stays."""
+    load = perception.load
+    monkeypatch.setattr(perception, "load", lambda kind, *name: found if kind == "landmarks" else load(kind, *name))
+
+
 def test_no_shards_are_refused(monkeypatch):
-    monkeypatch.setattr(landmarks, "load_landmarker", lambda: measure(1.0))
+    read_landmarks_with(monkeypatch, measure(1.0))
     with pytest.raises(InputError, match="found none"):
         read_studio_triplets([], 32)
 
@@ -82,7 +88,7 @@ def test_a_damaged_shard_and_hidden_faces_are_left_out_and_named(tmp_path, monke
     def found(pixels, face):
         return measure(next(calls, 1.0), (32.0,))(pixels, face)
 
-    monkeypatch.setattr(landmarks, "load_landmarker", lambda: found)
+    read_landmarks_with(monkeypatch, found)
     store, notes = read_studio_triplets(paths, 32)
     assert store.count == 3, "the triplets of a damaged shard go with it"
     assert "shard triplets-000001.tar was left out" in notes[0]

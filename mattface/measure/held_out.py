@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mattface import perception
 from mattface.detect import Detector
 from mattface.errors import InputError
 from mattface.landmarks import Landmarker
@@ -127,15 +128,12 @@ class HeldOut:
                 f"scoring needs at least two held-out people with landmarks; found {len(faces)}. "
                 "Run mattface data prepare on the data, or leave --scoring out."
             )
-        from mattface.detect import load_detector
-        from mattface.landmarks import load_landmarker
-
         embed = load_scorer(scoring, trains_with)
         self.samples = list(faces.values())
         self.faces = [as_face(sample) for sample in self.samples]
         pixels = [as_pixels(sample["image"][None]) for sample in self.samples]
         gallery = np.stack([embed(p, face) for p, face in zip(pixels, self.faces, strict=True)])
-        self.evaluate = FaceEvaluator(embed, load_detector(), load_landmarker(), gallery)
+        self.evaluate = FaceEvaluator(embed, perception.load("detector"), perception.load("landmarks"), gallery)
         order = np.random.default_rng(seed).permutation(len(self.faces))[: PAIRS + 1]
         self.pairs = list(zip(order[:-1].tolist(), order[1:].tolist(), strict=True))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mattface.embed import load_embedder
+from mattface import perception
 from mattface.errors import InputError, UsageError
 from mattface.geometry import similarity
 from mattface.vocabulary import Face
@@ -78,7 +78,7 @@ def load_scorer(name: str, trains_with: str) -> Embed:
     """
     if name.endswith(".onnx"):
         return Scorer(Path(name))
-    embedder = load_embedder(name)
+    embedder = perception.load("identity", name)
     if embedder.name == trains_with or trains_with == "auto":
         raise UsageError(f"{embedder.name} trains, so it cannot score. Give another: --scoring FILE.onnx")
     return embedder

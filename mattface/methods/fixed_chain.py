@@ -111,7 +111,8 @@ class FixedMethod:
         self.placing, self.detail = placing, detail
         self.weights, self.generator = weights, generator
         self.device, self.dtype = device, dtype
-        self.detector, self.landmarker = (perception.load(kind, device=device) for kind in ("detector", "landmarks"))
+        self.detector = perception.load("detector", device=device)
+        self.landmarker = perception.load("landmarks", device=device)
 
     def encode(self, source: Crop) -> Encoded:
         """Encodes an aligned source crop once."""

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from mattface import perception
 from mattface.align import sixty_eight
 from mattface.errors import InputError
 from mattface.mesh.shape import canonical, mixed
 from mattface.methods import mesh
-from mattface.parse import load_parser
 from mattface.training.data.portraits import crop_portraits, training_portraits
 from mattface.training.data.triplet_batch import Triplets, concatenate_triplets, pack
 from mattface.training.data.triplets import MemoryTriplets
@@ -46,7 +46,7 @@ class MeshSwapper:
 
     def __init__(self, crops: Sequence[Crop], shape: float = 0.0, config: mesh.Config = CONFIG) -> None:
         self.crops, self.shape = crops, shape
-        self.method = mesh.MeshMethod(config, load_parser(PARSER), torch.device("cpu"))
+        self.method = mesh.MeshMethod(config, perception.load("parser", PARSER), torch.device("cpu"))
         self.encoded = [self.method.encode(c) for c in crops]
 
     def triplet(self, source: int, target: int, size: int | None = None) -> Triplets:

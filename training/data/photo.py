@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mattface import align, picture_io
+from mattface import align, perception, picture_io
 from mattface.errors import InputError
 from mattface.measure.held_out import as_pixels
 from mattface.parse import inner_face
@@ -57,12 +57,9 @@ class Preparer:
     """
 
     def __init__(self, settings: Settings, out: Path) -> None:
-        from mattface.detect import load_detector
-        from mattface.landmarks import load_landmarker
-        from mattface.parse import load_parser
-
         self.settings, self.out = settings, out
-        self.detector, self.landmarker, self.parser = load_detector(), load_landmarker(), load_parser()
+        self.detector, self.landmarker = perception.load("detector"), perception.load("landmarks")
+        self.parser = perception.load("parser")
         self.seen = Fingerprints()
 
     def __call__(self, record: Record, source: str) -> Line:

@@ -7,15 +7,16 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mattface import align, detect, landmarks, picture_io
+from mattface import align, perception, picture_io
 from mattface.errors import InputError
 from mattface.measure.held_out import is_held_out
+from mattface.training.data.files import images_in
 from mattface.vocabulary import Crop
 
 
 def pictures_in(folder: Path) -> list[Path]:
     """Picture files in a folder, sorted by name."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    return images_in(folder)[0]
 
 
 def training_portraits(folder: Path) -> list[Path]:
@@ -32,7 +33,7 @@ def training_portraits(folder: Path) -> list[Path]:
 
 def crop_portraits(paths: Sequence[Path], size: int) -> list[Crop]:
     """Detects, aligns and cuts the largest face of every portrait that has one."""
-    find, locate = detect.load_detector(), landmarks.load_landmarker()
+    find, locate = perception.load("detector"), perception.load("landmarks")
     crops = []
     for path in tqdm(paths, desc=f"aligning at {size} px", disable=None):
         pixels = picture_io.read(path).pixels

@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mattface import weights
-from mattface.embed import Embedder, load_embedder
+from mattface import perception, weights
+from mattface.embed import Embedder
 from mattface.errors import UsageError, WeightsError
-from mattface.estimate import FaceRegressor, load_estimator
+from mattface.estimate import FaceRegressor
 from mattface.training.config import LossNetworks
 from mattface.training.losses.networks.features import LPIPS_TAPS, VGG16, VGG_TAPS, FaceShape, ResNetMaps
 from mattface.training.losses.networks.toy import Encoders, toy_clip, toy_shape
@@ -141,7 +141,7 @@ def load_perceptual(name: str, device: torch.device) -> tuple[nn.Module, list[to
     """
     kind, _, file = name.partition(":")
     if kind == "resnet-maps":
-        return ResNetMaps(freeze(load_embedder("resnet", device)).network), None
+        return ResNetMaps(freeze(perception.load("identity", "resnet", device)).network), None
     if kind not in ("vgg16", "lpips"):
         raise UsageError(f"loss_networks.perceptual must be vgg16, lpips or resnet-maps; got {name!r}.")
     network = VGG16(LPIPS_TAPS if kind == "lpips" else VGG_TAPS, 224 if kind == "vgg16" else None)
@@ -208,7 +208,7 @@ def load_shape(name: str, device: torch.device) -> nn.Module:
         return toy_shape(device)
     if name != "d3dfr":
         raise UsageError(f"loss_networks.shape must be d3dfr or toy; got {name!r}.")
-    return FaceShape(cast(FaceRegressor, load_estimator("deep3d", device))).eval()
+    return FaceShape(cast(FaceRegressor, perception.load("estimator", "deep3d", device))).eval()
 
 
 def _perceptual(name: str, device: torch.device) -> dict[str, Any]:
@@ -217,7 +217,7 @@ def _perceptual(name: str, device: torch.device) -> dict[str, Any]:
 
 
 LOADERS: dict[str, Callable[[str, torch.device], dict[str, Any]]] = {
-    "identity": lambda name, device: {"identity": freeze(load_embedder(name, device))},
+    "identity": lambda name, device: {"identity": freeze(perception.load("identity", name, device))},
     "perceptual": _perceptual,
     "clip": lambda name, device: {"clip": load_clip(name, device)},
     "shape": lambda name, device: {"shape": load_shape(name, device)},
