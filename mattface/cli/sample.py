@@ -50,11 +50,11 @@ def run(args: argparse.Namespace) -> None:
 
     truncation = sampling.TRUNCATION if args.truncation is None else args.truncation
     sampling.check(args.seed, args.count, truncation)
+    changes = edit.read_changes(args.edit) if args.edit else {}
     paths = places(args.out, args.seed, args.count)
     for path in paths.values():
         picture_io.check_output(path, args.overwrite)
     sampler = sampling.load(args.weights, args.device)
-    changes = edit.read_changes(args.edit) if args.edit else {}
     directions = edit.load_directions() if changes else None
     mark = {"xmp": add_mark(None, __version__, GENERATED)}
     for seed, path in paths.items():

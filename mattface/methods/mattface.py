@@ -16,7 +16,7 @@ from mattface.layers import resize
 from mattface.matte import MatteStage
 from mattface.mesh.shape import canonical, mixed
 from mattface.methods.contract import CropSpec, Description, filtered
-from mattface.methods.fixed_chain import CHAIN, FIXED, FixedMethod, build_fixed
+from mattface.methods.fixed_chain import CHAIN, FIXED, GENERATOR, FixedMethod, build_fixed
 from mattface.methods.mattface_network import Config, Encoded, MattfaceNetwork, build_network, network_of
 from mattface.methods.psp import OFFICIAL
 from mattface.parse import Parser
@@ -100,16 +100,17 @@ def build(
     Args:
         weights: name of registered weights, a safetensors file, or a folder that holds one; None takes mattface-demo.
         device, dtype: where and in which dtype the network runs.
-        options: `detail`, "flow" or "off" (the paper: nothing of the source is sampled); as trained by default.
+        options: `detail`, "flow" or "off" (the paper: nothing of the source is sampled), as trained by default; for
+            weights over a fixed generator `generator`, "mobile-ffhq" or "stylegan2-ffhq", the checkpoint's by default.
 
     Raises:
         UsageError: an unknown option or value.
         WeightsError: weights that are missing, damaged, without a trained IDATT, or trained without the detail that is
             asked for.
     """
-    detail = options.pop("detail", None)
+    detail, generator = options.pop("detail", None), options.pop("generator", None)
     if options:
-        raise UsageError(f"mattface has the option detail; got {', '.join(sorted(options))}.")
+        raise UsageError(f"mattface has the options detail and generator; got {', '.join(sorted(options))}.")
     if detail not in (None, "flow", "off"):
         raise UsageError(f'detail must be "flow" or "off"; got {detail!r}.')
     if weights == OFFICIAL:
@@ -121,7 +122,10 @@ def build(
     tensors, metadata = registry.load_tensors(registry.checkpoint_in(name))
     parser = perception.load("parser", device=device, dtype=dtype)
     if metadata.get(CHAIN) == FIXED:
-        return build_fixed(tensors, metadata, name, detail or "flow", device, dtype, parser)
+        named = {**metadata, GENERATOR: generator} if generator else metadata
+        return build_fixed(tensors, named, name, detail or "flow", device, dtype, parser)
+    if generator is not None:
+        raise UsageError(f"{name} carries a generator of its own; got generator={generator!r}. Leave it out.")
     network = network_of(tensors, metadata, name)
     if detail == "flow" and network.correspond is None:
         raise WeightsError(f'{name} was trained without detail; got detail="flow". Leave it out or take other weights.')
