@@ -6,14 +6,12 @@ until the drawn picture agrees with the photograph in pixels and in what a recog
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from mattface import align, perception, picture_io, pixels
 from mattface import weights as registry
@@ -24,16 +22,14 @@ from mattface.embed.resnet import read
 from mattface.errors import NoFaceError, UsageError
 from mattface.generate.named import EMBEDDED, Synthesis, load_generator
 from mattface.layers import resize
+from mattface.refine import Progress, refine_code
 from mattface.vocabulary import WPlus
 
 WEIGHTS, BODY = "ffhq-encoder", "identity-resnet"
 SAME = 0.6
 """Distance of identities below which its makers call two pictures one person."""
-RATE = 0.03
-"""Largest step of a style in one refinement step, over the spread of styles."""
-
-Progress = Callable[[int, int, float], bool]
-"""(steps done, steps in all, loss) -> whether to go on."""
+FEATURES = 0.1
+"""Weight of what the recognition network sees beside pixels."""
 
 
 @dataclass(frozen=True)
@@ -86,24 +82,12 @@ class Inverter:
         wanted = resize(crop.to(self.device), SIZE)
         with torch.no_grad():
             seen = self._standard(wanted)
-        start = w_plus.detach().clone()
-        code = nn.Parameter(start.clone())
-        spread = float((start - self.heads.w_avg).square().mean().sqrt())
-        descent = torch.optim.Adam([code], lr=RATE * spread, betas=(0.9, 0.99))
-        best, least = start, float("inf")
-        for step in range(steps):
+
+        def loss_of(code: WPlus) -> torch.Tensor:
             drawn = resize(self._draw(code), SIZE)
-            loss = F.mse_loss(drawn, wanted) + 0.1 * F.mse_loss(self._standard(drawn), seen)
-            loss = loss + 0.01 * (code - start).square().mean() / spread**2
-            value = float(loss.detach())
-            if value < least:
-                best, least = code.detach().clone(), value
-            if progress is not None and not progress(step + 1, steps, value):
-                break
-            descent.zero_grad(set_to_none=True)
-            loss.backward()
-            descent.step()
-        return best
+            return F.mse_loss(drawn, wanted) + FEATURES * F.mse_loss(self._standard(drawn), seen)
+
+        return refine_code(w_plus, self.heads.w_avg, loss_of, steps, progress)
 
     def __call__(self, crop: torch.Tensor, steps: int = 0, progress: Progress | None = None) -> Inversion:
         """Inverts one aligned crop.

@@ -70,6 +70,20 @@ def test_one_code_drives_both_layouts_of_generators(chain: FixedChain) -> None:
     assert chain.generate.num_styles == official.num_styles == 18
 
 
+def test_refinement_draws_nearer_to_the_source_and_stops_when_told(chain: FixedChain) -> None:
+    source, target = chain.encode(face(1)), chain.encode(face(2))
+    code, _ = chain(source, target)
+    losses: list[float] = []
+    better = chain.refine(code, source, 8, lambda done, of, loss: not losses.append(loss))
+    assert min(losses) < losses[0]
+
+    def apart(w_plus: torch.Tensor) -> float:
+        return float((chain.encode(chain.draw(w_plus)).identity - source.identity).norm())
+
+    assert apart(better) < apart(code)
+    assert torch.equal(chain.refine(code, source, 9, lambda done, of, loss: False), code)
+
+
 def test_a_mean_of_swaps_pastes_the_mean_of_their_pictures() -> None:
     rng = torch.Generator().manual_seed(0)
     target, a, b = (torch.rand(1, 3, 8, 8, generator=rng) for _ in range(3))
@@ -86,7 +100,7 @@ def test_a_mean_of_swaps_pastes_the_mean_of_their_pictures() -> None:
 
 
 def test_checkpoints_and_options_that_do_not_fit(tmp_path: Path, need: Callable[..., None]) -> None:
-    with pytest.raises(UsageError, match="options detail and generator; got level"):
+    with pytest.raises(UsageError, match="options detail, generator and refine; got level"):
         build(None, CPU, torch.float32, level="fine")
     with pytest.raises(UsageError, match="carries a generator of its own"):
         build("mattface-demo", CPU, torch.float32, generator="mobile-ffhq")

@@ -101,7 +101,8 @@ def build(
         weights: name of registered weights, a safetensors file, or a folder that holds one; None takes mattface-demo.
         device, dtype: where and in which dtype the network runs.
         options: `detail`, "flow" or "off" (the paper: nothing of the source is sampled), as trained by default; for
-            weights over a fixed generator `generator`, "mobile-ffhq" or "stylegan2-ffhq", the checkpoint's by default.
+            weights over a fixed generator `generator`, "mobile-ffhq" or "stylegan2-ffhq", the checkpoint's by default,
+            and `refine`, steps by which every code is moved towards the source's identity (about a second each).
 
     Raises:
         UsageError: an unknown option or value.
@@ -109,8 +110,9 @@ def build(
             asked for.
     """
     detail, generator = options.pop("detail", None), options.pop("generator", None)
+    refine = int(options.pop("refine", 0))
     if options:
-        raise UsageError(f"mattface has the options detail and generator; got {', '.join(sorted(options))}.")
+        raise UsageError(f"mattface has the options detail, generator and refine; got {', '.join(sorted(options))}.")
     if detail not in (None, "flow", "off"):
         raise UsageError(f'detail must be "flow" or "off"; got {detail!r}.')
     if weights == OFFICIAL:
@@ -123,9 +125,9 @@ def build(
     parser = perception.load("parser", device=device, dtype=dtype)
     if metadata.get(CHAIN) == FIXED:
         named = {**metadata, GENERATOR: generator} if generator else metadata
-        return build_fixed(tensors, named, name, detail or "flow", device, dtype, parser)
-    if generator is not None:
-        raise UsageError(f"{name} carries a generator of its own; got generator={generator!r}. Leave it out.")
+        return build_fixed(tensors, named, name, detail or "flow", device, dtype, parser, refine)
+    if generator is not None or refine:
+        raise UsageError(f"{name} carries a generator of its own, without generator= and refine=. Leave them out.")
     network = network_of(tensors, metadata, name)
     if detail == "flow" and network.correspond is None:
         raise WeightsError(f'{name} was trained without detail; got detail="flow". Leave it out or take other weights.')
