@@ -1,7 +1,8 @@
-"""mattface bench triplets: exact answers of people who never train, over yaw, light and things before the face.
+"""mattface bench triplets: exact ground truth of people who never train, over yaw, light and things before the face.
 
 Case n has a fixed yaw, contrast of light and occluder (`case`), everything else is drawn from its seed. The
-same people and number give the same triplet. Pictures are of kind "head": everything is drawn, the answer is exact.
+same people and number give the same triplet. Pictures are of kind "head": everything is drawn, so the ground truth is
+exact.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ TRIES = 200
 
 @dataclass(frozen=True)
 class Case:
-    """What is asked.
+    """What a triplet shows.
 
     Attributes:
         yaw: the target's, in degrees, to either side, give or take 2.
@@ -60,7 +61,7 @@ def case_of(number: int) -> Case:
     return Case(yaw, LIGHTS[rest % 4], OCCLUDERS[rest // 4 % 10])
 
 
-def asked(notes: Sequence[str]) -> Case:
+def case_from_notes(notes: Sequence[str]) -> Case:
     """The case out of a triplet's notes.
 
     Raises:

@@ -139,7 +139,7 @@ def error_levels(net: SynthesisNetwork, w_plus: torch.Tensor, dtype: torch.dtype
         "peak error, levels of the picture's range": 255 * float(difference.max()) / range_,
         "peak error, levels of [-1, 1]": 127.5 * float(difference.max()),
         "mean error, levels of [-1, 1]": 127.5 * float(difference.mean()),
-        "picture's spread": float(exact.std()),
+        "picture's std": float(exact.std()),
     }
 
 

@@ -93,7 +93,7 @@ class Portraits:
     def __init__(self, folder: Path, scoring: Path, count: int = 100, seed: int = 1) -> None:
         self.scoring = scoring
         paths = evaluation_portraits(folder)
-        self.people = introduced(paths, Scorer(scoring), fitter())
+        self.people = load_people(paths, Scorer(scoring), fitter())
         self.pairs = choose_pairs(len(self.people), count, seed)
         self.gallery = np.stack([person.embedding for person in self.people])
         self.notes = [f"{len(paths) - len(self.people)} of {len(paths)} evaluation portraits show no face"]
@@ -164,7 +164,7 @@ def skin_of(face: Face, shape: tuple[int, ...]) -> np.ndarray:
     return Regions.draw(mesh.Drawing.of(face.mesh, max(shape))).skin[: shape[0], : shape[1]]
 
 
-def introduced(paths: Sequence[Path], scorer: Scorer, fit: Fitter | None) -> list[Person]:
+def load_people(paths: Sequence[Path], scorer: Scorer, fit: Fitter | None) -> list[Person]:
     """Everybody whose face is found."""
     from tqdm import tqdm
 
@@ -204,7 +204,7 @@ def choose_pairs(count: int, wanted: int, seed: int) -> list[tuple[int, int]]:
     return pairs[:wanted]
 
 
-def described(evaluation: Portraits) -> dict[str, Any]:
+def describe_cases(evaluation: Portraits) -> dict[str, Any]:
     """Split and pairs, for the report."""
     names = [person.name for person in evaluation.people]
     return {

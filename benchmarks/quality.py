@@ -23,7 +23,7 @@ import numpy as np
 
 from mattface.benchmarks import portraits, triplets
 from mattface.benchmarks.common import save
-from mattface.benchmarks.report import Number, Row, plain, summarised, table
+from mattface.benchmarks.report import Number, Row, plain, summarise, table
 from mattface.benchmarks.runner import Candidate, Evaluation, Outcome, read_candidate, run_cases
 from mattface.benchmarks.sheets import sheet
 from mattface.errors import InputError, UsageError
@@ -66,17 +66,17 @@ def run(args: argparse.Namespace) -> None:
     report: dict[str, Any] = {"seed": args.seed, "baseline": baseline_of([who.name for who in asked])}
     if args.portraits is not None:
         evaluation = portraits.Portraits(args.portraits, args.scoring, args.pairs, args.seed)
-        told = portraits.described(evaluation)
-        rows = evaluate(evaluation, asked, args, known(earlier, "portraits", told, "pairs"), "portraits")
+        described = portraits.describe_cases(evaluation)
+        rows = evaluate(evaluation, asked, args, reuse_rows(earlier, "portraits", described, "pairs"), "portraits")
         groups = {"all": rows}
-        report["portraits"] = told | judged(groups, rows, portraits.NUMBERS, "held-out portraits")
+        report["portraits"] = described | compare_methods(groups, rows, portraits.NUMBERS, "held-out portraits")
         save(report, args.out)
     if args.triplets is not None:
         cases = triplets.Triplets(args.triplets, args.questions, args.lpips)
-        told = triplets.described(cases)
-        rows = evaluate(cases, asked, args, known(earlier, "triplets", told, "questions"), "triplets")
-        groups = triplets.grouped(rows)
-        report["triplets"] = told | judged(groups, rows, triplets.NUMBERS, "exact triplets")
+        described = triplets.describe_cases(cases)
+        rows = evaluate(cases, asked, args, reuse_rows(earlier, "triplets", described, "questions"), "triplets")
+        groups = triplets.group_rows(rows)
+        report["triplets"] = described | compare_methods(groups, rows, triplets.NUMBERS, "exact triplets")
     print("\n".join(note for part in parts for note in report[part]["notes"]))
     save(report, args.out)
     print(args.out.resolve())
@@ -95,28 +95,28 @@ def read(path: Path) -> dict[str, Any]:
     return report
 
 
-def known(earlier: dict[str, Any], part: str, told: dict[str, Any], key: str) -> dict[str, list[Row]]:
-    """Method -> rows of an earlier report about what is asked now.
+def reuse_rows(earlier: dict[str, Any], part: str, described: dict[str, Any], key: str) -> dict[str, list[Row]]:
+    """Method -> rows of an earlier report about the cases of this run.
 
     Args:
         earlier: the report; empty for none.
         part: "portraits" or "triplets".
-        told: what is asked now.
-        key: of `told`, the list of cases.
+        described: the cases of this run.
+        key: of `described`, the list of cases.
 
     Raises:
-        UsageError: the earlier report did not ask all of them.
+        UsageError: the earlier report lacks one of them.
     """
     if part not in earlier:
         return {}
-    place = {json.dumps(case): k for k, case in enumerate(earlier[part][key])}
-    missing = [case for case in told[key] if json.dumps(case) not in place]
+    index = {json.dumps(case): k for k, case in enumerate(earlier[part][key])}
+    missing = [case for case in described[key] if json.dumps(case) not in index]
     if missing:
         raise UsageError(
             f"expected an earlier report about the same {part}; it lacks {missing[0]}. Leave --earlier out."
         )
-    places = [place[json.dumps(case)] for case in told[key]]
-    return {name: [found["rows"][k] for k in places] for name, found in earlier[part]["methods"].items()}
+    chosen = [index[json.dumps(case)] for case in described[key]]
+    return {name: [found["rows"][k] for k in chosen] for name, found in earlier[part]["methods"].items()}
 
 
 def baseline_of(names: Iterable[str]) -> str:
@@ -148,7 +148,7 @@ def evaluate(
 
 
 def draw(evaluation: Evaluation, found: dict[str, list[Outcome]], shown: Sequence[int], path: Path) -> None:
-    """Writes a contact sheet: what is given, and every method's answer with its most telling number."""
+    """Writes a contact sheet: what is given, and every method's swap with its most telling number."""
     rows = []
     for case in shown:
         given = evaluation.given(case)
@@ -162,13 +162,13 @@ def draw(evaluation: Evaluation, found: dict[str, list[Outcome]], shown: Sequenc
 
 
 def caption(case: int, row: Row) -> str:
-    """The most telling numbers of an answer."""
+    """The most telling numbers of a swap."""
     if "cosine" in row:
         return f"{case}: cosine {row['cosine']:.2f}, seam {row['seam']:.2f}"
     return f"{case}: {row['psnr']:.1f} dB, features {row['features']:.3f}, light {row['light']:.1f}"
 
 
-def judged(
+def compare_methods(
     groups: dict[str, dict[str, list[Row]]], rows: dict[str, list[Row]], numbers: Sequence[Number], title: str
 ) -> dict[str, Any]:
     """Summaries of all groups and the rows of all methods, for the report; prints the table."""
@@ -176,7 +176,7 @@ def judged(
     made: dict[str, dict[str, dict[str, Any]]] = {}
     for group, chosen in groups.items():
         made[group] = {
-            name: summarised(own, None if name == baseline else chosen[baseline], numbers)
+            name: summarise(own, None if name == baseline else chosen[baseline], numbers)
             for name, own in chosen.items()
         }
     print(table(title, made, numbers, baseline), flush=True)

@@ -38,7 +38,7 @@ class Number:
         return [math.nan if value is None else float(value) for value in values]
 
 
-def summarised(rows: Sequence[Row], others: Sequence[Row] | None, numbers: Sequence[Number]) -> dict[str, Any]:
+def summarise(rows: Sequence[Row], others: Sequence[Row] | None, numbers: Sequence[Number]) -> dict[str, Any]:
     """`measure.summary` of every number; with "against": `measure.paired` to the same cases of the baseline.
 
     Args:
@@ -62,7 +62,7 @@ def table(title: str, groups: dict[str, dict[str, dict[str, Any]]], numbers: Seq
 
     Args:
         title: of the table.
-        groups: name of a group of cases -> method -> `summarised`.
+        groups: name of a group of cases -> method -> `summarise`.
         numbers: to show.
         baseline: name of the method that the others are compared with.
     """

@@ -23,7 +23,7 @@ ABLATIONS = tuple(Ablation.__dataclass_fields__)
 
 @dataclass(frozen=True)
 class Candidate:
-    """A method as it is asked for.
+    """A method with its options.
 
     Attributes:
         name: as given: METHOD, or METHOD:OPTION=VALUE:... ("mattface:detail=off", "mattface:weights=x.safetensors").
@@ -56,11 +56,11 @@ def read_candidate(name: str) -> Candidate:
         key, equals, value = one.partition("=")
         if not (key and equals and value):
             raise UsageError(f"expected METHOD:OPTION=VALUE; got {name!r}. Example: mattface:detail=off")
-        options.append((key, value if key in RESERVED else typed(value)))
+        options.append((key, value if key in RESERVED else parse_option(value)))
     return Candidate(name, method, tuple(options))
 
 
-def typed(value: str) -> Any:
+def parse_option(value: str) -> Any:
     """A whole number, a number, a truth value or the text itself."""
     words = {"true": True, "false": False, "none": None}
     if value.lower() in words:
@@ -82,13 +82,13 @@ class Outcome:
 
 
 class Evaluation(Protocol):
-    """Cases that swappers answer. It travels to other processes, so it holds no network."""
+    """Cases given to swappers. It travels to other processes, so it holds no network."""
 
     def order(self) -> Sequence[int]:
         """All cases, those that share work next to each other."""
 
     def outcomes(self, swapper: Swapper, cases: Sequence[int], shown: frozenset[int]) -> Iterator[Outcome]:
-        """Answers and measures `cases`, with close-ups of those in `shown`."""
+        """Swaps and measures `cases`, with close-ups of those in `shown`."""
 
     def given(self, case: int) -> dict[str, np.ndarray]:
         """Close-ups of what is known beforehand: "source", "target", ..."""
@@ -98,7 +98,7 @@ def run_cases(evaluation: Evaluation, who: Candidate, device: str, workers: int,
     """All outcomes of one method, by number of the case.
 
     Args:
-        evaluation: what is asked.
+        evaluation: the cases.
         who: the method.
         device: where its networks run.
         workers: processes; 1 works in this one.

@@ -1,4 +1,4 @@
-"""Contact sheets: one row a case, one column a method, with a number on every answer."""
+"""Contact sheets: one row a case, one column a method, with a number on every swap."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
 
 Three questions on one tiny mattface network with its discriminator, so that what is around the networks weighs most:
 steps of the loop against a bare loop over the same networks and losses; steps with data read from disk against steps on
-one cached batch; images per second of two processes against one. The second question is also asked of the recipe
+one cached batch; images per second of two processes against one. The second number is also measured for the recipe
 mattface-demo as it is bundled, on triplets in memory.
 """
 
@@ -64,7 +64,7 @@ def faces(root: Path, count: int = 24, size: int = 256) -> Path:
 
 
 def recipe() -> SwapRecipe:
-    """The tiny mattface recipe without loss networks: its networks are all that is trained and all that is asked."""
+    """The tiny mattface recipe without loss networks: its networks are all that is trained and all that runs."""
     tiny = find_recipe("mattface", True, [])
     loop = Loop(10**6, BATCH, average=0.9, log_every=10 * BATCH)
     loss_networks, discriminator = LossNetworks("resnet", "whole"), DiscriminatorConfig("global", "log", width=4)

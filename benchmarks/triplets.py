@@ -1,4 +1,4 @@
-"""Exact triplets: answers against the truth, by yaw, by light and by what lies before the face."""
+"""Exact triplets: swaps against the ground truth, by yaw, by light and by what lies before the face."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from mattface import measure
-from mattface.benchmarks.cases import LIGHTS, OCCLUDERS, YAWS, asked
+from mattface.benchmarks.cases import LIGHTS, OCCLUDERS, YAWS, case_from_notes
 from mattface.benchmarks.report import Number, Row
 from mattface.benchmarks.runner import Outcome
 from mattface.benchmarks.sheets import close_up
@@ -35,7 +35,7 @@ def occluded(row: Row) -> bool:
 
 
 def unseen(row: Row) -> bool:
-    """Whether the source hides enough of what the answer shows for it to be measured apart."""
+    """Whether the source hides enough of what the output shows for it to be measured apart."""
     return "hidden" in row
 
 
@@ -59,7 +59,7 @@ NUMBERS = (
 )
 
 
-def grouped(rows: dict[str, list[Row]]) -> dict[str, dict[str, list[Row]]]:
+def group_rows(rows: dict[str, list[Row]]) -> dict[str, dict[str, list[Row]]]:
     """Name of a group -> method -> its rows, for every group that has rows: all, yaws, lights, occluders."""
     tests: dict[str, tuple[str, Any]] = {f"yaw {yaw}": ("yaw", yaw) for yaw in YAWS}
     tests |= {light: ("contrast", light) for light in LIGHTS[2:]}
@@ -71,7 +71,7 @@ def grouped(rows: dict[str, list[Row]]) -> dict[str, dict[str, list[Row]]]:
 
 
 @dataclass(frozen=True)
-class Answer:
+class SwapOutput:
     """What a method makes of a triplet: picture (H, W, 3) uint8, matte (H, W), whether faces were found, seconds."""
 
     image: np.ndarray
@@ -85,7 +85,7 @@ class Triplets:
 
     Args:
         folder: of shards.
-        count: cases to ask, some of each sort; None asks all.
+        count: how many cases, some of each sort; None for all.
         lpips: torchvision's VGG16 for LPIPS; None leaves LPIPS out.
 
     Attributes:
@@ -116,15 +116,15 @@ class Triplets:
         return decode_triplet({name: read_bytes(member) for name, member in self.samples[case].items()})
 
     def outcomes(self, swapper: Swapper, cases: Sequence[int], shown: frozenset[int]) -> Iterator[Outcome]:
-        """Swaps and measures. Where no face is found the untouched target is the answer, and counts as such."""
+        """Swaps and measures. Where no face is found the untouched target is the output, and counts as such."""
         distance = None if self.lpips is None else lpips_distance(self.lpips)
         for case in cases:
             triplet = self.triplet(case)
-            answer = answered(swapper, triplet)
-            row = compared(triplet, answer)
+            output = run_swap(swapper, triplet)
+            row = measure_output(triplet, output)
             if distance is not None:
-                row["lpips"] = distance(*framed(answer.image, triplet)[:2])
-            yield Outcome(row, close_up(answer.image, box_of(triplet), 1.3) if case in shown else None)
+                row["lpips"] = distance(*frame_output(output.image, triplet)[:2])
+            yield Outcome(row, close_up(output.image, box_of(triplet), 1.3) if case in shown else None)
 
     def given(self, case: int) -> dict[str, np.ndarray]:
         """Source, and close-ups of target and truth."""
@@ -134,24 +134,24 @@ class Triplets:
         return {"source": triplet.source, **near}
 
 
-def answered(swapper: Swapper, triplet: Triplet) -> Answer:
+def run_swap(swapper: Swapper, triplet: Triplet) -> SwapOutput:
     """Detects, aligns and swaps the two pictures as it would any photograph."""
     try:
         result = swapper.swap(swapper.prepare(triplet.source), triplet.target, measure=False)
     except NoFaceError:
-        return Answer(triplet.target, np.zeros(triplet.matte.shape, np.float32), False, np.nan)
-    return Answer(result.image, result.matte, True, sum(result.report["seconds"].values()))
+        return SwapOutput(triplet.target, np.zeros(triplet.matte.shape, np.float32), False, np.nan)
+    return SwapOutput(result.image, result.matte, True, sum(result.report["seconds"].values()))
 
 
-def compared(triplet: Triplet, answer: Answer) -> Row:
-    """Everything that is measured on one answer, and what was asked."""
-    case, true, matte = asked(triplet.notes), triplet.swap, triplet.matte
+def measure_output(triplet: Triplet, output: SwapOutput) -> Row:
+    """Everything that is measured on one output, and its case."""
+    case, true, matte = case_from_notes(triplet.notes), triplet.swap, triplet.matte
     sigma = LIGHT_SIGMA * face_height(matte)
     skin = (matte > 0.5).astype(np.float32)
-    clipped = measure.clipped_share(answer.image, skin)
-    near, truth, inside = framed(answer.image, triplet)
-    untouched, _, _ = framed(triplet.target, triplet)
-    kept = measure.kept_share(answer.image, triplet.target, answer.matte, before_face(triplet))
+    clipped = measure.clipped_share(output.image, skin)
+    near, truth, inside = frame_output(output.image, triplet)
+    untouched, _, _ = frame_output(triplet.target, triplet)
+    kept = measure.kept_share(output.image, triplet.target, output.matte, before_face(triplet))
     hidden = matte * (1 - triplet.visible)
     enough = hidden.sum() >= LEAST * matte.sum()
     return {
@@ -159,25 +159,25 @@ def compared(triplet: Triplet, answer: Answer) -> Row:
         "yaw": case.yaw,
         "contrast": case.light,
         "occluder": case.occluder,
-        "found": float(answer.found),
-        "psnr": measure.psnr(answer.image, true, matte),
-        **({"hidden": measure.psnr(answer.image, true, hidden)} if enough else {}),
+        "found": float(output.found),
+        "psnr": measure.psnr(output.image, true, matte),
+        **({"hidden": measure.psnr(output.image, true, hidden)} if enough else {}),
         "features": measure.feature_distance(near, truth, inside),
         "structure": measure.structure_loss(near, truth, inside),
-        "light": measure.light_error(answer.image, true, matte, sigma),
+        "light": measure.light_error(output.image, true, matte, sigma),
         "clipped": clipped,
         "clipped more": max(0.0, clipped - measure.clipped_share(true, skin)),
         **kept,
-        "background": measure.background_change(answer.image, triplet.target, answer.matte),
+        "background": measure.background_change(output.image, triplet.target, output.matte),
         "target psnr": measure.psnr(triplet.target, true, matte),
         "target features": measure.feature_distance(untouched, truth, inside),
         "target light": measure.light_error(triplet.target, true, matte, sigma),
-        "seconds": answer.seconds,
+        "seconds": output.seconds,
     }
 
 
-def framed(image: np.ndarray, triplet: Triplet) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The answer with everything outside the true matte replaced by the truth, the truth, and the matte, around it."""
+def frame_output(image: np.ndarray, triplet: Triplet) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The output with everything outside the true matte replaced by the truth, the truth, and the matte, around it."""
     left, top, right, bottom = box_of(triplet).astype(int)
     rows, columns = slice(max(0, top - MARGIN), bottom + MARGIN), slice(max(0, left - MARGIN), right + MARGIN)
     true, matte = triplet.swap[rows, columns], triplet.matte[rows, columns]
@@ -223,6 +223,6 @@ def lpips_distance(path: Path) -> Callable[[np.ndarray, np.ndarray], float]:
     return distance
 
 
-def described(evaluation: Triplets) -> dict[str, Any]:
-    """What was asked, for the report."""
+def describe_cases(evaluation: Triplets) -> dict[str, Any]:
+    """The cases, for the report."""
     return {"questions": evaluation.names, "notes": evaluation.notes}

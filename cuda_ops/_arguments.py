@@ -1,4 +1,4 @@
-"""What every op asks of its arguments, as refusals of one line."""
+"""What every op requires of its arguments, as errors of one line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def shown(value: object) -> str:
 
 
 def check_tensor(op: str, name: str, t: object) -> None:
-    """Refuses what is not a dense floating point tensor.
+    """Rejects what is not a dense floating point tensor.
 
     Raises:
         TypeError: not a tensor, another type, or sparse.
@@ -36,7 +36,7 @@ def check_tensor(op: str, name: str, t: object) -> None:
 
 
 def check_device(op: str, name: str, t: torch.Tensor, x: torch.Tensor) -> None:
-    """Refuses a tensor on another device than `x`.
+    """Rejects a tensor on another device than `x`.
 
     Raises:
         ValueError: it is elsewhere.
@@ -59,7 +59,7 @@ def matched(op: str, name: str, t: torch.Tensor, x: torch.Tensor, whose: str = "
 
 
 def check_filter(op: str, f: torch.Tensor | None) -> None:
-    """Refuses what is not a constant filter.
+    """Rejects what is not a constant filter.
 
     Raises:
         TypeError: not a floating point tensor.
@@ -93,7 +93,7 @@ def number(op: str, name: str, value: object) -> float:
 
 
 def check_flag(op: str, name: str, value: object) -> None:
-    """Refuses what is neither True nor False.
+    """Rejects what is neither True nor False.
 
     Raises:
         TypeError: anything else.

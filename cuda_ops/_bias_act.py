@@ -105,7 +105,7 @@ def bias_act(
     Raises:
         TypeError: wrong type of tensor or number, or a bias of another type.
         ValueError: unknown activation, bias of another shape or device, alpha, gain or clamp out of range.
-        RuntimeError: the implementation asked for is not there.
+        RuntimeError: the requested implementation is not available.
     """
     op = "bias_act"
     check_tensor(op, "x", x)

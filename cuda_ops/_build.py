@@ -128,10 +128,10 @@ def compiler(target: Target) -> str:
 def _nvcc(target: Target) -> str:
     """nvcc of $CUDA_HOME, of the PATH, or of the usual folder."""
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
-    places = [str(Path(home) / "bin" / "nvcc")] if home else ["nvcc", "/usr/local/cuda/bin/nvcc"]
-    path = next((path for place in places if (path := shutil.which(place))), None)
+    programs = [str(Path(home) / "bin" / "nvcc")] if home else ["nvcc", "/usr/local/cuda/bin/nvcc"]
+    path = next((path for program in programs if (path := shutil.which(program))), None)
     if path is None:
-        tried = " or ".join(places)
+        tried = " or ".join(programs)
         raise NoToolsError(
             f"no compiler for {target.name}: expected {tried}. Install the CUDA toolkit or set CUDA_HOME to its "
             f"folder, then: {how(target)}."
@@ -187,7 +187,7 @@ def build(
 
 
 def _check_arch(target: Target, program: str) -> None:
-    """Refuses a GPU that nvcc does not know."""
+    """Rejects a GPU that nvcc does not know."""
     known = compiled_archs(program) if target.cuda else TARGETS
     if target.name not in known:
         raise NoToolsError(
@@ -208,7 +208,7 @@ def _compile(target: Target, program: str, ninja: str, work: Path, force: bool) 
     if code:
         said = printed.strip().splitlines()
         first = next((line for line in said if "error" in line), said[-1] if said else "no message")
-        raise BuildError(f"{Path(program).name} refused the kernels for {target.name}: {first.strip()}")
+        raise BuildError(f"{Path(program).name} rejected the kernels for {target.name}: {first.strip()}")
 
 
 def _run_ninja(ninja: str, folder: Path) -> tuple[int, str]:

@@ -47,7 +47,7 @@ def missing(kind: str) -> str | None:
         cause = error.__cause__ or error  # torch names the file only
         return f"cannot be loaded: {' '.join(str(cause).split())}. Type: {how(target)} --force"
     if target.cuda and not torch.cuda.is_current_stream_capturing():
-        return _refusal(target, torch.device("cuda", _served(target)))
+        return _obstacle(target, torch.device("cuda", _served(target)))
     return None
 
 
@@ -56,7 +56,7 @@ def _served(target: Target) -> int:
     return next(index for index in range(torch.cuda.device_count()) if _architecture(index) == target.name)
 
 
-def _refusal(target: Target, device: torch.device) -> str | None:
+def _obstacle(target: Target, device: torch.device) -> str | None:
     """Why a first launch fails: the driver may be too old for the toolkit that compiled."""
     from torch.utils._python_dispatch import _disable_current_modes
 
@@ -168,7 +168,7 @@ def runs_native(x: torch.Tensor) -> bool:
 
 
 def require(impl: str, op: str, x: object) -> None:
-    """Refuses an implementation that is unknown or cannot run; only "auto" may choose for itself.
+    """Rejects an implementation that is unknown or cannot run; only "auto" may choose for itself.
 
     Args:
         impl: "auto", "reference", "cpu" or "cuda".
@@ -177,7 +177,7 @@ def require(impl: str, op: str, x: object) -> None:
 
     Raises:
         ValueError: `impl` is none of the four, or `x` is on another device.
-        RuntimeError: a native kernel was asked for by name and is not there.
+        RuntimeError: a native kernel was requested by name and is not available.
     """
     if impl in ("auto", "reference"):
         return

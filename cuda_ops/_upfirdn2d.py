@@ -55,7 +55,7 @@ def upfirdn2d(
     Raises:
         TypeError: wrong type of tensor or number.
         ValueError: wrong rank, device, factor, gain, or a filter larger than the padded image.
-        RuntimeError: the implementation asked for is not there.
+        RuntimeError: the requested implementation is not available.
     """
     op = "upfirdn2d"
     ups, downs, pads = factors(op, "up", up), factors(op, "down", down), paddings(op, padding)
@@ -107,13 +107,13 @@ def output_size(size: int, taps: int, up: int, down: int, before: int, after: in
 
 
 def check_rank(op: str, x: torch.Tensor) -> None:
-    """Refuses what is not a batch of images."""
+    """Rejects what is not a batch of images."""
     if x.ndim != 4:
         raise ValueError(f"{op}: x must be (B, C, H, W); got shape {tuple(x.shape)}.")
 
 
 def check_sizes(op: str, x: torch.Tensor, f: torch.Tensor | None, up: list[int], pad: list[int]) -> None:
-    """Refuses another rank, a filter elsewhere, and one that is larger than the padded image."""
+    """Rejects another rank, a filter elsewhere, and one that is larger than the padded image."""
     check_rank(op, x)
     if f is not None:
         check_device(op, "f", f, x)
@@ -133,7 +133,7 @@ def _reference(
     x: torch.Tensor, f: torch.Tensor | None, up: list[int], down: list[int], pad: list[int], flip: bool, gain: float
 ) -> torch.Tensor:
     """Plain PyTorch: depthwise convolutions without inserted zeros, differentiable by autograd itself."""
-    if not (x.numel() and math.prod(result_shape(x, f, up, down, pad))):  # convolutions refuse empty tensors
+    if not (x.numel() and math.prod(result_shape(x, f, up, down, pad))):  # convolutions reject empty tensors
         return empty_result(x, f, up, down, pad).zero_() + x.sum()  # a sum of nothing keeps the graph connected
     exact = exact_type(x.dtype)
     f = torch.ones(1, 1, dtype=exact, device=x.device) if f is None else f.to(exact)

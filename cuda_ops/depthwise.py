@@ -61,7 +61,7 @@ def modulated_depthwise(
     Raises:
         TypeError: wrong type of tensor.
         ValueError: a shape, device or choice that does not fit.
-        RuntimeError: the implementation asked for is not there.
+        RuntimeError: the requested implementation is not available.
     """
     _check(x, weight, style, bands)
     require(impl, OP, x)

@@ -96,7 +96,7 @@ def noise_bias_act(
     Raises:
         TypeError: wrong type of tensor or number, or a bias of another type.
         ValueError: unknown activation; a shape, device, factor or clamp that does not fit.
-        RuntimeError: the implementation asked for is not there.
+        RuntimeError: the requested implementation is not available.
     """
     op = "noise_bias_act"
     check_tensor(op, "x", x)
@@ -139,7 +139,7 @@ def upsample_add(x: torch.Tensor, f: torch.Tensor, base: torch.Tensor, impl: Imp
     Raises:
         TypeError: wrong type of tensor.
         ValueError: a shape or device that does not fit.
-        RuntimeError: the implementation asked for is not there.
+        RuntimeError: the requested implementation is not available.
     """
     op = "upsample_add"
     check_tensor(op, "x", x)
@@ -161,7 +161,7 @@ def upsample_add(x: torch.Tensor, f: torch.Tensor, base: torch.Tensor, impl: Imp
 
 
 def _check_operands(x: torch.Tensor, given: Epilogue, shape: tuple[int, int, int, int]) -> None:
-    """Refuses operands that do not fit `x` or the result's shape."""
+    """Rejects operands that do not fit `x` or the result's shape."""
     samples, channels, height, width = shape
     fitting = {
         "b": (given.b, ((channels,),)),
@@ -176,7 +176,7 @@ def _check_operands(x: torch.Tensor, given: Epilogue, shape: tuple[int, int, int
 
 
 def _check_shape(op: str, name: str, t: torch.Tensor, x: torch.Tensor, shapes: tuple[tuple[int, ...], ...]) -> None:
-    """Refuses a tensor of none of these shapes, or one that is not on x's device."""
+    """Rejects a tensor of none of these shapes, or one that is not on x's device."""
     if tuple(t.shape) not in shapes:
         wanted = " or ".join(str(tuple(map(int, shape))) for shape in dict.fromkeys(shapes))
         raise ValueError(f"{op}: {name} must have shape {wanted} for x {tuple(x.shape)}; got {tuple(t.shape)}.")

@@ -74,7 +74,7 @@ def modulated_conv2d(
     Raises:
         TypeError: wrong type of tensor.
         ValueError: a shape, device, factor or choice that does not fit.
-        RuntimeError: the implementation asked for is not there.
+        RuntimeError: the requested implementation is not available.
     """
     _check(x, weight, style, up, f, demodulate, modulate)
     require(impl, OP, x)
@@ -113,7 +113,7 @@ def _check(
     demodulate: bool,
     modulate: str,
 ) -> None:
-    """One-line refusals; see `modulated_conv2d`."""
+    """One-line errors; see `modulated_conv2d`."""
     for name, t, rank in (("x", x, 4), ("weight", weight, 4), ("style", style, 2)):
         check_tensor(OP, name, t)
         check_device(OP, name, t, x)

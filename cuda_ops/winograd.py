@@ -91,14 +91,14 @@ def _convolve_rows(
     """Some rows of tiles of (H, W, C), written into (rows, 4, columns, 4, O)."""
     rows, columns, outputs = into.shape[0], into.shape[2], into.shape[-1]
     down, right, _ = image.stride()
-    inputs, points, places = image.shape[-1], SIDE * SIDE, rows * columns
+    inputs, points, count = image.shape[-1], SIDE * SIDE, rows * columns
     shape = (SIDE, SIDE, rows, columns, inputs)
     tiles = image.as_strided(shape, (down, right, TILE * down, TILE * right, 1), image.storage_offset())
     of_data, of_output = _both_axes()
-    data = work[0][: points * places * inputs].view(points, -1)
+    data = work[0][: points * count * inputs].view(points, -1)
     torch.mm(of_data, tiles.reshape(points, -1), out=data)  # B^T d B
-    products = work[1][: points * places * outputs].view(points, places, outputs)
-    torch.bmm(data.view(points, places, inputs), weight, out=products)
+    products = work[1][: points * count * outputs].view(points, count, outputs)
+    torch.bmm(data.view(points, count, inputs), weight, out=products)
     if bias is not None:
         products[SIDE + 1] += bias  # the point (1, 1) reaches all outputs with factor 1
     done = of_output @ products.view(points, -1)  # A^T m A

@@ -29,7 +29,7 @@ def placed(points: np.ndarray, turn: float, smile: float) -> np.ndarray:
 
 
 def pattern(points: np.ndarray) -> np.ndarray:
-    """(SIZE, SIZE, 3) colours that tell places apart, over the covered part of a face."""
+    """(SIZE, SIZE, 3) colours that differ from position to position, over the covered part of a face."""
     y, x = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
     u, v = (x - points[:, 0].min()) / np.ptp(points[:, 0]), (y - points[:, 1].min()) / np.ptp(points[:, 1])
     squares = ((u * 10).astype(int) + (v * 12).astype(int)) % 2

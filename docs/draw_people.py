@@ -1,4 +1,5 @@
-"""Draws docs/people.jpg: twelve people who do not exist, as `mattface sample --seed 0 --count 12` draws them.
+"""Draws docs/people.jpg: twelve people who do not exist, as the bundled checkpoint draws them:
+`mattface sample --seed 0 --count 12 --weights mattface-demo`.
 
 Run: python docs/draw_people.py
 """
@@ -16,7 +17,7 @@ COLUMNS, ROWS, TILE = 6, 2, 192
 
 def main() -> None:
     """One tile a seed."""
-    sampler = sampling.load(None, "cpu")
+    sampler = sampling.load("mattface-demo", "cpu")
     page = Image.new("RGB", (COLUMNS * TILE, ROWS * TILE))
     for seed in range(COLUMNS * ROWS):
         tile = Image.fromarray(sampler(seed, sampling.TRUNCATION)).resize((TILE, TILE), Image.Resampling.LANCZOS)

@@ -158,7 +158,7 @@ def plausible(points: np.ndarray) -> bool:
 
 
 class Detector:
-    """Finds faces. Build one with `load_detector`.
+    """Finds faces. `mattface.perception.load("detector")` builds one.
 
     Attributes:
         name: which part runs (a key of `NETWORKS`).
@@ -277,10 +277,10 @@ def available() -> list[Status]:
     return [insight.status(), *states(PARTS)]
 
 
-def load_detector(
+def build(
     name: str = "auto", device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
 ) -> Detector:
-    """The face detector; see `mattface.perception.load`.
+    """Builds a detector for `mattface.perception.load`.
 
     Args:
         name: "auto" for the strongest that can run here, or a key of `NETWORKS`.

@@ -1,11 +1,10 @@
-"""Crop -> numbers about a face: head pose (Hopenet) and 3D coefficients (Deep3DFaceRecon), differentiable.
+"""Crop -> 3D coefficients of a face (Deep3DFaceRecon), differentiable.
 
-Both stand on a ResNet-50 (He et al., 2016, arXiv 1512.03385).
+The network is a ResNet-50 (He et al., 2016, arXiv 1512.03385) with one head for each group of coefficients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,17 +12,13 @@ from torch import nn
 from torch.nn import functional
 
 from mattface import weights
-from mattface.errors import UsageError
 from mattface.weights.convert import official
-from mattface.weights.parts import Status, states
+from mattface.weights.parts import Status, choose, states
 
 SIDE = 224
-"""Side of both networks' input."""
-BINS = 66
-"""Hopenet's bins of 3 degrees; each counts with its lower edge, the first with -99."""
-PARTS = {"hopenet": "hopenet", "deep3d": "deep3d"}
+"""Side of the network's input."""
+PARTS = {"deep3d": "deep3d"}
 """Estimator name -> weight name."""
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HEADS = {"identity": 80, "expression": 64, "texture": 80, "angles": 3, "light": 27, "shift": 2, "depth": 1}
 """Deep3DFaceRecon's outputs in order."""
 
@@ -73,35 +68,6 @@ class ResNet50(nn.Module):
         for stage in range(1, 5):
             x = self.get_submodule(f"layer{stage}")(x)
         return x.mean((2, 3))
-
-
-class Hopenet(nn.Module):
-    """Head pose as three distributions over bins (Ruiz et al., 2018, arXiv 1710.00925)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.backbone = ResNet50()
-        self.heads = nn.ModuleDict({angle: nn.Linear(2048, BINS) for angle in ("yaw", "pitch", "roll")})
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(B, 3, 224, 224) RGB with ImageNet statistics to (B, 66) scores of yaw, pitch and roll."""
-        features = self.backbone(x)
-        return self.heads["yaw"](features), self.heads["pitch"](features), self.heads["roll"](features)
-
-    def degrees(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Head pose.
-
-        Args:
-            pixels: (B, 3, S, S) RGB in [-1, 1]: a loose head box, the detection and half its width on each side, three
-                quarters of its height above and a quarter below.
-
-        Returns:
-            (B, 3) yaw, pitch, roll in degrees; the expected bin, as the network was trained.
-        """
-        index = torch.arange(BINS, dtype=pixels.dtype, device=pixels.device)
-        mean, std = (pixels.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
-        scores = self.forward(((shrunk(pixels) + 1) / 2 - mean) / std)
-        return torch.stack([(score.softmax(1) * index).sum(1) * 3 - 99 for score in scores], 1)
 
 
 @dataclass(frozen=True)
@@ -155,29 +121,26 @@ def shrunk(pixels: torch.Tensor) -> torch.Tensor:
     return functional.interpolate(pixels, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
 
 
-BUILDERS: dict[str, Callable[[], Hopenet | FaceRegressor]] = {"hopenet": Hopenet, "deep3d": FaceRegressor}
-
-
 def available() -> list[Status]:
-    """The state of every estimator; each does another job, so "auto" has no meaning."""
+    """The state of every estimator."""
     return states(PARTS)
 
 
-def load_estimator(
-    name: str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
-) -> Hopenet | FaceRegressor:
-    """An estimator with its published weights, in evaluation mode and without gradients of its own.
+def build(
+    name: str = "auto", device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> FaceRegressor:
+    """Builds an estimator for `mattface.perception.load`, in evaluation mode and without gradients of its own.
 
     Args:
-        name: "hopenet" or "deep3d".
-        device, dtype: where it runs, and of its weights.
+        name: "auto" or "deep3d".
+        device: where it runs.
+        dtype: of its weights.
 
     Raises:
         UsageError: unknown name.
         WeightsError: its weights are not here.
     """
-    if name not in BUILDERS:
-        raise UsageError(f"expected an estimator, one of {', '.join(BUILDERS)}; got {name!r}.")
-    network = BUILDERS[name]()
+    name = choose("an estimator", available(), name)
+    network = FaceRegressor()
     weights.load_strictly(network, official(PARTS[name]), name)
     return network.eval().requires_grad_(False).to(torch.device(device), dtype)

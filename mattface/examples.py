@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mattface.errors import MattfaceError
 
-PLACES = {
+PACKAGE_FILES = {
     "hopper": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
     "astronaut": ("skimage", "data/astronaut.png"),
 }
@@ -24,7 +24,7 @@ def example_pair() -> dict[str, Path]:
     Raises:
         MattfaceError: a package is not installed, or has no such file.
     """
-    return {name: _inside(package, file) for name, (package, file) in PLACES.items()}
+    return {name: _inside(package, file) for name, (package, file) in PACKAGE_FILES.items()}
 
 
 def _inside(package: str, file: str) -> Path:

@@ -4,7 +4,7 @@ A face that comes from another camera, or was resampled on its way, is sharper o
 surrounds it. Both pictures are split into the octaves of a Laplacian pyramid (Burt and Adelson 1983), the finest being
 that of the picture's own pixels. Each octave of the swapped face gets a bounded gain, one where the face is calm (skin:
 grain and pores) and one where it is busy (lashes, brows, lips: focus), so that clean skin beside crisp eyes stays both.
-Where the swapped face has nothing to amplify, as after enlarging a small source, the picture's own grain is laid over
+Where the swapped face has nothing to amplify, as after enlarging a small source, the picture's own grain is added
 it: its calm detail, bounded in amplitude, so that no feature of the face below shows through.
 """
 
@@ -43,7 +43,7 @@ INSIDE = 0.9
 UNSEEN = (0.3 / 255) ** 2
 """Energy that rounding to eight bits makes of nothing; differences below mean little."""
 HIGHEST = 2.0
-"""Largest value of the grain that is laid over, in root mean squares of the picture's calm detail."""
+"""Largest value of the grain that is added, in root mean squares of the picture's calm detail."""
 DARKEST = 0.1
 """Brightness below which detail is no longer taken in proportion to it."""
 
@@ -67,14 +67,14 @@ class Levels:
 
 
 def match(face: np.ndarray, target: np.ndarray, matte: np.ndarray, strength: float = 1.0) -> np.ndarray:
-    """Gives a face that was laid into a picture the sharpness and grain that the picture had there.
+    """Gives a face that was pasted into a picture the sharpness and grain that the picture had there.
 
     Brightness changes, hue and saturation do not. Deterministic; where the matte is 0 nothing changes.
 
     Args:
         face: (H, W, 3) float32 RGB in [0, 1], the picture with the swapped face in it.
         target: (H, W, 3) float32, the picture before.
-        matte: (H, W) float32 in [0, 1] by which the face was laid in.
+        matte: (H, W) float32 in [0, 1] by which the face was pasted.
         strength: 0 changes nothing, 1 matches.
 
     Returns:

@@ -176,7 +176,7 @@ def five_points(mesh: np.ndarray) -> np.ndarray:
 
 
 class Landmarker:
-    """Finds 468 landmarks. Build one with `load_landmarker`.
+    """Finds 468 landmarks. `mattface.perception.load("landmarks")` builds one.
 
     Attributes:
         name: which part runs ("face-mesh", "fan").
@@ -192,12 +192,12 @@ class Landmarker:
 
         The first square comes from the five points, or from the mesh when there is one (tracking); the next ones come
         from the mesh just found, which is more exact. When the network is not sure, the first square is also tried
-        turned in steps of 45 degrees and the surest answer is followed.
+        turned in steps of 45 degrees, and the most confident result is taken.
 
         Args:
             rgb: (H, W, 3) uint8 picture.
             face: detected face, or the same face in the frame before.
-            passes: how often the network looks at least; 1 is enough for tracking.
+            passes: how often the network runs at least; 1 is enough for tracking.
 
         Returns:
             A new Face. A low `presence` says that there is probably no face.
@@ -256,10 +256,10 @@ def available() -> list[Status]:
     return [Status(name, note == "", note) for name, note in notes.items()]
 
 
-def load_landmarker(
+def build(
     name: str = "auto", device: str | torch.device = "cpu", dtype: torch.dtype | None = None
 ) -> Landmarker:
-    """The landmark part; see `mattface.perception.load`.
+    """Builds a landmark part for `mattface.perception.load`.
 
     Args:
         name: "auto" for the strongest that can run here, or a key of `PARTS`.

@@ -186,7 +186,7 @@ class IRSETrunk(nn.Module):
         return maps
 
 
-def start_at_zero(layer: nn.Module) -> nn.Module:
+def zero_init(layer: nn.Module) -> nn.Module:
     """Sets all weights of a layer to 0, so that what it adds starts as nothing."""
     for p in layer.parameters():
         nn.init.zeros_(p)

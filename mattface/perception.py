@@ -1,4 +1,4 @@
-"""Perception by kind: what finds, measures, recognises and parses faces. Methods ask for kinds, never for files."""
+"""Perception by kind: what finds, measures, recognises and parses faces. Methods name kinds, never files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mattface.weights.parts import Status
 if TYPE_CHECKING:
     from mattface.detect import Detector
     from mattface.embed import Embedder
-    from mattface.estimate import FaceRegressor, Hopenet
+    from mattface.estimate import FaceRegressor
     from mattface.landmarks import Landmarker
     from mattface.parse import Parser
 
@@ -27,20 +27,20 @@ class Kind:
     Attributes:
         job: one line.
         status: the state of every part that does it, strongest first.
-        load: (name or "auto", device, dtype) -> the part.
+        build: (name or "auto", device, dtype) -> the part.
     """
 
     job: str
     status: Callable[[], list[Status]]
-    load: Callable[[str, str | torch.device, torch.dtype], Any]
+    build: Callable[[str, str | torch.device, torch.dtype], Any]
 
 
 KINDS: dict[str, Kind] = {
-    "detector": Kind("picture -> faces", detect.available, detect.load_detector),
-    "landmarks": Kind("face -> 468 dense landmarks", landmarks.available, landmarks.load_landmarker),
-    "identity": Kind("face -> identity vector", embed.available, embed.load_embedder),
-    "parser": Kind("crop -> mask of the inner face", parse.available, parse.load_parser),
-    "estimator": Kind("crop -> pose or 3D coefficients", estimate.available, estimate.load_estimator),
+    "detector": Kind("picture -> faces", detect.available, detect.build),
+    "landmarks": Kind("face -> 468 dense landmarks", landmarks.available, landmarks.build),
+    "identity": Kind("face -> identity vector", embed.available, embed.build),
+    "parser": Kind("crop -> mask of the inner face", parse.available, parse.build),
+    "estimator": Kind("crop -> 3D coefficients", estimate.available, estimate.build),
 }
 Where = str | torch.device
 
@@ -56,13 +56,13 @@ def load(kind: Literal["parser"], name: str = ..., device: Where = ..., dtype: t
 @overload
 def load(
     kind: Literal["estimator"], name: str = ..., device: Where = ..., dtype: torch.dtype = ...
-) -> Hopenet | FaceRegressor: ...
+) -> FaceRegressor: ...
 def load(kind: str, name: str = "auto", device: Where = "cpu", dtype: torch.dtype = torch.float32) -> Any:
     """Loads a part.
 
     Args:
         kind: what it does, a key of `KINDS`.
-        name: which one; "auto" takes the strongest that can run here (an estimator must be named).
+        name: which one; "auto" takes the strongest that can run here.
         device: where it shall run; a part says in its own `device` where it does.
         dtype: for parts that have a choice.
 
@@ -70,7 +70,7 @@ def load(kind: str, name: str = "auto", device: Where = "cpu", dtype: torch.dtyp
         UsageError: no such kind or name.
         WeightsError: its weights or its package are not here; the message says what to type.
     """
-    return _kind(kind).load(name, device, dtype)
+    return _kind(kind).build(name, device, dtype)
 
 
 def status(kind: str) -> list[Status]:

@@ -242,7 +242,7 @@ class Swapper:
     def _one(
         self, picture: Picture, index: int, face: Face, identity: Identity, watch: Stopwatch
     ) -> tuple[Picture, np.ndarray, SwappedFace]:
-        """One face, with all that a result tells about it."""
+        """One face, with all that a result says about it."""
         crop, swap, pasted = self.swap_face(picture, face, identity, watch, strength=self.grain)
         matte = pasted.whole_matte()
         report = {
@@ -301,17 +301,17 @@ class Swapper:
 
     def describe(self) -> dict[str, Any]:
         """Method, device, dtype, engine and parts, as reports name them."""
-        told = self.method.describe()
+        described = self.method.describe()
         return {
-            "method": told.name,
-            "weights": told.weights,
+            "method": described.name,
+            "weights": described.weights,
             "device": str(self.device),
             "dtype": next(name for name, kind in DTYPES.items() if kind == self.dtype),
-            "engine": told.engine,
+            "engine": described.engine,
             "parts": {
                 "detector": self.detector.name,
                 "landmarks": self.landmarker.name,
                 "identity": None if self.embedder is None else self.embedder.name,
-                "parser": told.parser,
+                "parser": described.parser,
             },
         }

@@ -76,7 +76,7 @@ class Sampler:
 
 
 def check(seed: int, count: int, truncation: float) -> None:
-    """Refuses numbers outside their ranges.
+    """Rejects numbers outside their ranges.
 
     Raises:
         UsageError: with what was expected.

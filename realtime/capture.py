@@ -42,7 +42,7 @@ def open_camera(number: int, size: tuple[int, int] | None = None, fps: float | N
     """
     import cv2
 
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # a missing camera is told by ourselves
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # a missing camera is our own error message
     device = cv2.VideoCapture(number)
     wishes = {cv2.CAP_PROP_BUFFERSIZE: 1.0}
     if size is not None:

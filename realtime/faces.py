@@ -1,4 +1,4 @@
-"""Who becomes whom: sources prepared once, faces told apart by reference pictures, sources changed while running."""
+"""Who becomes whom: sources prepared once, faces matched to reference pictures, sources changed while running."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ALIKE = 0.6
 """Cosine to a reference picture from which a face is taken for that person: of 7626 pairs of 124 strangers 3.6 % reach
 it (their 95th percentile is 0.54), and every one of 14 people in a smaller, darker, turned and blurred copy."""
 POLL = 0.5
-"""Seconds between looks at a watched file."""
+"""Seconds between checks of a watched file."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,14 @@ class Cast:
             self._roles.append(Role(_name(one), swapper.prepare(one), known))
 
     @property
-    def told_apart(self) -> bool:
-        """Whether faces are told apart by reference pictures."""
+    def by_reference(self) -> bool:
+        """Whether faces are matched to reference pictures."""
         return len(self._roles) > 1
 
     def __call__(self, rgb: np.ndarray, face: Face) -> int | None:
         """The role of a face (see `track.Who`)."""
         default = None if self._roles[0] is None else 0
-        if not self.told_apart or self.swapper.embedder is None:
+        if not self.by_reference or self.swapper.embedder is None:
             return default
         seen = self.swapper.embedder(rgb, face)
         alike = [-1.0 if r is None or r.reference is None else float(seen @ r.reference) for r in self._roles]

@@ -203,14 +203,16 @@ class Loop:
 
     def report(self) -> dict[str, Any]:
         """Frames, drops, fps and latencies so far."""
-        return self.meter.told({name: box.dropped for name, box in self.boxes.items()})
+        return self.meter.report({name: box.dropped for name, box in self.boxes.items()})
 
-    def run(self, stop: threading.Event | None = None, tell: Callable[[dict[str, Any]], None] | None = None) -> None:
+    def run(
+        self, stop: threading.Event | None = None, on_report: Callable[[dict[str, Any]], None] | None = None
+    ) -> None:
         """Runs until the capture ends or `stop` is set; the sink is closed then.
 
         Args:
             stop: set by anybody to end after the frame in work.
-            tell: gets the report about once a second.
+            on_report: gets the report about once a second.
 
         Raises:
             whatever a stage raised.
@@ -226,7 +228,7 @@ class Loop:
         for stage in stages:
             stage.start()
         try:
-            self._show(stop, tell)
+            self._show(stop, on_report)
         finally:
             self._end(stages)
         if self._error is not None:
@@ -276,8 +278,8 @@ class Loop:
     def _tracked(self, shot: Shot) -> Shot:
         return replace(shot, tracks=self.tracker(eight_bit(shot.pixels), shot.time))
 
-    def _show(self, stop: threading.Event, tell: Callable[[dict[str, Any]], None] | None) -> None:
-        told = time.perf_counter()
+    def _show(self, stop: threading.Event, on_report: Callable[[dict[str, Any]], None] | None) -> None:
+        reported = time.perf_counter()
         while not stop.is_set() and self._error is None:
             try:
                 shot = self.boxes["show"].get(CHECK)
@@ -285,10 +287,10 @@ class Loop:
                 return
             if shot is not None:
                 self._show_one(shot)
-            if tell is not None and time.perf_counter() - told > 1:
-                told = time.perf_counter()
-                self.meter.ended = told
-                tell(self.report())
+            if on_report is not None and time.perf_counter() - reported > 1:
+                reported = time.perf_counter()
+                self.meter.ended = reported
+                on_report(self.report())
 
     def _show_one(self, shot: Shot) -> None:
         start = time.perf_counter()

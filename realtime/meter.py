@@ -29,7 +29,7 @@ class Times:
             return None
         return float((np.searchsorted(np.cumsum(self.counts), share / 100 * total) + 1) * BIN)
 
-    def told(self) -> dict[str, float | None]:
+    def summary(self) -> dict[str, float | None]:
         """p50, p95 and p99 in milliseconds."""
         found = {f"p{p}": self.percentile(p) for p in (50, 95, 99)}
         return {name: None if s is None else round(s * 1000, 2) for name, s in found.items()}
@@ -44,7 +44,7 @@ class Meter:
         self.captured = self.shown = self.with_faces = 0
         self.began = self.ended = time.perf_counter()
 
-    def told(self, dropped: dict[str, int]) -> dict[str, Any]:
+    def report(self, dropped: dict[str, int]) -> dict[str, Any]:
         """Everything, as JSON holds it."""
         seconds = max(self.ended - self.began, 1e-9)
         step = int(0.005 / BIN)
@@ -54,7 +54,7 @@ class Meter:
             "dropped": dropped,
             "seconds": round(seconds, 3),
             "fps": round(self.shown / seconds, 2),
-            "latency_ms": self.latency.told(),
+            "latency_ms": self.latency.summary(),
             "latency_histogram": {f"{k * 5} ms": int(n) for k, n in enumerate(grouped) if n},
-            "stage_ms": {name: times.told() for name, times in self.stages.items()},
+            "stage_ms": {name: times.summary() for name, times in self.stages.items()},
         }

@@ -57,7 +57,7 @@ def convert(
     swapper: Swapper,
     cast: Cast,
     stop: threading.Event | None = None,
-    tell: Callable[[dict[str, Any]], None] | None = None,
+    on_report: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """Swaps the faces of a whole video file.
 
@@ -69,7 +69,7 @@ def convert(
         swapper: with the parts to use.
         cast: who becomes whom.
         stop: set to end early.
-        tell: gets the report so far, about once a second.
+        on_report: gets the report so far, about once a second.
 
     Returns:
         The report: "whole" (False when stopped early), frames, what was skipped, speeds, notes.
@@ -86,7 +86,7 @@ def convert(
         painter = _From(sink.first, Painter(swapper, cast))
         loop = Loop(_shots(reader, sink.first - WARM_UP, stop), tracker, painter, sink, drop=False, depth=QUEUE)
         reused = parts.done
-        loop.run(stop, tell)
+        loop.run(stop, on_report)
         whole = not stop.is_set()
         if whole and parts.unfinished.exists():
             parts.complete()

@@ -58,7 +58,7 @@ class Window:
         self._shown: Any = None
 
     def show(self, shot: Shot) -> None:
-        """Shows one frame and answers the user."""
+        """Shows one frame and handles the user's keys."""
         pixels = eight_bit(shot.pixels)
         height, width = pixels.shape[:2]
         data = b"P6 %d %d 255 " % (width, height) + pixels.tobytes()
@@ -66,7 +66,7 @@ class Window:
         self.label.configure(image=self._shown)
         self.root.update()
 
-    def tell(self, text: str) -> None:
+    def set_title(self, text: str) -> None:
         """Shows a line in the title."""
         self.root.title(text)
 
@@ -201,7 +201,8 @@ class VirtualCamera:
             self._out.mux(self._stream.encode(frame))
         except (av.error.FFmpegError, OSError) as error:
             raise InputError(
-                f"{self.device}: expected a video loopback device; it refuses ({error}). Is another program using it?"
+                f"{self.device}: expected a video loopback device; it takes no frames ({error}). "
+                "Does another program use it?"
             ) from error
 
     def _open(self, size: tuple[int, int]) -> None:

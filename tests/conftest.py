@@ -73,11 +73,10 @@ def hopper() -> np.ndarray:
 @pytest.fixture(scope="session")
 def faces(need: Callable[..., None], astronaut: np.ndarray, hopper: np.ndarray) -> dict[str, tuple[np.ndarray, Face]]:
     """Both photographs with their face: "astronaut" and "hopper" -> (picture, face with mesh)."""
-    from mattface.detect import load_detector
-    from mattface.landmarks import load_landmarker
+    from mattface import perception
 
     need("centerface", "face-mesh")
-    find, measure = load_detector("centerface"), load_landmarker("face-mesh")
+    find, measure = perception.load("detector", "centerface"), perception.load("landmarks", "face-mesh")
     pictures = {"astronaut": astronaut, "hopper": hopper}
     return {name: (rgb, measure(rgb, find(rgb)[0])) for name, rgb in pictures.items()}
 

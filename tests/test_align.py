@@ -1,4 +1,4 @@
-"""Alignment: golden quads and matrices, sub-pixel sampling, borders, number formats."""
+"""Alignment: golden quads and matrices, sub-pixel sampling, borders, dtypes."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_tiny_pictures(shape: tuple[int, int]) -> None:
     np.testing.assert_allclose(crop.pixels.numpy(), 200 / 127.5 - 1, atol=1e-4)
 
 
-# sizes, templates, refusals
+# sizes, templates, errors
 
 
 def test_native_size() -> None:
@@ -205,7 +205,7 @@ def test_arcface_crop_puts_points_on_the_template(size: int) -> None:
 
 
 @pytest.mark.parametrize("bad", [np.zeros((9, 9), np.uint8), np.zeros((9, 9, 4), np.uint8), np.zeros((9, 9, 3))])
-def test_wrong_pictures_are_refused(bad: np.ndarray) -> None:
+def test_wrong_pictures_are_rejected(bad: np.ndarray) -> None:
     with pytest.raises(UsageError, match="HxWx3"):
         align.cut(bad, face_at(5, 5, 3))
 

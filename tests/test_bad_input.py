@@ -1,4 +1,4 @@
-"""Bad input and bad places for output: a clear error, and nothing lost or left behind."""
+"""Bad input and bad output paths: a clear error, and nothing lost or left behind."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_what_is_no_picture_is_named(tmp_path: Path, content: bytes, words: str)
 
 @pytest.mark.parametrize("name", ["PNG", "JPEG", "WebP", "TIFF", "BMP", "GIF"])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.97])
-def test_truncated_files_are_refused(tmp_path: Path, name: str, share: float) -> None:
+def test_truncated_files_are_rejected(tmp_path: Path, name: str, share: float) -> None:
     data = encoded(name)
     (tmp_path / "a").write_bytes(data[: int(len(data) * share)])
     with pytest.raises(InputError, match="truncated"):
@@ -84,7 +84,7 @@ def test_truncated_files_are_refused(tmp_path: Path, name: str, share: float) ->
     name=st.sampled_from(["PNG", "JPEG", "WebP", "TIFF", "GIF"]),
     places=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=8),
 )
-def test_damaged_files_are_read_or_refused(tmp_path: Path, name: str, places: list[tuple[float, int]]) -> None:
+def test_damaged_files_are_read_or_rejected(tmp_path: Path, name: str, places: list[tuple[float, int]]) -> None:
     """Whatever bytes change, reading ends in a picture or in an InputError, never in anything else."""
     data = bytearray(encoded(name))
     for share, value in places:
@@ -117,13 +117,13 @@ def test_unreadable_file_is_named(tmp_path: Path) -> None:
         picture_io.read(tmp_path / "a.png")
 
 
-def test_image_bombs_are_refused_by_their_header(tmp_path: Path) -> None:
+def test_image_bombs_are_rejected_by_their_header(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png_header(40_000, 20_000))
     with pytest.raises(InputError, match=r"400 megapixels; got 40000x20000 \(800 megapixels\)"):
         picture_io.read(tmp_path / "a.png")
 
 
-def test_deep_tiff_bombs_are_refused_by_their_header(tmp_path: Path) -> None:
+def test_deep_tiff_bombs_are_rejected_by_their_header(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, np.zeros((8, 8, 3), np.uint16), photometric="rgb")
     with tifffile.TiffFile(path, mode="r+b") as file:

@@ -1,4 +1,4 @@
-"""The measuring contract, and the yardstick of quality: who is evaluated, what is asked, how answers are judged."""
+"""The measuring contract, and the yardstick of quality: who is evaluated, what is asked, how swaps are compared."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_candidates_have_options_of_their_own() -> None:
 
 
 class Counting:
-    """An exam whose answers are their own numbers."""
+    """An evaluation whose results are the numbers of its cases."""
 
     def order(self) -> list[int]:
         return [3, 1, 0, 2]
@@ -120,14 +120,14 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from mattface.training.studio.stream import write_shards
 
     studio = build([(f"p{k}", *portrait(256, 6.0 * k, k)) for k in range(3)], synthetic_model(), size=192, side=64)
-    make, folder = made_cases.CaseMaker(studio, 96), tmp_path_factory.mktemp("exam")
+    make, folder = made_cases.CaseMaker(studio, 96), tmp_path_factory.mktemp("cases")
     chosen = [0, 1, 2, 12, 26, 36]
     write_shards(lambda seed: make(chosen[seed]), folder, len(chosen), 3)  # type: ignore[arg-type]
     return folder
 
 
 class Oracle:
-    """Answers with the truth, with the target, or finds no face."""
+    """Gives the ground truth, gives the target, or finds no face."""
 
     def __init__(self, cases: triplets.Triplets, answer: str) -> None:
         made = [cases.triplet(q) for q in cases.order()]
@@ -173,7 +173,7 @@ def test_things_before_the_face_are_told_apart_from_it(shards: Path) -> None:
         assert (made.matte[made.occluder > 0.99] < 0.02).all()
 
 
-def test_shards_of_another_kind_are_refused(tmp_path: Path) -> None:
+def test_shards_of_another_kind_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="bench triplets"):
         triplets.Triplets(tmp_path)
 
@@ -181,7 +181,7 @@ def test_shards_of_another_kind_are_refused(tmp_path: Path) -> None:
 def test_the_table_compares_with_the_baseline_on_the_same_questions() -> None:
     numbers = [report.Number("a", "height"), report.Number("r", "ratio", ratio=True)]
     rows = {"mesh": [{"a": k, "r": 2.0} for k in range(8)], "mine": [{"a": k + 0.5, "r": 1.0} for k in range(8)]}
-    made = {n: report.summarised(own, None if n == "mesh" else rows["mesh"], numbers) for n, own in rows.items()}
+    made = {n: report.summarise(own, None if n == "mesh" else rows["mesh"], numbers) for n, own in rows.items()}
     assert made["mine"]["a"]["against"]["low"] == made["mine"]["a"]["against"]["high"] == 0.5
     assert made["mine"]["r"]["against"]["mean"] == pytest.approx(0.5) and "against" not in made["mesh"]["a"]
     text = report.table("portraits", {"all": made}, numbers, "mesh")

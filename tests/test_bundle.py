@@ -8,8 +8,7 @@ import pytest
 import torch
 
 import mattface
-from mattface import align, detect, landmarks, weights
-from mattface.parse import load_parser
+from mattface import align, perception, weights
 
 
 def test_bundled_checkpoint_matches_its_card():
@@ -47,9 +46,10 @@ def test_identity_moves_towards_the_source(need, astronaut, hopper):
 def test_what_lies_before_a_face_is_seen(need, astronaut, colour):
     """A ball on a stick before mouth and chin is no face, nor is the fringe; eyes and cheeks are."""
     need("centerface", "face-mesh")
-    find, measure, parser = detect.load_detector(), landmarks.load_landmarker(), load_parser("visible")
+    find, measure = perception.load("detector"), perception.load("landmarks")
+    parser = perception.load("parser", "visible")
     crop = align.cut(astronaut, measure(astronaut, find(astronaut)[0]), "ffhq", 512)
-    bare, outline = (parse(crop)[0, 0].numpy() for parse in (parser, load_parser("mesh")))
+    bare, outline = (parse(crop)[0, 0].numpy() for parse in (parser, perception.load("parser", "mesh")))
     x, y = (int(v) for v in np.rint(crop.mesh[[13, 152], :2].mean(0)))
     ball = cv2.circle(np.zeros((512, 512), np.uint8), (x, y), 50, 1, -1)
     ball[y:, x - 18 : x + 18] = 1

@@ -67,7 +67,7 @@ def test_doctor_json(capsys: pytest.CaptureFixture) -> None:
     assert {"chosen", "missing"} <= set(found["ops"]["bias_act"])
     assert {state["name"] for state in found["weights"]} >= {"centerface", "face-mesh"}
     assert set(found["parts"]) >= {"detection", "landmarks", "identity", "estimation"}
-    assert {part["part"] for part in found["parts"]["estimation"]} == {"hopenet", "deep3d"}
+    assert {part["part"] for part in found["parts"]["estimation"]} == {"deep3d"}
 
 
 def test_pull_of_a_group_goes_on_past_what_cannot_be_had(
@@ -96,9 +96,9 @@ def test_pull_of_a_group_goes_on_past_what_cannot_be_had(
 
 
 def test_an_unknown_weight_is_answered_with_near_names(capsys: pytest.CaptureFixture) -> None:
-    assert cli.main(["weights", "show", "hoppenet"]) == 2
-    assert "got 'hoppenet'. Near: hopenet" in capsys.readouterr().err
-    assert not weights.fetchable("arcface-r50") and weights.fetchable("hopenet")
+    assert cli.main(["weights", "show", "mobilffhq"]) == 2
+    assert "got 'mobilffhq'. Near: mobile-ffhq" in capsys.readouterr().err
+    assert not weights.fetchable("arcface-r50") and weights.fetchable("vgg16")
 
 
 def test_weights_commands(capsys: pytest.CaptureFixture, monkeypatch: Any, tmp_path: Path) -> None:

@@ -259,7 +259,7 @@ def test_triplets_hold_what_lies_beside_each_other(tmp_path):
     assert read_image(record, 64)[0, 0].tolist() == [80, 80, 80]
 
 
-def test_an_empty_folder_is_refused(tmp_path):
+def test_an_empty_folder_is_rejected(tmp_path):
     with pytest.raises(InputError, match=r"must hold pictures.*found none"):
         catalogue(tmp_path)
     with pytest.raises(InputError, match="expected a folder"):
@@ -280,7 +280,7 @@ def test_files_that_are_no_pictures_are_counted_and_named(tmp_path):
         catalogue(only)
 
 
-def test_one_identity_is_refused_unless_only_same_pairs_are_wanted(tmp_path):
+def test_one_identity_is_rejected_unless_only_same_pairs_are_wanted(tmp_path):
     for k in range(3):
         picture(tmp_path / "somebody" / f"{k}.png")
     found = catalogue(tmp_path)
@@ -340,7 +340,7 @@ def test_missing_captions_are_counted_and_named_and_the_rest_is_used(tmp_path):
     assert captions == {"face number 0", "", "face number 2", "face number 3"}
 
 
-def test_missing_masks_or_landmarks_are_refused_where_they_are_needed(tmp_path):
+def test_missing_masks_or_landmarks_are_rejected_where_they_are_needed(tmp_path):
     make_folder(tmp_path)
     with pytest.raises(InputError, match=r"must have a mask; 2 of 2 have none. Run: mattface data prepare"):
         FacePairs(catalogue(tmp_path), 32, 0.0, 0)

@@ -23,11 +23,11 @@ from mattface.training.data.fingerprints import Fingerprints, fingerprint
 from mattface.training.data.photo import Preparer, Settings
 from mattface.training.data.prepare import prepare
 from mattface.training.data.records import read_caption, read_mask, read_mesh
-from mattface.training.data.report import told
+from mattface.training.data.report import describe_work
 
 
 class Model(HTTPServer):
-    """A vision model as far as captions go: notes what it is asked and gives prepared answers, the last for ever."""
+    """A vision model as far as captions go: notes requests and gives prepared replies, the last for ever."""
 
     def __init__(self, answers: list[Any]) -> None:
         super().__init__(("127.0.0.1", 0), Answering)
@@ -93,7 +93,7 @@ def test_photos_become_training_data_and_the_rest_is_explained(photos, tmp_path)
     mask, mesh = read_mask(found.records[1], 128), read_mesh(found.records[1], 128)
     centre = mesh[:, :2].mean(0).astype(int)
     assert mask[centre[1], centre[0]] == 1 and mask[0, 0] == 0
-    assert "2 of 6 photos kept, 2 identities" in told(report, tmp_path)
+    assert "2 of 6 photos kept, 2 identities" in describe_work(report, tmp_path)
 
 
 def test_an_interrupted_preparation_goes_on(photos, tmp_path, monkeypatch):
@@ -188,7 +188,7 @@ def test_copies_have_near_fingerprints_and_strangers_have_not(astronaut, hopper)
     assert seen.near(fingerprint(hopper[50:300, 100:350])) is None
 
 
-def test_nothing_to_prepare_is_refused(tmp_path, need):
+def test_nothing_to_prepare_is_rejected(tmp_path, need):
     need("centerface", "face-mesh")
     with pytest.raises(InputError, match="must hold pictures"):
         prepare(catalogue(tmp_path), tmp_path / "out", SETTINGS)

@@ -18,7 +18,7 @@ from mattface.training.data.celebamask import TEST, USUAL
 from mattface.training.data.photo import Settings, aligned
 from mattface.training.data.prepare import prepare
 from mattface.training.data.records import read_mask, read_mesh
-from mattface.training.data.report import told
+from mattface.training.data.report import describe_work
 
 SIDE, MASK = 256, 128
 """Of the pictures and of their masks: twice as large, as in the real data set."""
@@ -146,7 +146,7 @@ def test_bad_masks_are_named_and_missing_parts_are_counted(tmp_path, people):
     assert "00001_l_eye.png must have the shape of its picture (256x256) and the size of the other masks" in bad[1]
     assert "(128x128); got 96x96" in bad[1]
     assert "CelebA-HQ-img/2000.jpg: part skin is not annotated" in bad[2]
-    rows = told(report, tmp_path / "out").splitlines()
+    rows = describe_work(report, tmp_path / "out").splitlines()
     assert rows[0].startswith("3 of 6 photos kept, 2 identities")
     assert rows[1].startswith("  dropped, bad mask: 3 (CelebA-HQ-img/0.jpg: ")
     assert rows[2:] == [
@@ -165,7 +165,7 @@ def test_identities_that_arrive_later_are_taken_up(tmp_path, people):
     assert len(catalogue(out).identities()) == 3
 
 
-def test_folders_that_do_not_go_together_are_refused(tmp_path, people):
+def test_folders_that_do_not_go_together_are_rejected(tmp_path, people):
     root = celebamask(tmp_path / "set", people)
     with pytest.raises(InputError, match="OUT must lie outside the folder of photos"):
         prepare(catalogue(root), root / "out", SETTINGS)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from mattface import detect
-from mattface.detect import Candidates, Detector, decode_centerface, decode_scrfd, load_detector, plausible, suppress
+from mattface import detect, perception
+from mattface.detect import Candidates, Detector, decode_centerface, decode_scrfd, plausible, suppress
 from mattface.errors import UsageError
 from mattface.vocabulary import Face
 
@@ -127,14 +127,14 @@ def test_quick_look_is_one_look() -> None:
     [np.zeros((8, 8)), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3), np.float32)],
     ids=["grey", "rgba", "float"],
 )
-def test_wrong_arrays_are_refused(bad: np.ndarray) -> None:
+def test_wrong_arrays_are_rejected(bad: np.ndarray) -> None:
     with pytest.raises(UsageError, match="HxWx3 uint8"):
         Detector("test", lambda rgb: pytest.fail("must not run"))(bad)
 
 
 def test_unknown_detector() -> None:
     with pytest.raises(UsageError, match="centerface"):
-        load_detector("viola-jones")
+        perception.load("detector", "viola-jones")
 
 
 def test_available_says_what_to_type(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
@@ -152,7 +152,7 @@ def test_available_says_what_to_type(monkeypatch: pytest.MonkeyPatch, tmp_path) 
 @pytest.fixture(scope="module")
 def find(need: Callable[..., None]) -> Detector:
     need("centerface")
-    return load_detector("centerface")
+    return perception.load("detector", "centerface")
 
 
 def eyes_of(face: Face) -> np.ndarray:

@@ -172,7 +172,8 @@ def drawn_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import mattface
 
     folder = tmp_path_factory.mktemp("pictures")
-    people = [Image.fromarray(pixels).resize((384, 384)) for pixels in mattface.sample(7, 2, device="cpu")]
+    drawn = mattface.sample(7, 2, "mattface-demo", device="cpu")
+    people = [Image.fromarray(pixels).resize((384, 384)) for pixels in drawn]
     for name, person in {"alice.jpg": 0, "alice2.jpg": 0, "portrait.jpg": 1}.items():
         people[person].save(folder / name, quality=95)
     if importlib.util.find_spec("av"):

@@ -1,4 +1,4 @@
-"""Drawn people: closed-form heads, directions, known answers of swaps, the transfer that learns them, and the store."""
+"""Drawn people: closed-form heads, directions, ground truth of swaps, the transfer that learns it, and the store."""
 
 from __future__ import annotations
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from seeded import seeded_state
 
-from mattface import align, embed, geometry, weights
+from mattface import align, embed, geometry, perception, weights
 from mattface.data.templates import ARCFACE_112
-from mattface.embed import Embedder, load_embedder, resnet
+from mattface.embed import Embedder, resnet
 from mattface.embed.resnet import Block, IdentityResNet
 from mattface.errors import UsageError, WeightsError
 from mattface.geometry import sample
@@ -81,7 +81,7 @@ def test_reader_round_trip(file: tuple[Path, IdentityResNet]) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 10, 500, 30_000, -1, -4])
-def test_short_files_are_refused(file: tuple[Path, IdentityResNet], tmp_path: Path, keep: int) -> None:
+def test_short_files_are_rejected(file: tuple[Path, IdentityResNet], tmp_path: Path, keep: int) -> None:
     (tmp_path / "short.dat").write_bytes(file[0].read_bytes()[:keep])
     with pytest.raises(WeightsError, match="mattface weights pull identity-resnet"):
         resnet.read(tmp_path / "short.dat")
@@ -89,7 +89,7 @@ def test_short_files_are_refused(file: tuple[Path, IdentityResNet], tmp_path: Pa
 
 @pytest.mark.parametrize("seed", range(6))
 def test_noisy_files_end_in_one_kind_of_error(file: tuple[Path, IdentityResNet], tmp_path: Path, seed: int) -> None:
-    """Damaged headers: the reader refuses, it never runs past the data or asks for absurd memory."""
+    """Damaged headers: the reader rejects, it never runs past the data or asks for absurd memory."""
     rng = np.random.default_rng(seed)
     data = bytearray(file[0].read_bytes())
     start = data.find(b"con_4", 30_000 * seed) + 5
@@ -175,7 +175,7 @@ def test_call_is_the_differentiable_path() -> None:
 def test_resnet_needs_a_mesh(need: Callable[..., None]) -> None:
     need("identity-resnet")
     with pytest.raises(UsageError, match="landmark stage"):
-        load_embedder("resnet").matrix(None, np.zeros((5, 2)))
+        perception.load("identity", "resnet").matrix(None, np.zeros((5, 2)))
 
 
 # parts
@@ -185,19 +185,25 @@ def test_missing_or_unknown_embedder(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setenv("MATTFACE_HOME", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(WeightsError, match="pull identity-resnet"):
-        load_embedder()
+        perception.load("identity")
     with pytest.raises(UsageError, match=r"arcface, arcface-r100, insightface.*resnet"):
-        load_embedder("facenet")
+        perception.load("identity", "facenet")
     assert [usable for _, usable, _ in embed.available()] == [False] * len(embed.LOADERS)
 
 
-def test_arcface_takes_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "keys", "file"),
+    [("arcface", "arcface_iresnet50", "backbone.pth"), ("ir-se-50", "arcface_irse50", "model_ir_se50.pth")],
+)
+def test_published_networks_take_over(
+    name: str, keys: str, file: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("MATTFACE_HOME", str(tmp_path))
     (tmp_path / "weights").mkdir()
-    shapes = json.loads((GOLDEN / "arcface_iresnet50_keys.json").read_text())
-    torch.save(seeded_state(shapes, False), tmp_path / "weights" / "backbone.pth")
-    part = load_embedder()
-    assert (part.name, part.dim, part.size) == ("arcface", 512, 112)
+    shapes = json.loads((GOLDEN / f"{keys}_keys.json").read_text())
+    torch.save(seeded_state(shapes, False), tmp_path / "weights" / file)
+    part = perception.load("identity")
+    assert (part.name, part.dim, part.size) == (name, 512, 112)
     points = ARCFACE_112
     np.testing.assert_allclose(part.matrix(None, points + 0.5), np.eye(3), atol=1e-9)
     rgb = np.random.default_rng(0).integers(0, 256, (112, 112, 3), dtype=np.uint8)
@@ -211,7 +217,7 @@ def test_arcface_takes_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 @pytest.fixture(scope="module")
 def real(need: Callable[..., None]) -> Embedder:
     need("identity-resnet")
-    return load_embedder("resnet")
+    return perception.load("identity", "resnet")
 
 
 def test_same_as_dlib(real: Embedder, faces: dict) -> None:

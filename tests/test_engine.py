@@ -167,7 +167,7 @@ def test_a_provider_that_falls_back_is_an_error(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(DeviceError, match="this onnxruntime has no CUDAExecutionProvider"):
         engine.faster(method(), "onnxruntime", CPU, torch.float32)
     monkeypatch.setattr(graphs, "_provider_missing", lambda provider: "")
-    with pytest.raises(DeviceError, match="onnxruntime refuses CUDAExecutionProvider"):
+    with pytest.raises(DeviceError, match="onnxruntime rejects CUDAExecutionProvider"):
         engine.faster(method(), "onnxruntime", CPU, torch.float32)
 
 
@@ -254,7 +254,7 @@ def test_an_exports_report_states_the_shape_that_the_file_gives(fold: int, tmp_p
     assert told[1] == (4 if fold > 1 else 3), "a folded network predicts its matte"
 
 
-def test_exports_refuse_what_they_cannot_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exports_reject_what_they_cannot_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "network.pt"
     path.write_bytes(b"mine")
     with pytest.raises(InputError, match="exists"):

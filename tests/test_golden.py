@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from seeded import seeded_input, seeded_state
 
-from mattface.embed.arcface import IRSE50, IResNet, iresnet50, iresnet100
+from mattface.embed.arcface import IRSE50, IResNet, iresnet50
 from mattface.encode import Encoder
 from mattface.generate.discriminator import Discriminator
 from mattface.generate.generator import build_generator
@@ -179,4 +179,4 @@ def test_arcface_iresnet50() -> None:
 
 @pytest.mark.slow
 def test_arcface_iresnet100() -> None:
-    iresnet("arcface_iresnet100", iresnet100())
+    iresnet("arcface_iresnet100"())

@@ -159,10 +159,10 @@ def test_whole_pictures(here: Path, need: Callable[..., None], astronaut: np.nda
     assert np.abs(image.astype(int) - astronaut).max() > 20
 
 
-# Refusals
+# Errors
 
 
-def test_refused_by_name_without_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rejected_by_name_without_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MATTFACE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(WeightsError, match=r"inswapper-128.*adopt inswapper_128\.onnx"):

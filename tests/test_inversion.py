@@ -1,4 +1,4 @@
-"""Pictures to codes: heads, refinement, edits along directions, and what is refused."""
+"""Pictures to codes: heads, refinement, edits along directions, and what is rejected."""
 
 from __future__ import annotations
 

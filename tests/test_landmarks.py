@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mattface import landmarks
+from mattface import landmarks, perception
 from mattface.data import topology
-from mattface.detect import load_detector, turn
+from mattface.detect import turn
 from mattface.errors import UsageError
-from mattface.landmarks import Landmarker, decode_heatmaps, five_points, load_landmarker, sample, square
+from mattface.landmarks import Landmarker, decode_heatmaps, five_points, sample, square
 from mattface.vocabulary import Face
 
 RINGS = ("LEFT_EYE", "RIGHT_EYE", "LEFT_BROW", "RIGHT_BROW", "LIPS_OUTER", "LIPS_INNER", "FACE_OVAL")
@@ -70,7 +70,7 @@ def test_sparse_points_take_over() -> None:
 
 def test_unknown_landmarker() -> None:
     with pytest.raises(UsageError, match="face-mesh"):
-        load_landmarker("dlib")
+        perception.load("landmarks", "dlib")
 
 
 # with the real network
@@ -79,7 +79,7 @@ def test_unknown_landmarker() -> None:
 @pytest.fixture(scope="module")
 def measure(need: Callable[..., None]) -> Landmarker:
     need("centerface", "face-mesh")
-    return load_landmarker("face-mesh")
+    return perception.load("landmarks", "face-mesh")
 
 
 def eye_distance(face: Face) -> float:
@@ -106,7 +106,7 @@ def test_turned_pictures(measure: Landmarker, faces: dict, degrees: float) -> No
     """Detection and landmarks together: the mesh turns with the picture."""
     import cv2
 
-    find = load_detector("centerface")
+    find = perception.load("detector", "centerface")
     for rgb, upright in faces.values():
         matrix, shape = turn(rgb.shape[:2], degrees)
         turned = cv2.warpAffine(rgb, matrix[:2], shape[::-1])
@@ -162,7 +162,7 @@ def test_agrees_with_68_landmarks_of_portraits(measure: Landmarker, shared) -> N
     import cv2
 
     golden = np.load(shared / "goldens" / "ffhq_alignment.npz")
-    find = load_detector("centerface")
+    find = perception.load("detector", "centerface")
     errors = []
     for name, expected in list(zip(golden["portraits"], golden["landmarks"], strict=True))[::5]:
         rgb = np.ascontiguousarray(cv2.imread(str(shared / "data" / "portraits" / str(name)))[:, :, ::-1])

@@ -112,7 +112,7 @@ def test_percentiles_come_out_of_the_histogram() -> None:
     times.add(100.0)
     assert times.percentile(50) == pytest.approx(0.05, abs=0.0006)
     assert times.percentile(95) == pytest.approx(0.095, abs=0.0006)
-    assert times.told()["p99"] == pytest.approx(99, abs=0.6)
+    assert times.summary()["p99"] == pytest.approx(99, abs=0.6)
 
 
 def test_memory_stays_flat_and_the_loop_costs_little(need: Callable[..., None]) -> None:

@@ -101,10 +101,10 @@ def colour(red: int, green: int, blue: int) -> np.ndarray:
     return np.full((128, 160, 3), (red, green, blue), np.uint8)
 
 
-def test_faces_are_told_apart_by_reference_pictures() -> None:
+def test_faces_are_matched_to_reference_pictures() -> None:
     ours = swapper(Told(FACE))
     cast = Cast(ours, still(7), [(colour(250, 100, 100), still(8)), (colour(100, 250, 100), still(9))])
-    assert cast.told_apart
+    assert cast.by_reference
     assert [cast(colour(*c), FACE) for c in ((240, 110, 100), (90, 200, 100), (100, 100, 250))] == [1, 2, 0]
     alone = Cast(ours, None, [(colour(250, 100, 100), still(8))])
     assert [alone(colour(*c), FACE) for c in ((240, 110, 100), (100, 100, 250))] == [1, None]

@@ -46,7 +46,7 @@ def test_reconstruction_counts_same_identities_only():
     assert losses.same_identity_loss(swap, target, torch.zeros(2)) == 0
 
 
-def test_rare_and_frequent_places_count_alike_in_a_balanced_loss():
+def test_rare_and_frequent_pixels_count_alike_in_a_balanced_loss():
     truth = torch.ones(1, 1, 10, 10)
     truth[..., 0, 0] = 0  # one place of a hundred is not shown
     weight = torch.ones(1, 1, 10, 10)
@@ -124,7 +124,7 @@ def test_better_scores_are_better(form):
     assert losses.discriminator_loss(form, high, low) < losses.discriminator_loss(form, low, high)
 
 
-def test_an_unknown_form_is_refused():
+def test_an_unknown_form_is_rejected():
     with pytest.raises(UsageError, match="hinge"):
         losses.discriminator_loss("wasserstein", torch.zeros(1), torch.zeros(1))
 

@@ -80,9 +80,9 @@ def test_the_official_sizes_are_the_papers():
 
 @pytest.mark.parametrize("detail", ["flow", "off"])
 @pytest.mark.parametrize("levels", [("coarse", "medium", "fine"), ("fine",)])
-@pytest.mark.parametrize("places", [False, True])
-def test_chain_runs_in_every_form(detail, levels, places):
-    network = randomised(replace(TINY, detail=detail, levels=levels, places=places, shape=0.5 * places))
+@pytest.mark.parametrize("coordinates", [False, True])
+def test_chain_runs_in_every_form(detail, levels, coordinates):
+    network = randomised(replace(TINY, detail=detail, levels=levels, coordinates=coordinates, shape=0.5 * coordinates))
     chain = MattfaceMethod(network, Parser("mesh"), "tiny", CPU, torch.float32)
     source, target = crop(0), crop(1)
     swap = chain.swap(chain.encode(source), target)
@@ -141,12 +141,14 @@ def test_checkpoints_carry_their_configuration(tmp_path):
             assert torch.equal(a, b), name
 
 
-def test_settings_travel_with_the_checkpoint_and_old_ones_get_todays(tmp_path):
+def test_checkpoints_keep_their_settings_and_earlier_ones_load(tmp_path):
     changed = replace(TINY, matte=MatteConfig(mouth_open=0.2), transfer=DetailConfig(lent=0.1, trusted=(0.1, 0.2)))
     assert Config.from_json(changed.to_json()) == changed
     old = json.loads(TINY.to_json())
     del old["matte"], old["transfer"]
+    old["places"] = old.pop("coordinates")
     assert Config.from_json(json.dumps(old)) == TINY
+    assert Config.from_json(json.dumps(old | {"places": True})).coordinates
     _, path = saved(tmp_path, changed)
     chain = build(str(path), CPU, torch.float32)
     assert chain.matte.config.mouth_open == 0.2 and chain.network.detail.config.lent == 0.1
@@ -166,7 +168,7 @@ def test_detail_can_be_switched_off_but_not_invented(tmp_path):
         build(str(path), CPU, torch.float32, detail="some")
 
 
-def test_foreign_and_missing_checkpoints_are_refused(tmp_path):
+def test_foreign_and_missing_checkpoints_are_rejected(tmp_path):
     _, path = saved(tmp_path, metadata={"hello": "world"})
     with pytest.raises(WeightsError, match="configuration"):
         build(str(path), CPU, torch.float32)
@@ -229,7 +231,7 @@ def test_converted_official_file_works_as_the_original_does(tmp_path, monkeypatc
     assert [summary(part.state_dict()) for part in official_parts()] == before
 
 
-def test_another_file_in_place_of_the_official_one_is_refused(tmp_path, monkeypatch):
+def test_another_file_in_place_of_the_official_one_is_rejected(tmp_path, monkeypatch):
     path = official_file(tmp_path)
     monkeypatch.setenv("MATTFACE_HOME", str(tmp_path))
     torch.save({"state_dict": {"encoder.first": torch.zeros(1)}}, path)
@@ -252,7 +254,7 @@ def test_style_mixing_takes_the_middle_styles_of_the_source():
     assert swap.pixels.shape == (1, 3, 64, 64) and swap.matte.max() == 1
 
 
-def test_wrong_configurations_are_refused():
+def test_wrong_configurations_are_rejected():
     with pytest.raises(UsageError, match="detail"):
         replace(TINY, detail="some")
     with pytest.raises(UsageError, match="reach resolution"):
@@ -277,8 +279,8 @@ def test_what_hides_the_source_is_not_brought_along():
     assert ratio[shown[0]].median() > 0.99 and ratio[shown[1]].median() < 0.01
 
 
-def test_weights_that_are_told_places_want_a_mesh():
-    network = randomised(replace(TINY, places=True))
+def test_weights_with_canonical_coordinates_want_a_mesh():
+    network = randomised(replace(TINY, coordinates=True))
     chain = MattfaceMethod(network, Parser("mesh"), "tiny", CPU, torch.float32)
     with pytest.raises(UsageError, match="dense landmarks"):
         chain.encode(replace(crop(0), mesh=None))
@@ -323,13 +325,13 @@ def test_a_batch_is_cut_around_all_its_mattes():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"shape": 0.5}, "Set places=True, or shape=0"),
-        ({"shape": 1.5, "places": True}, "from 0 .* to 1 .*got 1.5"),
-        ({"shape": -0.1, "places": True}, "got -0.1"),
-        ({"shape": float("nan"), "places": True}, "got nan"),
+        ({"shape": 0.5}, "Set coordinates=True, or shape=0"),
+        ({"shape": 1.5, "coordinates": True}, "from 0 .* to 1 .*got 1.5"),
+        ({"shape": -0.1, "coordinates": True}, "got -0.1"),
+        ({"shape": float("nan"), "coordinates": True}, "got nan"),
     ],
 )
-def test_a_shape_that_cannot_be_is_refused(fields, message):
+def test_a_shape_that_cannot_be_is_rejected(fields, message):
     with pytest.raises(UsageError, match=message):
         replace(TINY, **fields)
 
@@ -351,7 +353,7 @@ def test_the_target_lends_detail_but_not_the_edge_of_what_lies_beside_its_face()
 
 
 def test_a_smile_stays_the_target_s_when_the_source_is_closed() -> None:
-    network = build_network(replace(TINY, resolution=64, places=True))
+    network = build_network(replace(TINY, resolution=64, coordinates=True))
     chain = MattfaceMethod(network, Parser("mesh"), "tiny", CPU, torch.float32)
     mean = topology().mean
     closed = np.column_stack([mean[:, :2] * 90 + 128, mean[:, 2] * 90])

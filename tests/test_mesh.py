@@ -121,12 +121,12 @@ def test_nothing_in_the_frame_gives_no_visibility() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.zeros((68, 3)), np.full((468, 3), np.nan), np.zeros((468, 2))])
-def test_flow_refuses_other_meshes(bad: np.ndarray) -> None:
+def test_flow_rejects_other_meshes(bad: np.ndarray) -> None:
     with pytest.raises(ValueError, match="source_mesh must be a finite"):
         mesh.flow(bad, face(), SIZE)
 
 
-def test_flow_refuses_an_empty_size() -> None:
+def test_flow_rejects_an_empty_size() -> None:
     with pytest.raises(ValueError, match="size must be"):
         mesh.flow(face(), face(), 0)
 

@@ -1,4 +1,4 @@
-"""modulated_conv2d: the definition, both modulations, the folded up-convolution, gradients, what is kept, refusals."""
+"""modulated_conv2d: the definition, both modulations, the folded up-convolution, gradients, what is kept, errors."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_empty_batch() -> None:
     assert modulated_conv2d(**given, act="lrelu").shape == (0, 20, 10, 14)
 
 
-REFUSED = [
+WRONG = [
     ({"x": torch.zeros(6, 5, 7)}, "x must have 4 dimensions"),
     ({"weight": torch.zeros(20, 6, 2, 2)}, "odd K; got"),
     ({"weight": torch.zeros(20, 5, 3, 3)}, r"weight must be \(O, 6, K, K\)"),
@@ -187,9 +187,9 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("case", range(len(REFUSED)))
-def test_refusals_are_one_line(case: int) -> None:
-    wrong, words = REFUSED[case]
+@pytest.mark.parametrize("case", range(len(WRONG)))
+def test_errors_are_one_line(case: int) -> None:
+    wrong, words = WRONG[case]
     given = {k: v.float() if isinstance(v, torch.Tensor) else v for k, v in operands(1, 1, 3).items()}
     with pytest.raises(ValueError, match=words) as caught:
         modulated_conv2d(**{**given, **wrong})
@@ -215,7 +215,7 @@ def test_kept_layouts_serve_every_size(modulate, dtype, last, pooled, monkeypatc
         assert error(got.double(), expected) < 16 * torch.finfo(dtype).eps
 
 
-def test_bf16_runs_where_onednn_refuses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bf16_runs_where_onednn_rejects_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processors without AVX-512: torch's own convolution takes its place, and says the same."""
     given = operands(1, 1, 3, 16, (9, 7))
     few = {k: v.to(torch.bfloat16) if k in ("x", "weight", "b") else v for k, v in given.items()}

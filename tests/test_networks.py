@@ -1,4 +1,4 @@
-"""Networks at small sizes: shapes, gradients, partial runs, refusals, foreign layouts."""
+"""Networks at small sizes: shapes, gradients, partial runs, errors, foreign layouts."""
 
 from __future__ import annotations
 
@@ -243,10 +243,10 @@ def test_identity_network(build) -> None:  # type: ignore[no-untyped-def]
         net(torch.randn(2, 3, 128, 128))
 
 
-# Refusals
+# Errors
 
 W = torch.zeros(1, 8, 16)
-REFUSED = [
+WRONG = [
     (lambda: small_synthesis()(W[:, :5]), r"w_plus must be \(B, 8, 16\); got \(1, 5, 16\)"),
     (lambda: small_synthesis()(W, noise="some"), 'noise must be "const"'),
     (lambda: small_synthesis()(W, upto=64), "upto and start"),
@@ -264,9 +264,9 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("case", range(len(REFUSED)))
-def test_refusals(case: int) -> None:
-    call, words = REFUSED[case]
+@pytest.mark.parametrize("case", range(len(WRONG)))
+def test_errors(case: int) -> None:
+    call, words = WRONG[case]
     with pytest.raises(UsageError, match=words):
         call()
 
@@ -339,7 +339,7 @@ def test_missing_noise_images_are_drawn() -> None:
     assert ours["synthesis.b64.conv1.noise_const"].std() == pytest.approx(1, abs=0.1)
 
 
-def test_unknown_and_doubled_keys_are_refused() -> None:
+def test_unknown_and_doubled_keys_are_rejected() -> None:
     state = empty("arcface_iresnet50")
     with pytest.raises(WeightsError, match=r"arcface_torch backbone: 1 unknown keys, first layer5\.0\.conv1\.weight"):
         layouts.arcface_torch({**state, "layer5.0.conv1.weight": torch.zeros(1)})

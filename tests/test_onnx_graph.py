@@ -18,10 +18,10 @@ def test_freed_graph_takes_any_size() -> None:
     assert session(free_sizes(tiny_onnx(3))).run(None, {"x": x})[0].tolist() == [0, 2, 3, 0, 5]
 
 
-def test_damaged_graphs_are_refused() -> None:
+def test_damaged_graphs_are_rejected() -> None:
     whole = tiny_onnx(3)
     for length in range(len(whole) - 4):
         with pytest.raises(WeightsError, match="Fetch the file again"):
             free_sizes(whole[:length])
-    with pytest.raises(WeightsError, match="refuses it"):
+    with pytest.raises(WeightsError, match="rejects it"):
         session(b"no model at all")

@@ -134,9 +134,9 @@ def test_failure_leaves_the_library_that_was_there(monkeypatch: pytest.MonkeyPat
     assert CPU.found() == library
 
 
-def test_refused_source_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_rejected_source_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CXX", str(fake_compiler(tmp_path, "echo 'x.cpp:1: error: bad' >&2; exit 1")))
-    with pytest.raises(_build.BuildError, match=r"refused the kernels for cpu: x.cpp:1: error: bad$"):
+    with pytest.raises(_build.BuildError, match=r"rejected the kernels for cpu: x.cpp:1: error: bad$"):
         _build.build(CPU)
     assert CPU.found() is None
 
@@ -247,7 +247,7 @@ def test_first_use_fails_once(
     monkeypatch.setenv("CUDA_HOME", str(tmp_path / "toolkit"))
     Gpu(monkeypatch, (9, 0))
     for _ in range(3):
-        assert "building failed: nvcc refused" in str(_implementations._missing_for(CUDA_DEVICE))
+        assert "building failed: nvcc rejected" in str(_implementations._missing_for(CUDA_DEVICE))
     assert len(calls(nvcc)) == len(_build.Target("sm_90").sources())
     assert capsys.readouterr().err.count("GPUs run the slower reference") == 1
     assert "error: bad" in cuda_ops.available()["upfirdn2d"]["missing"]["cuda"]
@@ -277,7 +277,7 @@ def test_a_driver_too_old_is_a_reason(message: str | None, traced: bool) -> None
         library.define(f"epilogue_({kinds}, float u, float v, float w) -> ()")
         library.impl("epilogue_", launch, "CPU")
         with FakeTensorMode() if traced else nullcontext():
-            reason = _implementations._refusal(_build.Target("sm_75"), torch.device("cpu"))
+            reason = _implementations._obstacle(_build.Target("sm_75"), torch.device("cpu"))
     finally:
         library._destroy()
     assert reason is message or str(reason).startswith("cannot run: CUDA driver version is insufficient. Compile")

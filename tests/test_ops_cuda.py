@@ -279,8 +279,8 @@ def test_compiles_links_and_loads_only_beside_cuda(monkeypatch: pytest.MonkeyPat
     assert b"mattface_sm_90" in content
     loading = f"import torch; torch.ops.load_library({str(library)!r})"
     if torch.version.cuda is None:
-        refused = run_python(loading).stderr
-        assert re.search(f"undefined symbol: ({'|'.join(OF_CUDA_TORCH)})", refused), refused
+        rejected = run_python(loading).stderr
+        assert re.search(f"undefined symbol: ({'|'.join(OF_CUDA_TORCH)})", rejected), rejected
         registered(tmp_path, loading)
 
 

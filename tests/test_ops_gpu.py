@@ -43,7 +43,7 @@ def test_named_and_chosen() -> None:
         bias_act(x.cpu(), impl="cuda")
 
 
-def test_parameters_elsewhere_are_refused() -> None:
+def test_parameters_elsewhere_are_rejected() -> None:
     x = torch.zeros(1, 2, 3, 3, device="cuda")
     with pytest.raises(RuntimeError, match="expected bias on the device of x"):
         _implementations.native(x).epilogue_(x, x, None, None, None, torch.zeros(2), 1, 2, 9, False, 0, 0.0, 1.0, -1.0)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from seeded import seeded_input, seeded_state
 
-from mattface import parse
+from mattface import parse, perception
 from mattface.errors import UsageError, WeightsError
-from mattface.parse import Parser, inner_face, load_parser, visible
+from mattface.parse import Parser, inner_face, visible
 from mattface.parse.bisenet import CLASSES, INNER, BiSeNet, inner_of, read_bisenet
 from mattface.vocabulary import Crop
 from mattface.weights import layouts
@@ -75,7 +75,7 @@ def test_real_face(faces: dict) -> None:
 
     for rgb, face in faces.values():
         crop = cut(rgb, face, size=512)
-        mask = load_parser("mesh")(crop)[0, 0].numpy()
+        mask = perception.load("parser", "mesh")(crop)[0, 0].numpy()
         inner = [*topology.LEFT_EYE, *topology.RIGHT_EYE, *topology.LIPS_OUTER, *topology.NOSE_BRIDGE]
         x, y = crop.mesh[inner, :2].astype(int).T
         assert mask[y, x].min() > 0.9
@@ -92,7 +92,7 @@ def test_bisenet_golden() -> None:
     assert error < 1e-4
 
 
-def test_other_checkpoints_are_refused() -> None:
+def test_other_checkpoints_are_rejected() -> None:
     state = bisenet_state()
     with pytest.raises(WeightsError, match=r"conv_out\.conv_out\.weight.*\(19, 256, 1, 1\)"):
         read_bisenet(state | {"conv_out.conv_out.weight": torch.zeros(11, 256, 1, 1)})
@@ -140,17 +140,17 @@ def test_glasses_and_hair_are_not_inner_face() -> None:
 def test_crop_without_mesh() -> None:
     crop = Crop(torch.zeros(1, 3, 256, 256), np.eye(3), None, np.zeros((5, 2)))
     with pytest.raises(UsageError, match="landmark stage"):
-        load_parser("mesh")(crop)
+        perception.load("parser", "mesh")(crop)
 
 
 def test_missing_or_unknown_parser(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MATTFACE_HOME", str(tmp_path))
-    assert load_parser().name == "visible"
+    assert perception.load("parser").name == "visible"
     with pytest.raises(WeightsError, match="79999_iter"):
-        load_parser("bisenet")
+        perception.load("parser", "bisenet")
     with pytest.raises(UsageError, match="bisenet, visible, mesh"):
-        load_parser("u-net")
+        perception.load("parser", "u-net")
     torch.save(bisenet_file(), tmp_path / "x.pth")
     assert adopt(tmp_path / "x.pth").name == "bisenet"
-    assert load_parser().name == "bisenet"
+    assert perception.load("parser").name == "bisenet"
     assert parse.available()[0] == ("bisenet", True, "")

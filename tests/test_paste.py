@@ -93,7 +93,7 @@ def test_an_empty_matte_returns_the_picture_itself() -> None:
     assert result is picture and matte.max() == 0
 
 
-def test_refusals() -> None:
+def test_errors() -> None:
     crop = cut(smooth())
     swap = Swap(crop.pixels, disc(crop.size))
     with pytest.raises(UsageError, match="got int32"):

@@ -16,7 +16,7 @@ from mattface.embed.resnet import DIM, SIZE, IdentityResNet, chip_matrix
 from mattface.errors import UsageError, WeightsError
 from mattface.generate.latents import Latents
 from mattface.mesh import topology
-from mattface.mesh.shape import canonical
+from mattface.mesh.shape import canonical_coordinates
 from mattface.methods.mattface import build_network
 from mattface.training.config import Data, Optimiser
 from mattface.training.data.feed import PositionFeed
@@ -42,7 +42,7 @@ def face(size: int) -> tuple[np.ndarray, torch.Tensor]:
     mean = topology().mean
     turn = np.array([[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]])
     mesh = np.column_stack([mean[:, :2] @ turn.T, mean[:, 2]]) * (size / 5) + [size * 0.5, size * 0.45, 0]
-    return mesh, torch.from_numpy(canonical(mesh, size))[None]
+    return mesh, torch.from_numpy(canonical_coordinates(mesh, size))[None]
 
 
 def seeded_networks() -> LoadedNetworks:
@@ -144,7 +144,7 @@ def test_latents_of_the_start_are_kept_where_nobody_is_drawn(tmp_path, monkeypat
     assert torch.allclose(made["swap"].task.latents.axes, first.latents.axes, atol=1e-3)
 
 
-def test_fine_steps_alone_are_refused(tmp_path, monkeypatch):
+def test_fine_steps_alone_are_rejected(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"generator-fine needs stage generator.*got 2 and 0"):
         passed(with_steps(tiny_recipe(), generator=0), tmp_path, monkeypatch)
 

@@ -38,7 +38,7 @@ def test_a_part_is_loaded_by_kind_and_name() -> None:
 
 
 class Detection:
-    """As insightface's SCRFD answers: boxes with the score last, and five points."""
+    """Like insightface's SCRFD: boxes with the score last, and five points."""
 
     asked: ClassVar[list[np.ndarray]] = []
 

@@ -123,7 +123,7 @@ def test_faces_are_chosen_by_name_and_number() -> None:
     assert both.faces[0].crop.dtype == np.uint8 and both.faces[0].crop.shape[2] == 3
 
 
-def test_what_is_not_there_is_refused_with_what_is() -> None:
+def test_what_is_not_there_is_rejected_with_what_is() -> None:
     ours = swapper(face_at(80, 100, 45))
     with pytest.raises(NoFaceError, match=r"face 3 in the target; it has 1 \(0: \d+ px wide\)"):
         ours.swap(picture(0), picture(1), face=3)
@@ -149,7 +149,7 @@ def test_several_sources_need_an_identity_network_and_average_to_a_unit_vector()
     assert result.report["parts"]["identity"] is None and "identity_cosine" not in result.faces[0].report
 
 
-def test_an_identity_of_another_method_is_refused() -> None:
+def test_an_identity_of_another_method_is_rejected() -> None:
     ours = swapper(face_at(120, 120, 60))
     with pytest.raises(UsageError, match="prepared by other"):
         ours.swap(replace(ours.prepare(picture(0)), method="other"), picture(1))
@@ -269,7 +269,7 @@ def test_devices_and_dtypes() -> None:
         mattface.load("nonsense", device="cpu")
 
 
-def test_the_mesh_method_refuses_weights_and_unknown_options() -> None:
+def test_the_mesh_method_rejects_weights_and_unknown_options() -> None:
     with pytest.raises(UsageError, match="no weights"):
         mesh_method.build("something", CPU, torch.float32)
     with pytest.raises(UsageError, match="options are"):

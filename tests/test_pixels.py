@@ -77,7 +77,7 @@ def test_nan_from_a_network_is_an_error() -> None:
         to_pixels(torch.full((3, 2, 2), float("nan")), np.uint8)
 
 
-def test_wrong_calls_are_refused() -> None:
+def test_wrong_calls_are_rejected() -> None:
     with pytest.raises(UsageError, match="uint8, uint16 or float32"):
         to_pixels(torch.zeros(3, 2, 2), np.int32)
     with pytest.raises(UsageError, match="one picture"):

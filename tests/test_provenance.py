@@ -66,7 +66,7 @@ def test_marking_twice_changes_nothing_more() -> None:
         b'<!DOCTYPE a [<!ENTITY b "c">]><x:xmpmeta xmlns:x="adobe:ns:meta/">&b;</x:xmpmeta>',
     ],
 )
-def test_what_is_no_xmp_is_refused_and_carries_no_mark(broken: bytes) -> None:
+def test_what_is_no_xmp_is_rejected_and_carries_no_mark(broken: bytes) -> None:
     with pytest.raises(ValueError, match="XMP packet"):
         add_mark(broken, "1")
     assert find_mark(broken) is None

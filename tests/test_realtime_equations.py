@@ -19,8 +19,8 @@ def test_alphaface_unit_is_the_published_adain_of_a_one_pixel_map() -> None:
     x, code = torch.randn(2, 12, 8, 8), torch.randn(2, 16)
     values = unit.style(code)[..., None, None]
     means = x.mean((2, 3), keepdim=True).repeat(1, 2, 1, 1)
-    spreads = x.std((2, 3), keepdim=True).repeat(1, 2, 1, 1)
-    adain = (values - values.mean((2, 3), keepdim=True)) / torch.full_like(values, 1e-4) * spreads + means
+    stds = x.std((2, 3), keepdim=True).repeat(1, 2, 1, 1)
+    adain = (values - values.mean((2, 3), keepdim=True)) / torch.full_like(values, 1e-4) * stds + means
     scale, shift = ((values + adain) / 2).chunk(2, 1)
     y = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), unit.conv.weight, unit.conv.bias)
     y = y - y.mean((2, 3), keepdim=True)
@@ -46,10 +46,10 @@ def test_caii_follows_equations_1_and_2() -> None:
     for b in range(2):
         mu, sigma = phi[b].mean(), phi[b].std(correction=0)
         flat = z_t[b].flatten(1)
-        mean, spread = flat.mean(1), torch.sqrt(flat.var(1, correction=0) + 1e-5)
-        normed = (z_t[b] - mean[:, None, None]) / spread[:, None, None]
+        mean, std = flat.mean(1), torch.sqrt(flat.var(1, correction=0) + 1e-5)
+        normed = (z_t[b] - mean[:, None, None]) / std[:, None, None]
         hat = F.relu(block.conv((sigma * normed + mu)[None]))[0]  # eq. 1
-        z_s = spread * (phi[b] - mu) / (sigma + 1e-5) + mean + phi[b]  # eq. 2
+        z_s = std * (phi[b] - mu) / (sigma + 1e-5) + mean + phi[b]  # eq. 2
         expected[b] = x[b] + block.conv_out((hat * z_s[:, None, None] + z_s[:, None, None])[None])[0]
     torch.testing.assert_close(block(x, code), expected, atol=1e-5, rtol=1e-4)
 
@@ -171,7 +171,7 @@ def test_the_small_network_predicts_its_matte_and_uses_the_identity() -> None:
     assert [k for k in without if not k.endswith("conv.bias")] == []  # a bias before an instance norm cannot matter
 
 
-def test_sizes_that_cannot_be_folded_are_refused() -> None:
+def test_sizes_that_cannot_be_folded_are_rejected() -> None:
     for wrong in ({"size": 36}, {"fold": 0}, {"widths": (4, 6, 12)}, {"template": "whole"}):
         with pytest.raises(UsageError, match=r"size must be divisible|template must be one of"):
             replace(FOLDED, **wrong)

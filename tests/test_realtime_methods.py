@@ -1,4 +1,4 @@
-"""The real-time methods behind their contract: swaps in pictures, codes, geometry, checkpoints, refusals."""
+"""The real-time methods behind their contract: swaps in pictures, codes, geometry, checkpoints, errors."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_landmark_spots_lie_on_the_landmarks() -> None:
     assert maps.shape == (1, 2, 128, 128) and maps.dtype == torch.float32 and maps.min() >= 0 and maps.max() <= 1
 
 
-# Checkpoints and refusals
+# Checkpoints and errors
 
 
 @NAMES
@@ -135,7 +135,7 @@ def test_a_checkpoint_comes_back_as_it_was(name: str, tmp_path: Path, monkeypatc
         torch.testing.assert_close(built.run(*given), net(*given), atol=1e-6, rtol=1e-5)
 
 
-def test_checkpoints_of_another_method_or_variant_are_refused(tmp_path: Path) -> None:
+def test_checkpoints_of_another_method_or_variant_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "own.safetensors"
     save_checkpoint(path, "facechanger", TINY["facechanger"], network("facechanger"))
     with pytest.raises(WeightsError, match="must carry the method magicmask"):

@@ -1,4 +1,4 @@
-"""Region-limited synthesis: the part asked for equals a whole run, nothing more is made, wrong regions are refused."""
+"""Region-limited synthesis: the part asked for equals a whole run, nothing more is made, wrong regions are rejected."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_nothing_more_is_made(net: SynthesisNetwork) -> None:
 
 
 @pytest.mark.parametrize("region", [(0, 0, SIDE + 1, 9), (5, 5, 5, 9), (-1, 0, 9, 9), (9, 9, 3, 12)])
-def test_wrong_regions_are_refused(net: SynthesisNetwork, region: tuple[int, int, int, int]) -> None:
+def test_wrong_regions_are_rejected(net: SynthesisNetwork, region: tuple[int, int, int, int]) -> None:
     with pytest.raises(UsageError, match="region must be"):
         net(torch.randn(1, net.num_styles, 16), region=region)
 

@@ -44,8 +44,8 @@ def test_latents_have_the_codes_mean_and_spread():
     assert latents.axes.shape == (3, STYLES * WIDTH), "only directions in which the codes differ"
     drawn = latents.sample(rng(), count=20000)
     assert drawn.shape == (20000, STYLES, WIDTH)
-    spread, expected = (torch.cov(x.flatten(1).T) for x in (drawn, codes))
-    assert (spread - expected).norm() < 0.05 * expected.norm()
+    found, expected = (torch.cov(x.flatten(1).T) for x in (drawn, codes))
+    assert (found - expected).norm() < 0.05 * expected.norm()
     assert (drawn.mean(0) - codes.mean(0)).abs().max() < 0.2
     lengths = latents.axes.norm(dim=1)
     assert (lengths[:-1] >= lengths[1:]).all()
@@ -77,7 +77,7 @@ def test_latents_need_several_codes(codes, count):
         {"axes": None},
     ],
 )
-def test_other_latents_are_refused(change):
+def test_other_latents_are_rejected(change):
     good = Latents.fit(known()).tensors()
     kept = {k: v for k, v in (good | {f"latents.{k}": v for k, v in change.items()}).items() if v is not None}
     with pytest.raises(WeightsError, match="expected finite latents"):
@@ -139,7 +139,7 @@ def test_a_seed_is_a_person(tmp_path, kind):
     assert not np.array_equal(alone[0], alone[1])
 
 
-def test_weights_that_draw_nothing_are_refused(tmp_path):
+def test_weights_that_draw_nothing_are_rejected(tmp_path):
     with pytest.raises(WeightsError, match=r"carries no latents.*mattface train mattface-demo"):
         sampling.load(str(checkpoint(tmp_path, latents=False)), "cpu")
     with pytest.raises(UsageError, match="expected weights that draw people"):
@@ -169,7 +169,7 @@ def test_weights_that_draw_nothing_are_refused(tmp_path):
         (["--out", "a.png", "--count", "2"], "a name ending in .png; got a.png for 2"),
     ],
 )
-def test_the_command_refuses_what_makes_no_sense(more, words, capsys):
+def test_the_command_rejects_what_makes_no_sense(more, words, capsys):
     assert cli.main(["sample", "--seed", "0", *more]) == UsageError.exit_code
     assert words in capsys.readouterr().err
 

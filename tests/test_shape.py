@@ -1,11 +1,11 @@
-"""Whose shape a swapped face has, places on the mean face, and attention that knows them."""
+"""Whose shape a swapped face has, positions on the mean face, and attention that knows them."""
 
 import numpy as np
 import pytest
 import torch
 
 from mattface.mesh import topology
-from mattface.mesh.shape import canonical, lay_over, mixed
+from mattface.mesh.shape import align_rigid, blend_shapes, canonical_coordinates
 from mattface.transfer.idatt import IDATT, position_grid
 
 
@@ -32,14 +32,14 @@ def opened(mean: np.ndarray, factor: float) -> np.ndarray:
 
 def test_nothing_of_the_source_leaves_the_target():
     target = placed(longer_nose(), 512)
-    assert np.allclose(mixed(placed(topology().mean, 256), target, 0.0), target)
-    assert np.allclose(mixed(placed(longer_nose(), 256, 30), target, 1.0), target, atol=1e-6), "its own shape, turned"
+    assert np.allclose(blend_shapes(placed(topology().mean, 256), target, 0.0), target)
+    assert np.allclose(blend_shapes(placed(longer_nose(), 256, 30), target, 1.0), target, atol=1e-6)
 
 
 def test_the_nose_becomes_the_sources_and_the_outline_stays():
     source, target = placed(longer_nose(), 300, 10), placed(topology().mean, 512)
-    whole, half = (mixed(source, target, amount) for amount in (1.0, 0.5))
-    wanted = lay_over(source, target)
+    whole, half = (blend_shapes(source, target, amount) for amount in (1.0, 0.5))
+    wanted = align_rigid(source, target)
     assert np.abs(whole - wanted)[4, :2].max() < 0.15 * np.abs(target - wanted)[4, :2].max()
     assert np.allclose(half, (whole + target) / 2)
     assert np.allclose(whole[topology().oval], target[topology().oval])
@@ -47,32 +47,32 @@ def test_the_nose_becomes_the_sources_and_the_outline_stays():
 
 def test_an_open_mouth_of_the_source_does_not_open_the_targets():
     source, target = placed(opened(topology().mean, 2.0), 512), placed(topology().mean, 512)
-    moved = mixed(source, target, 1.0)
+    moved = blend_shapes(source, target, 1.0)
     height = [abs(p[13, 1] - p[14, 1]) for p in (moved, target)]
     assert height[0] == pytest.approx(height[1], rel=0.1)
 
 
 @pytest.mark.parametrize("amount", [-0.1, 1.5])
-def test_impossible_amounts_are_refused(amount):
+def test_impossible_amounts_are_rejected(amount):
     with pytest.raises(ValueError, match="between 0 and 1"):
-        mixed(topology().mean, topology().mean, amount)
+        blend_shapes(topology().mean, topology().mean, amount)
 
 
-def test_places_are_those_of_the_mean_face():
+def test_canonical_coordinates_are_those_of_the_mean_face():
     mesh, side = placed(topology().mean, 128, 20), 128
-    places = canonical(mesh, side)
+    positions = canonical_coordinates(mesh, side)
     inner = [4, 50, 280, 152, 10]
     at = np.clip(np.floor(mesh[inner, :2]).astype(int), 0, side - 1)
-    found = places[:2, at[:, 1], at[:, 0]].T
+    found = positions[:2, at[:, 1], at[:, 0]].T
     assert np.abs(found - topology().mean[inner, :2]).max() < 0.06
-    assert places[2, 64, 64] == 1 and places[2, 0, 0] == 0
-    assert np.isfinite(places).all()
+    assert positions[2, 64, 64] == 1 and positions[2, 0, 0] == 0
+    assert np.isfinite(positions).all()
 
 
 def test_attention_finds_the_same_place_of_another_face():
     side = 32
     source, target = (placed(topology().mean, side, turn) for turn in (-15, 20))
-    maps = [torch.from_numpy(canonical(mesh, side))[None] for mesh in (source, target)]
+    maps = [torch.from_numpy(canonical_coordinates(mesh, side))[None] for mesh in (source, target)]
     block = IDATT(8, canonical=True)
     for layer in (block.query, block.key):
         torch.nn.init.zeros_(layer.weight)
@@ -87,10 +87,10 @@ def test_attention_finds_the_same_place_of_another_face():
     assert (flow[0, :, :2] - own[:, :2]).abs().max() > 0.1, "beside the face nothing attends to itself"
 
 
-def test_attention_with_places_learns_its_sharpness():
+def test_attention_with_canonical_coordinates_learns_its_sharpness():
     block = IDATT(8, canonical=True)
     block.gamma.data.fill_(1.0)
-    maps = torch.from_numpy(canonical(placed(topology().mean, 16), 16))[None]
+    maps = torch.from_numpy(canonical_coordinates(placed(topology().mean, 16), 16))[None]
     swapped, flow = block(torch.randn(1, 8, 16, 16), torch.randn(1, 8, 16, 16), (maps, maps))
     (swapped.square().sum() + flow.square().sum()).backward()
     assert block.sharpness.grad is not None and block.sharpness.grad.abs() > 0

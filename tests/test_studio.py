@@ -46,14 +46,14 @@ def test_a_model_survives_its_file(model, tmp_path):
     assert np.allclose(again.identity_deltas, model.identity_deltas, atol=1e-3)
 
 
-def test_a_file_without_the_arrays_is_refused(model, tmp_path):
+def test_a_file_without_the_arrays_is_rejected(model, tmp_path):
     np.savez(tmp_path / "m.npz", neutral=model.neutral)
     with pytest.raises(InputError, match=r"landmarks.*mattface studio convert"):
         load_model(tmp_path / "m.npz")
 
 
 @pytest.mark.parametrize("read", [load_model, face_model.read_packed])
-def test_a_damaged_file_is_refused_in_one_line(model, tmp_path, read):
+def test_a_damaged_file_is_rejected_in_one_line(model, tmp_path, read):
     face_model.save_model(model, tmp_path / "m.npz")
     whole = (tmp_path / "m.npz").read_bytes()
     (tmp_path / "m.npz").write_bytes(whole[: len(whole) // 2])
@@ -160,7 +160,7 @@ def test_a_fit_finds_the_pose_and_the_shape(model, yaw):
     assert found.expression[0] > 0.3 and found.expression.min() >= 0 and found.expression.max() <= 1
 
 
-def test_a_fit_refuses_other_landmarks(model):
+def test_a_fit_rejects_other_landmarks(model):
     with pytest.raises(InputError, match="468"):
         fit.Fitter(model, dense=False)(np.zeros((68, 2)))
 
@@ -247,13 +247,13 @@ def test_flow_finds_the_same_point(model):
     heads = head_of(model), head_of(model, (1, 1, 0), (0.5, 0, 0, 0, 0))
     source, target = (Renderer(model)(h, camera(y), light.GREY, SIZE) for h, y in zip(heads, (25, -10), strict=True))
     found, visible = flow(model, source, target)
-    places = []
+    positions = []
     for drawing in (source, target):
         xy = raster.snap_corners(drawing.screen, 2)
         at = model.neutral.astype(np.float64)
-        places.append(raster.surface(drawing.ids, drawing.nearest, xy, model.triangles, at, 2)[0])
-    carried = texture.sample_image(places[0], found)
-    apart = np.linalg.norm(carried - places[1], axis=-1)[visible > 0]
+        positions.append(raster.surface(drawing.ids, drawing.nearest, xy, model.triangles, at, 2)[0])
+    carried = texture.sample_image(positions[0], found)
+    apart = np.linalg.norm(carried - positions[1], axis=-1)[visible > 0]
     assert visible.mean() > 0.15
     assert np.median(apart) < 0.02 and np.percentile(apart, 95) < 0.6
 

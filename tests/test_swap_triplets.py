@@ -12,9 +12,9 @@ import torch
 from test_data import shard
 from test_train_swaps import CPU, rows, toy_networks
 
+from mattface import perception
 from mattface.align import sixty_eight
 from mattface.data.topology import SIXTY_EIGHT
-from mattface.embed import load_embedder
 from mattface.errors import InputError, UsageError
 from mattface.measure.held_out import is_held_out
 from mattface.mesh import topology
@@ -111,7 +111,7 @@ def test_moved_landmarks_stay_on_what_they_mark():
 
 def test_the_identity_networks_framing_by_68_landmarks_is_that_by_the_mesh(need, faces):
     need("identity-resnet")
-    embedder = load_embedder("resnet")
+    embedder = perception.load("identity", "resnet")
     for _, face in faces.values():
         by_mesh, by_marks = embedder.matrix(face.mesh, face.points), framing_matrix(embedder, sixty_eight(face.mesh))
         size = np.ptp(face.mesh[:, :2], axis=0).max()

@@ -121,11 +121,10 @@ def test_small_copies_give_boxes_in_pixels_of_the_picture() -> None:
 
 def test_a_real_face_is_followed_exactly(need: Callable[..., None], astronaut: np.ndarray) -> None:
     """A photograph moved by a known path: the landmarks follow it within a few hundredths of the face."""
-    from mattface.detect import load_detector
-    from mattface.landmarks import load_landmarker
+    from mattface import perception
 
     need("centerface", "face-mesh")
-    follow = Tracker(load_detector("centerface"), load_landmarker("face-mesh"))
+    follow = Tracker(perception.load("detector", "centerface"), perception.load("landmarks", "face-mesh"))
     first, errors = None, []
     for k in range(25):
         matrix = cv2.getRotationMatrix2D((220, 120), 0.8 * k, 0.9 + 0.004 * k)

@@ -135,7 +135,7 @@ def test_a_phase_trains_its_own_network_only(tmp_path):
     fit(Watched(), ToyFeed(), toy_loop(images=8), tmp_path, CONFIG, "cpu", quiet=True)
 
 
-def test_a_changed_config_is_refused_unless_asked_for(tmp_path):
+def test_a_changed_config_is_rejected_unless_asked_for(tmp_path):
     train(tmp_path, toy_loop(images=16))
     with pytest.raises(UsageError, match=r"width: 8 -> 9.*--allow-change"):
         train(tmp_path, config={"name": "toy", "width": 9})
@@ -144,13 +144,13 @@ def test_a_changed_config_is_refused_unless_asked_for(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["width"] == 9
 
 
-def test_a_folder_of_another_recipe_is_refused_whatever_is_asked_for(tmp_path):
+def test_a_folder_of_another_recipe_is_rejected_whatever_is_asked_for(tmp_path):
     train(tmp_path, toy_loop(images=16))
     with pytest.raises(UsageError, match="run of the recipe toy; got other"):
         train(tmp_path, config={"name": "other", "width": 8}, allow_change=True)
 
 
-def test_a_checkpoint_of_other_networks_is_refused(tmp_path):
+def test_a_checkpoint_of_other_networks_is_rejected(tmp_path):
     train(tmp_path, toy_loop(images=16))
     task = ToyTask()
     task.networks["maker"] = torch.nn.Conv2d(3, 3, 5)
@@ -195,7 +195,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
         train(tmp_path)
 
 
-def test_settings_that_cannot_be_are_refused(tmp_path):
+def test_settings_that_cannot_be_are_rejected(tmp_path):
     with pytest.raises(UsageError, match="multiple of accumulate"):
         toy_loop(accumulate=3)
     with pytest.raises(UsageError, match="precision must be one of"):
@@ -208,7 +208,7 @@ def test_settings_that_cannot_be_are_refused(tmp_path):
         Optimiser(schedule="step")
 
 
-def test_tensorboard_is_refused_where_it_is_not_installed(tmp_path, monkeypatch):
+def test_tensorboard_is_rejected_where_it_is_not_installed(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="pip install tensorboard"):
         train(tmp_path, tensorboard=True)

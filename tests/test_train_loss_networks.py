@@ -1,4 +1,4 @@
-"""Loss networks of a training: read, refused by name where they are missing, and never those that score."""
+"""Loss networks of a training: read, rejected by name where they are missing, and never those that score."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mattface.training.losses.networks.features import IMAGENET_MEAN, VGG16, Res
 from mattface.training.losses.networks.loading import load_loss_networks, load_perceptual
 from mattface.weights.adopt import adopt
 from mattface.weights.layouts.estimators import deep3d_shapes
-from mattface.weights.layouts.judges import LPIPS_VGG, clip_shapes, lpips_shapes, vgg16_shapes
+from mattface.weights.layouts.loss_networks import clip_shapes, lpips_shapes, vgg16_shapes
 
 CPU = torch.device("cpu")
 
@@ -44,7 +44,7 @@ def empty(tmp_path, monkeypatch) -> Path:
         ("identity", r"network arcface .*loss_networks.identity=resnet.*mattface weights adopt"),
     ],
 )
-def test_networks_that_are_not_here_are_refused_by_name(empty, kind, message):
+def test_networks_that_are_not_here_are_rejected_by_name(empty, kind, message):
     with pytest.raises(WeightsError, match=message) as caught:
         load_loss_networks(LossNetworks(), {kind}, CPU)
     assert "\n" not in str(caught.value)
@@ -53,7 +53,7 @@ def test_networks_that_are_not_here_are_refused_by_name(empty, kind, message):
 @pytest.mark.parametrize(
     "names, needed",
     [
-        (LossNetworks(perceptual="alexnet"), "perceptual"),
+        (LossNetworks(perceptual="resnet18"), "perceptual"),
         (LossNetworks(clip="clip:/a.pt"), "clip"),
         (LossNetworks(shape="deca"), "shape"),
         (LossNetworks(identity="facenet"), "identity"),
@@ -64,7 +64,7 @@ def test_networks_that_do_not_exist_are_rejected(empty, names, needed):
         load_loss_networks(names, {needed}, CPU)
 
 
-def test_a_file_that_is_not_there_is_refused(empty):
+def test_a_file_that_is_not_there_is_rejected(empty):
     with pytest.raises(WeightsError, match=r"network lpips:.*/absent\.pth cannot be read"):
         load_loss_networks(LossNetworks(perceptual="lpips:/absent.pth"), {"perceptual"}, CPU)
 
@@ -122,7 +122,7 @@ def whole_first(whole: VGG16) -> VGG16:
 
 
 def test_vgg16_and_the_heads_of_lpips_are_found_by_their_cards(empty):
-    state, heads = repeated_state(vgg16_shapes()), repeated_state(lpips_shapes(LPIPS_VGG))
+    state, heads = repeated_state(vgg16_shapes()), repeated_state(lpips_shapes())
     for name, tensors in (("vgg16", state), ("lpips-vgg", heads)):
         torch.save(tensors, empty / f"{name}.download")
         assert adopt(empty / f"{name}.download").name == name

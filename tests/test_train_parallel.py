@@ -77,7 +77,7 @@ def test_shares_train_as_replicas_do_and_either_goes_on_from_the_other(tmp_path)
         assert_alike(replicas, mixed)
 
 
-def test_shares_are_refused_where_they_do_not_fit(tmp_path):
+def test_shares_are_rejected_where_they_do_not_fit(tmp_path):
     with pytest.raises(UsageError, match=r"fsdp2 needs several processes.*torchrun --nproc-per-node"):
         fit(ToyTask(), ToyFeed(), toy_loop(), tmp_path, CONFIG, "cpu", quiet=True, parallel="fsdp2")
     with pytest.raises(UsageError, match=r"parallel must be one of ddp, fsdp2; got 'zero'"):

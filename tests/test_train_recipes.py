@@ -77,7 +77,7 @@ def test_overrides_reach_every_depth_and_keep_types():
         find_recipe("simswap", False, [])
 
 
-def test_a_network_this_installation_lacks_is_refused(monkeypatch):
+def test_a_network_this_installation_lacks_is_rejected(monkeypatch):
     recipe = find_recipe("alphaface", True, ["method=absent"])
     with pytest.raises(UsageError, match=r"method must be one of alphaface, .*got 'absent'"):
         method_module(recipe)
@@ -163,7 +163,7 @@ def test_augmentation_follows_the_sign_of_overfitting():
     assert set(statistics.state_dict()) == {"p", "sign", "path"}
 
 
-def test_the_command_trains_plans_and_refuses(tmp_path, capsys):
+def test_the_command_trains_plans_and_rejects(tmp_path, capsys):
     data = triplet_folder(tmp_path / "data", 8, size=64) / "img"
     command = ["train", "generator", "--tiny", "--data", str(data), "--out", str(tmp_path / "run"), "--held-out", "0"]
     command += ["--set", "loop.images=16", "--device", "cpu"]

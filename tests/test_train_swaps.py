@@ -200,7 +200,7 @@ def test_learning_swaps_lowers_the_losses(tmp_path, toy, toy_networks):
     assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:5])
 
 
-def test_a_text_loss_without_any_caption_is_refused(tmp_path, toy, toy_networks):
+def test_a_text_loss_without_any_caption_is_rejected(tmp_path, toy, toy_networks):
     data = triplet_folder(tmp_path / "data", 4, size=64)
     for path in (data / "text").iterdir():
         path.unlink()

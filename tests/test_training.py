@@ -1,4 +1,4 @@
-"""Training: augmentation keeps answers true, losses are what they say, a tiny run learns and continues."""
+"""Training: augmentation keeps the ground truth exact, losses are what they say, a tiny run learns and continues."""
 
 from dataclasses import replace
 
@@ -32,7 +32,7 @@ def smooth_picture(count: int, size: int, seed: int) -> torch.Tensor:
 
 
 def self_pair(count: int = 4, size: int = 64) -> Triplets:
-    """A face swapped with itself: the flow is the identity and the answer is the target."""
+    """A face swapped with itself: the flow is the identity and the ground truth is the target."""
     image = smooth_picture(count, size, 1)
     flow = position_grid(size, size, torch.device("cpu"), torch.float32).T.view(1, 2, size, size)
     ones = torch.ones(count, 1, size, size)
@@ -118,7 +118,7 @@ def tiny_recipe() -> TripletRecipe:
         noise=False,
         channels={4: 8, 8: 8, 16: 8, 32: 8},
         detail_widths=(8, 8, 8),
-        places=True,
+        coordinates=True,
     )
     steps = {"generator": 30, "generator-fine": 2, "invert": 3, "swap": 6, "swap-fine": 30}
     stages = {name: StageConfig(n, 1 if name.endswith("fine") else 2) for name, n in steps.items()}

@@ -72,7 +72,7 @@ def test_levels_left_out_pass_the_target(levels):
         assert same == (name not in levels)
 
 
-def test_unknown_level_is_refused():
+def test_unknown_level_is_rejected():
     with pytest.raises(ValueError, match="levels must be among"):
         PyramidIDATT((8, 12, 16), ("coarsest",))
 

@@ -87,6 +87,6 @@ def test_maps_without_an_origin_are_not_trusted(data, made):
     assert made == ["mesh", "studio"] and store.count == 3
 
 
-def test_a_folder_with_nothing_to_learn_from_is_refused(tmp_path):
+def test_a_folder_with_nothing_to_learn_from_is_rejected(tmp_path):
     with pytest.raises(InputError, match="must hold portraits, or shards"):
         triplet_cache.load_triplets(tiny(), Data(tmp_path, out=tmp_path))

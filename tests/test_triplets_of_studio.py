@@ -9,7 +9,6 @@ import torch
 from mattface import perception
 from mattface.errors import InputError
 from mattface.mesh import topology
-from mattface.parse import load_parser
 from mattface.training.data.studio_triplets import as_detection, read_as_photo, read_studio_triplets
 from mattface.training.studio.stream import write_shards
 from mattface.training.studio.triplet import Triplet
@@ -41,7 +40,7 @@ def measure(presence: float, centres: tuple[float, ...] = (32.0, 32.0, 32.0)):
 
 
 def test_a_triplet_gets_canonical_coordinates_of_source_and_swap():
-    found = read_as_photo(triplet(), measure(1.0, (28.0, 32.0, 36.0)), load_parser("mesh"), 32)
+    found = read_as_photo(triplet(), measure(1.0, (28.0, 32.0, 36.0)), perception.load("parser", "mesh"), 32)
     assert found is not None
     assert {v.shape[-1] for v in found.maps.values()} == {32}
     middle = [float(x[0, 0, 16, 16]) for x in (found.source_canonical, found.canonical)]
@@ -51,7 +50,7 @@ def test_a_triplet_gets_canonical_coordinates_of_source_and_swap():
 
 
 def test_a_face_that_is_not_found_is_left_out():
-    assert read_as_photo(triplet(), measure(0.1), load_parser("mesh"), 32) is None
+    assert read_as_photo(triplet(), measure(0.1), perception.load("parser", "mesh"), 32) is None
 
 
 def test_a_detection_is_made_of_landmarks():
@@ -63,14 +62,13 @@ def test_a_detection_is_made_of_landmarks():
     assert np.array_equal(face.box, [0, 0, 30, 40])
 
 
-def read_landmarks_with(monkeypatch, found) -> None:
-    """`found` takes the place of the landmark part; the parser stays."""
+def patch_landmarks(monkeypatch, locate):
     load = perception.load
-    monkeypatch.setattr(perception, "load", lambda kind, *name: found if kind == "landmarks" else load(kind, *name))
+    monkeypatch.setattr(perception, "load", lambda kind, *args: locate if kind == "landmarks" else load(kind, *args))
 
 
-def test_no_shards_are_refused(monkeypatch):
-    read_landmarks_with(monkeypatch, measure(1.0))
+def test_no_shards_are_rejected(monkeypatch):
+    patch_landmarks(monkeypatch, measure(1.0))
     with pytest.raises(InputError, match="found none"):
         read_studio_triplets([], 32)
 
@@ -88,7 +86,7 @@ def test_a_damaged_shard_and_hidden_faces_are_left_out_and_named(tmp_path, monke
     def found(pixels, face):
         return measure(next(calls, 1.0), (32.0,))(pixels, face)
 
-    read_landmarks_with(monkeypatch, found)
+    patch_landmarks(monkeypatch, found)
     store, notes = read_studio_triplets(paths, 32)
     assert store.count == 3, "the triplets of a damaged shard go with it"
     assert "shard triplets-000001.tar was left out" in notes[0]

@@ -143,7 +143,7 @@ def test_ten_bits_and_hdr_are_kept(tmp_path: Path) -> None:
         assert upright_rgb(next(iter(after)), after.info).dtype == np.uint16
 
 
-def test_twelve_bits_are_refused_in_clear_words(tmp_path: Path) -> None:
+def test_twelve_bits_are_rejected_in_clear_words(tmp_path: Path) -> None:
     source = clip(tmp_path / "in.mp4", 3, codec="libx265", pixels="yuv420p12le", options={"x265-params": "log-level=0"})
     with pytest.raises(InputError, match="at most 10 bits per channel; got 12"):
         run(source, tmp_path / "out.mp4")

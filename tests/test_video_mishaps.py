@@ -169,7 +169,7 @@ def test_damaged_packets_are_counted_and_the_sound_stays_in_time(tmp_path: Path)
     assert sound_bytes(tmp_path / "out.mp4") == sound_bytes(source)
 
 
-def test_cut_off_files_are_used_as_far_as_they_go_or_refused(tmp_path: Path) -> None:
+def test_cut_off_files_are_used_as_far_as_they_go_or_rejected(tmp_path: Path) -> None:
     source = clip(tmp_path / "in.mp4", 30, container={"movflags": "faststart"})
     data = source.read_bytes()
     (tmp_path / "cut.mp4").write_bytes(data[: len(data) * 2 // 3])
@@ -182,7 +182,7 @@ def test_cut_off_files_are_used_as_far_as_they_go_or_refused(tmp_path: Path) -> 
         run(tmp_path / "headless.mp4", tmp_path / "out2.mp4")
 
 
-def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_video_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").write_bytes(b"")
     (tmp_path / "text.mp4").write_text("hello", encoding="utf-8")
     with av.open(str(tmp_path / "tone.mp4"), "w") as out:

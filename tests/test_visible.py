@@ -1,4 +1,4 @@
-"""What of a face is seen: the network's framing, and that its answer lands where it belongs."""
+"""What of a face is seen: the network's framing, and that its output lands where it belongs."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_what_was_seen_moves_with_the_face():
     moved = frame(-0.8)  # nothing red any more, and the face a little to the right of the crop
     moved = replace(moved, mesh=moved.mesh + np.array([6.0, 0, 0]))
     first, second, third = (
-        visibility.lay(memory.visible(2, lambda crop=crop: visibility.look(crop)), crop, 128)
+        visibility.paint(memory.visible(2, lambda crop=crop: visibility.predict(crop)), crop, 128)
         for crop in (red, moved, moved)
     )
     assert first[70, 64] < 0.05 and second[70, 70] < 0.05 < 0.95 < second[70, 52]

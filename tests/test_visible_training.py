@@ -121,7 +121,7 @@ def test_augmentation_repeats_and_covers_more():
     assert first["seen"].min() >= 0 and first["seen"].max() <= 1
 
 
-def test_no_shards_and_no_faces_are_refused(tmp_path, monkeypatch):
+def test_no_shards_and_no_faces_are_rejected(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="mattface studio shards"):
         next(task.stages(find_recipe("visible-face", True, []), Data(tmp_path), torch.device("cpu")))
     monkeypatch.setattr(perception, "load", lambda kind, *_: found(0.0))
@@ -141,7 +141,7 @@ def test_it_learns_to_see_things_before_a_face(tmp_path, monkeypatch):
     weights.load_strictly(network, {k: v.float() for k, v in tensors.items()}, "visible-face")
     new = triplet(99)
     seen = visible.predict(network, new.target.astype(np.float32) / 127.5 - 1, MESH)
-    shown = visible.lay_over(seen, MESH, SIDE, SIDE)
+    shown = visible.paint_visibility(seen, MESH, SIDE, SIDE)
     face = cv2.erode(visible_of(new), np.ones((5, 5))) > 0
     assert metadata["method"] == "visible"
     assert shown[face & (new.occluder > 0)].mean() < 0.4 < 0.6 < shown[face & (new.matte > 0)].mean()

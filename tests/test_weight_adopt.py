@@ -20,8 +20,8 @@ from mattface.weights.adopt import adopt, recognise
 from mattface.weights.content import kind_of, open_any
 from mattface.weights.convert import convert, official, to_ours
 from mattface.weights.layouts import known
-from mattface.weights.layouts.estimators import bisenet_shapes, hopenet_shapes
-from mattface.weights.layouts.judges import LPIPS_ALEX, LPIPS_VGG, lpips_shapes
+from mattface.weights.layouts.estimators import bisenet_shapes, deep3d_shapes
+from mattface.weights.layouts.loss_networks import lpips_shapes
 from mattface.weights.layouts.stylegan2 import nvidia_generator_shapes
 
 
@@ -33,9 +33,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home" / "weights"
 
 
-def heads(widths: tuple[int, ...] = LPIPS_VGG) -> dict[str, torch.Tensor]:
+def heads() -> dict[str, torch.Tensor]:
     """A small file's tensors."""
-    return {key: torch.rand(shape) for key, shape in lpips_shapes(widths).items()}
+    return {key: torch.rand(shape) for key, shape in lpips_shapes().items()}
 
 
 def saved(path: Path, state: object) -> Path:
@@ -56,12 +56,11 @@ def test_by_keys_and_shapes_whatever_the_name(home: Path, tmp_path: Path) -> Non
     assert sorted(p.name for p in home.iterdir() if not p.name.startswith(".")) == ["adopted.json"], "not copied"
 
 
-@pytest.mark.parametrize("widths, name", [(LPIPS_VGG, "lpips-vgg"), (LPIPS_ALEX, "lpips-alex")])
 @pytest.mark.parametrize("legacy", [False, True])
-def test_both_formats_of_torch(home: Path, tmp_path: Path, widths: tuple[int, ...], name: str, legacy: bool) -> None:
+def test_both_formats_of_torch(home: Path, tmp_path: Path, legacy: bool) -> None:
     path = tmp_path / "x.pt"
-    torch.save({"state": heads(widths), "epoch": 2}, path, _use_new_zipfile_serialization=not legacy)
-    assert kind_of(path) == "torch" and recognise(path).name == name
+    torch.save({"state": heads(), "epoch": 2}, path, _use_new_zipfile_serialization=not legacy)
+    assert kind_of(path) == "torch" and recognise(path).name == "lpips-vgg"
 
 
 def test_by_hash(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,8 +95,8 @@ def test_changed_after_adoption(home: Path, tmp_path: Path) -> None:
 
 def test_adoptions_stay_beside_each_other_and_survive_a_damaged_record(home: Path, tmp_path: Path) -> None:
     adopt(saved(tmp_path / "a.pt", heads()))
-    adopt(saved(tmp_path / "b.pt", heads(LPIPS_ALEX)))
-    assert set(json.loads((home / "adopted.json").read_text())) == {"lpips-vgg", "lpips-alex"}
+    adopt(saved(tmp_path / "b.pt", {key: torch.zeros(shape) for key, shape in bisenet_shapes().items()}))
+    assert set(json.loads((home / "adopted.json").read_text())) == {"lpips-vgg", "bisenet"}
     for damage in ("", "[1]", "{", '{"lpips-vgg": 3}', '{"lpips-vgg": {"path": 7}}'):
         (home / "adopted.json").write_text(damage)
         assert not weights.present("lpips-vgg")
@@ -223,21 +222,21 @@ def test_convert_and_read_back(home: Path, tmp_path: Path) -> None:
 
 
 def test_converted_names_are_ours(tmp_path: Path) -> None:
-    state = seeded_state(hopenet_shapes(), False)
+    state = seeded_state(deep3d_shapes(), False)
     small = {key: value for key, value in state.items() if "num_batches_tracked" not in key}
-    ours, layout = to_ours(open_any(saved(tmp_path / "h.pkl", small)))
-    assert layout == "hopenet" and "backbone.layer1.0.conv1.weight" in ours and "heads.yaw.bias" in ours
-    assert torch.equal(ours["heads.roll.weight"], state["fc_roll.weight"])
+    ours, layout = to_ours(open_any(saved(tmp_path / "e.pth", {"net_recon": small})))
+    assert layout == "deep3d" and "backbone.layer1.0.conv1.weight" in ours
+    assert torch.equal(ours["heads.1.weight"], state["final_layers.1.weight"])
 
 
-def test_convert_refusals(home: Path, tmp_path: Path) -> None:
+def test_convert_errors(home: Path, tmp_path: Path) -> None:
     path = saved(tmp_path / "x.pt", heads())
     with pytest.raises(UsageError, match=r"ending in \.safetensors"):
         convert(path, tmp_path / "x.bin")
     with pytest.raises(UsageError, match="new file"):
         convert(tmp_path / "x.safetensors", tmp_path / "x.safetensors")
     with pytest.raises(WeightsError, match=r"nearly of this kind|Known files"):
-        convert(path, tmp_path / "y.safetensors", layout="lpips-alex")
+        convert(path, tmp_path / "y.safetensors", layout="bisenet")
     with pytest.raises(WeightsError, match="cannot be written"):
         convert(path, tmp_path / "no" / "y.safetensors")
     (tmp_path / "x.html").write_text("<!DOCTYPE html>")
@@ -248,9 +247,9 @@ def test_convert_refusals(home: Path, tmp_path: Path) -> None:
 
 def test_official_of_another_kind(home: Path, tmp_path: Path) -> None:
     home.mkdir(parents=True)
-    saved(home / "hopenet_robust_alpha1.pkl", heads())
-    with pytest.raises(WeightsError, match="expected a Hopenet"):
-        official("hopenet")
+    saved(home / weights.card("deep3d").file, heads())
+    with pytest.raises(WeightsError, match="expected Deep3DFaceRecon"):
+        official("deep3d")
 
 
 # The command

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from weight_files import HUGE, MEBIBYTE, refused
+from weight_files import HUGE, MEBIBYTE, rejected
 from weight_server import CONTENT
 
 from mattface import weights
@@ -33,9 +33,9 @@ def test_tensors_and_metadata(tmp_path: Path) -> None:
     assert metadata == {"method": "mattface"}
 
 
-def test_foreign_tensor_files_are_refused(tmp_path: Path) -> None:
+def test_foreign_tensor_files_are_rejected(tmp_path: Path) -> None:
     for name in ("none.safetensors", "x.pkl"):
-        with refused(r"expected a weight name or a \.safetensors file"):
+        with rejected(r"expected a weight name or a \.safetensors file"):
             weights.load_tensors(tmp_path / name)
 
 
@@ -48,15 +48,15 @@ def test_foreign_tensor_files_are_refused(tmp_path: Path) -> None:
         b"[" * 100_000,
     ],
 )
-def test_safetensors_that_lie_are_refused(tmp_path: Path, header: bytes) -> None:
+def test_safetensors_that_lie_are_rejected(tmp_path: Path, header: bytes) -> None:
     (tmp_path / "x.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
-    with refused("damaged"):
+    with rejected("damaged"):
         weights.load_tensors(tmp_path / "x.safetensors")
 
 
-def test_safetensors_with_a_huge_header_are_refused(tmp_path: Path) -> None:
+def test_safetensors_with_a_huge_header_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes((1 << 62).to_bytes(8, "little") + b"{}")
-    with refused("damaged"):
+    with rejected("damaged"):
         weights.load_tensors(tmp_path / "x.safetensors")
 
 
@@ -89,7 +89,7 @@ def test_member_path_decides_nothing(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
 def test_links_and_pipes_are_no_members(tmp_path: Path, kind: bytes) -> None:
-    with refused("no such file"):
+    with rejected("no such file"):
         extracted(hostile.tar_file(("net.dat", b""), kind=kind), tmp_path)
 
 
@@ -99,20 +99,20 @@ def test_zipped_links_are_no_members(tmp_path: Path) -> None:
         info = zipfile.ZipInfo("net.dat")
         info.create_system, info.external_attr = 3, 0o120777 << 16
         box.writestr(info, "/etc/hostname")
-    with refused("no such file"):
+    with rejected("no such file"):
         extracted(out.getvalue(), tmp_path)
 
 
 @pytest.mark.parametrize("size", [len(CONTENT) - 1, len(CONTENT) + 1])
 def test_member_of_another_size(tmp_path: Path, size: int) -> None:
     for data in (hostile.tar_file(("net.dat", CONTENT)), hostile.zip_file(("net.dat", CONTENT))):
-        with refused(f"expected {size} bytes"):
+        with rejected(f"expected {size} bytes"):
             extracted(data, tmp_path, size=size)
 
 
 def test_zip_bomb(tmp_path: Path) -> None:
     bomb = hostile.zip_file(("net.dat", bytes(100 * MEBIBYTE)))
-    with refused("expected at most"):
+    with rejected("expected at most"):
         extracted(bomb, tmp_path)
 
 
@@ -120,20 +120,20 @@ def test_zip_bomb_that_understates_itself(tmp_path: Path) -> None:
     data = hostile.zip_file(("net.dat", bytes(20 * MEBIBYTE)))
     lie = data.replace((20 * MEBIBYTE).to_bytes(4, "little"), (1000).to_bytes(4, "little"))
     assert lie != data
-    with refused("damaged"):
+    with rejected("damaged"):
         extracted(lie, tmp_path, size=1000)
 
 
 def test_tar_bomb_before_the_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "LARGEST", 10 * MEBIBYTE)
     bomb = hostile.tar_file(("a", bytes(8 * MEBIBYTE)), ("b", bytes(8 * MEBIBYTE)), ("net.dat", CONTENT))
-    with refused("too much comes before it"):
+    with rejected("too much comes before it"):
         extracted(bomb, tmp_path)
 
 
 def test_tar_of_countless_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "MEMBERS", 20)
-    with refused("too much comes before it"):
+    with rejected("too much comes before it"):
         extracted(hostile.tar_file(*[("a", b"")] * 30, ("net.dat", CONTENT)), tmp_path)
 
 
@@ -143,7 +143,7 @@ def test_tar_with_a_huge_header(tmp_path: Path) -> None:
         info = tarfile.TarInfo("header")
         info.type, info.size = tarfile.XHDTYPE, 100 * MEBIBYTE
         tar.addfile(info, io.BytesIO(bytes(info.size)))
-    with refused("damaged"):
+    with rejected("damaged"):
         extracted(out.getvalue(), tmp_path)
 
 
@@ -154,7 +154,7 @@ def test_encrypted_and_foreign_compression(tmp_path: Path) -> None:
     encrypted[6] |= 1
     encrypted[at + 8] |= 1
     for bad in (bytes(encrypted), hostile.zip_file(("net.dat", CONTENT), compression=zipfile.ZIP_LZMA)):
-        with refused("damaged"):
+        with rejected("damaged"):
             extracted(bad, tmp_path)
 
 
@@ -186,8 +186,8 @@ ARRAY_LIES: dict[str, Callable[[], bytes]] = {
 
 @pytest.mark.parametrize("lie", ARRAY_LIES)
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_arrays_that_lie_are_refused(written: Callable[..., Path], lie: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arrays_that_lie_are_rejected(written: Callable[..., Path], lie: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arrays, "LARGEST", 16 * MEBIBYTE)
     bad = ARRAY_LIES[lie]()
-    with refused("expected NumPy arrays"):
+    with rejected("expected NumPy arrays"):
         read_arrays(written(bad))

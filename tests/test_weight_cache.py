@@ -15,7 +15,7 @@ from pathlib import Path
 import hostile
 import pytest
 import weight_server as web
-from weight_server import CONTENT, SHA256, Server, at, left_in, refused, write_card
+from weight_server import CONTENT, SHA256, Server, at, left_in, rejected, write_card
 
 from mattface import weights
 from mattface.errors import WeightsError
@@ -50,7 +50,7 @@ def test_first_hash_is_pinned(own_cards: Path, cache: Path, server: Server, caps
     assert weights.verify(["tiny"]) == {"tiny": f"as pinned: {SHA256}"}
     server.content = bytes(len(CONTENT))
     (cache / "tiny.bin").unlink()
-    refused(r"expected SHA-256 .* it is not what was fetched first; if you trust it, remove .*tiny\.bin\.sha256")
+    rejected(r"expected SHA-256 .* it is not what was fetched first; if you trust it, remove .*tiny\.bin\.sha256")
     assert left_in(cache) == ["tiny.bin.sha256"]
     (cache / "tiny.bin.sha256").unlink()
     assert weights.pull(["tiny"])["tiny"].read_bytes() == bytes(len(CONTENT))
@@ -126,14 +126,14 @@ def test_folder_that_cannot_be_made(own_cards: Path, tmp_path: Path, monkeypatch
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("MATTFACE_HOME", str(tmp_path / "file"))
     write_card(own_cards, at("http://127.0.0.1:9/x"))
-    refused("MATTFACE_HOME")
+    rejected("MATTFACE_HOME")
 
 
 def test_no_room(own_cards: Path, cache: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     write_card(own_cards, at(server.url))
     usage = shutil.disk_usage(cache.anchor)
     monkeypatch.setattr(folders.shutil, "disk_usage", lambda path: usage._replace(free=5000))
-    refused(r"expected 0\.0 MB of free space in .* are free\. Make room or point MATTFACE_HOME elsewhere")
+    rejected(r"expected 0\.0 MB of free space in .* are free\. Make room or point MATTFACE_HOME elsewhere")
     assert left_in(cache) == []
 
 
@@ -170,7 +170,7 @@ def test_links_lead_nowhere(own_cards: Path, cache: Path, server: Server, tmp_pa
     try:
         weights.pull(["tiny"])
     except WeightsError as error:
-        assert ".lock" in str(error)  # the lock itself may refuse to be a link
+        assert ".lock" in str(error)  # the lock itself may reject to be a link
         (cache / ".tiny.bin.lock").unlink()
         weights.pull(["tiny"])
     assert all(path.read_bytes() == b"mine" for path in outside.values())

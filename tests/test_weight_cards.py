@@ -18,8 +18,8 @@ OWN = {name for name, card in CARDS.items() if card.origin.startswith("trained b
 WANTED = {
     *("stylegan2-ffhq", "stylegan2-ffhq-nvidia", "psp-ffhq", "ir-se-50", "alphaface", "alphaface-identity"),
     *("alphaface-emap", "arcface-r50", "arcface-r100", "insightface-detector", "insightface-recognition"),
-    *("insightface-recognition-r100", "inswapper-128", "bisenet", "deep3d", "hopenet", "lpips-vgg", "lpips-alex"),
-    *("vgg16", "alexnet", "inception-fid", "clip-vit-b32", "sdxl-unet", "sdxl-vae", "sdxl-text-encoder"),
+    *("insightface-recognition-r100", "inswapper-128", "bisenet", "deep3d", "lpips-vgg"),
+    *("vgg16", "clip-vit-b32", "sdxl-unet", "sdxl-vae", "sdxl-text-encoder"),
     *("sdxl-text-encoder-2", "ict-face-model", "centerface", "face-mesh", "identity-resnet", "mattface-demo"),
 }
 
@@ -73,5 +73,5 @@ def test_names_of_files_do_not_clash() -> None:
 def test_groups() -> None:
     assert weights.expand(["buffalo_l"]) == ["insightface-detector", "insightface-recognition"]
     assert weights.expand(["antelopev2"]) == ["insightface-detector", "insightface-recognition-r100"]
-    assert weights.expand(["lpips"]) == ["alexnet", "lpips-alex", "lpips-vgg", "vgg16"]
+    assert weights.expand(["lpips"]) == ["lpips-vgg", "vgg16"]
     assert len(weights.expand(["sdxl"])) == 4 and len(weights.expand(["alphaface-files"])) == 3

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import weight_server as web
-from weight_server import CONTENT, SHA256, Server, at, left_in, refused, write_card
+from weight_server import CONTENT, SHA256, Server, at, left_in, rejected, write_card
 
 from mattface import weights
 from mattface.weights import https
@@ -37,7 +37,7 @@ def test_interrupted_download_is_continued_at_once(own_cards: Path, cache: Path,
 def test_interrupted_download_is_continued_by_the_next_command(own_cards: Path, cache: Path, server: Server) -> None:
     write_card(own_cards, at(server.url))
     server.acts = [web.cut(4000)] + [web.cut(0)] * 4
-    refused(r"expected 10240 bytes; got 4000; the same command continues the download")
+    rejected(r"expected 10240 bytes; got 4000; the same command continues the download")
     assert left_in(cache) == [".tiny.bin.part", ".tiny.bin.part.from"]
     assert weights.pull(["tiny"])["tiny"].read_bytes() == CONTENT
     assert server.ranges[-1] == "bytes=4000-"
@@ -48,7 +48,7 @@ def test_file_that_changed_meanwhile_is_fetched_whole(own_cards: Path, cache: Pa
     write_card(own_cards, at(server.url))
     server.content, server.tag = bytes(len(CONTENT)), '"old"'
     server.acts = [web.cut(4000)] + [web.hang_up] * 4
-    refused("ended early")
+    rejected("ended early")
     server.content, server.tag = CONTENT, '"new"'
     assert weights.pull(["tiny"])["tiny"].read_bytes() == CONTENT
 
@@ -60,7 +60,7 @@ def test_part_without_a_mark_is_continued_only_when_the_hash_is_known(
     for sha256, wanted in ((SHA256, "bytes=4000-"), ("", None)):
         write_card(own_cards, at(server.url), sha256=sha256)
         server.acts = [web.cut(4000)] + [web.hang_up] * 4
-        refused("ended early")
+        rejected("ended early")
         weights.pull(["tiny"])
         assert server.ranges[-1] == wanted
         (cache / "tiny.bin").unlink()
@@ -118,14 +118,14 @@ def test_bad_answers_keep_the_older_file_and_leave_nothing(
     cache.mkdir(parents=True)
     (cache / "tiny.bin").write_bytes(b"older")
     server.acts = [act] * 5
-    refused(said)
+    rejected(said)
     assert left_in(cache) == ["tiny.bin"] and (cache / "tiny.bin").read_bytes() == b"older"
 
 
 def test_server_that_always_hangs_up(own_cards: Path, cache: Path, server: Server) -> None:
     write_card(own_cards, at(server.url))
     server.acts = [web.hang_up] * 5
-    refused("ended early")
+    rejected("ended early")
     assert len(server.asked) == 5 and left_in(cache) == []
 
 
@@ -133,7 +133,7 @@ def test_nobody_listens(own_cards: Path, cache: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound but not listening
         write_card(own_cards, at(f"http://127.0.0.1:{taken.getsockname()[1]}/tiny.bin"))
-        refused("cannot be reached")
+        rejected("cannot be reached")
 
 
 def test_silent_server(own_cards: Path, cache: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +141,7 @@ def test_silent_server(own_cards: Path, cache: Path, server: Server, monkeypatch
     monkeypatch.setattr(https, "PAUSES", (0.0,))
     write_card(own_cards, at(server.url))
     server.acts = [lambda handler: time.sleep(0.4)] * 2
-    refused("timed out")
+    rejected("timed out")
 
 
 def test_pauses_grow_and_the_server_may_ask_for_more(

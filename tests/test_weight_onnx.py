@@ -109,7 +109,7 @@ def test_arcface_graph_golden(tmp_path: Path) -> None:
     assert error < 1e-4
 
 
-def test_other_graphs_are_refused() -> None:
+def test_other_graphs_are_rejected() -> None:
     class Other(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()

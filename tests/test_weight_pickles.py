@@ -1,4 +1,4 @@
-"""Pickled networks and checkpoints that mean harm: they are read, never run, and sizes that lie are refused."""
+"""Pickled networks and checkpoints that mean harm: they are read, never run, and sizes that lie are rejected."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import hostile
 import pytest
 import torch
-from weight_files import CHECKPOINT, HUGE, MEBIBYTE, refused, same
+from weight_files import CHECKPOINT, HUGE, MEBIBYTE, rejected, same
 
 from mattface import weights
 from mattface.errors import WeightsError
@@ -77,7 +77,7 @@ PLACES: dict[str, Callable[[Any], bytes]] = {
 def test_nothing_is_called(tmp_path: Path, written: Callable[..., Path], place: str, call: int) -> None:
     harm = tmp_path / "harm"
     data = PLACES[place](hostile.touching(harm)[call])
-    with refused("Nothing in it was run"):
+    with rejected("Nothing in it was run"):
         read_nvidia_pickle(written(data))
     assert not harm.exists()
 
@@ -130,9 +130,9 @@ LIES: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_lies_are_refused(written: Callable[..., Path], lie: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lies_are_rejected(written: Callable[..., Path], lie: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pickle_machine.Budget, "__init__", lambda self: setattr(self, "steps", 20_000))
-    with refused("Nothing in it was run"):
+    with rejected("Nothing in it was run"):
         read_nvidia_pickle(written(LIES[lie]()))
 
 
@@ -141,14 +141,14 @@ def test_children_that_double_are_bounded(written: Callable[..., Path]) -> None:
     top, _ = hostile.network()
     for _ in range(30):
         top = hostile.Module("SynthesisBlock", {}, {}, {"a": top, "b": top})
-    with refused("repeats the same"):
+    with rejected("repeats the same"):
         read_nvidia_pickle(written(hostile.nvidia_pickle(G_ema=top)))
 
 
 def test_one_storage_under_many_names_is_bounded(written: Callable[..., Path]) -> None:
     big = torch.nn.Parameter(torch.zeros(1 << 18))
     module = hostile.Module("Generator", {f"p{i}": big for i in range(2000)}, {})
-    with refused("repeats the same"):
+    with rejected("repeats the same"):
         read_nvidia_pickle(written(hostile.nvidia_pickle(G_ema=module)))
 
 
@@ -170,17 +170,17 @@ def test_checkpoints_are_read(written: Callable[..., Path], archive: bool) -> No
 def test_checkpoints_call_nothing(tmp_path: Path, written: Callable[..., Path], archive: bool, call: int) -> None:
     harm = tmp_path / "harm"
     bad = hostile.touching(harm)[call]
-    with refused("Nothing in it was run"):
+    with rejected("Nothing in it was run"):
         weights.load_checkpoint(written(hostile.torch_file({"a": bad}, archive)))
-    with refused("Nothing in it was run"):
+    with rejected("Nothing in it was run"):
         weights.load_checkpoint(written(pickle.dumps(bad, protocol=2)))
     assert not harm.exists()
 
 
-def test_makers_of_large_tensors_are_refused_though_torch_allows_them(written: Callable[..., Path]) -> None:
+def test_makers_of_large_tensors_are_rejected_though_torch_allows_them(written: Callable[..., Path]) -> None:
     maker = hostile.Call(torch._utils._rebuild_meta_tensor_no_storage, torch.float32, (HUGE,), (1,), False)
     for archive in (True, False):
-        with refused("_rebuild_meta_tensor_no_storage"):
+        with rejected("_rebuild_meta_tensor_no_storage"):
             read_torch_file(written(hostile.torch_file({"a": maker}, archive)))
 
 
@@ -216,11 +216,11 @@ ARCHIVE_LIES: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("lie", ARCHIVE_LIES)
-def test_archives_that_lie_are_refused(written: Callable[..., Path], lie: str) -> None:
+def test_archives_that_lie_are_rejected(written: Callable[..., Path], lie: str) -> None:
     good = hostile.torch_file({"a": torch.arange(16.0)})
     bad = ARCHIVE_LIES[lie](good)
     assert bad != good
-    with refused("Nothing in it was run"):
+    with rejected("Nothing in it was run"):
         read_torch_file(written(bad))
 
 
@@ -232,10 +232,10 @@ def test_archives_that_lie_are_refused(written: Callable[..., Path], lie: str) -
         (b"K\x00" + SIXTEEN, b"K\x01" + SIXTEEN),
     ],
 )
-def test_older_files_that_lie_are_refused(written: Callable[..., Path], old: bytes, new: bytes) -> None:
+def test_older_files_that_lie_are_rejected(written: Callable[..., Path], old: bytes, new: bytes) -> None:
     good = hostile.torch_file({"a": torch.arange(16.0)}, archive=False)
     assert old in good
-    with refused("Nothing in it was run"):
+    with rejected("Nothing in it was run"):
         read_torch_file(written(good.replace(old, new)))
 
 
@@ -244,17 +244,17 @@ def test_repeated_elements_are_bounded(written: Callable[..., Path], archive: bo
     few = hostile.torch_file({"a": torch.ones(1).expand(1000)}, archive)
     assert read_torch_file(written(few))["a"].tolist() == [1] * 1000
     many = {str(i): torch.ones(1).expand(1 << 30) for i in range(5)}
-    with refused("its tensors have more than"):
+    with rejected("its tensors have more than"):
         read_torch_file(written(hostile.torch_file(many, archive)))
 
 
-def test_tar_checkpoints_are_refused(written: Callable[..., Path]) -> None:
-    with refused("Nothing in it was run"):
+def test_tar_checkpoints_are_rejected(written: Callable[..., Path]) -> None:
+    with rejected("Nothing in it was run"):
         read_torch_file(written(hostile.tar_file(("pickle", pickle.dumps({})), ("storages", b""))))
 
 
 def test_a_list_is_no_dictionary(written: Callable[..., Path]) -> None:
-    with refused("dictionary of tensors"):
+    with rejected("dictionary of tensors"):
         weights.load_checkpoint(written(hostile.torch_file([torch.ones(1)])))
 
 

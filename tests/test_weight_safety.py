@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save
 from tiny_ir import write_tiny
-from weight_files import CHECKPOINT, refused, same
+from weight_files import CHECKPOINT, rejected, same
 
 from mattface import weights
 from mattface.errors import WeightsError
@@ -67,7 +67,7 @@ READERS += ["openvino", "npz", "onnx", "onnx, freed"]
 
 
 @pytest.mark.parametrize("kind", READERS)
-def test_files_cut_at_every_hundredth_are_refused(tmp_path: Path, kind: str) -> None:
+def test_files_cut_at_every_hundredth_are_rejected(tmp_path: Path, kind: str) -> None:
     good, read = reading(kind, tmp_path)
     for hundredth, cut in enumerate(hostile.truncations(good)):
         try:
@@ -84,21 +84,21 @@ def survives(kind: str, folder: Path, count: int, seed: int) -> dict[str, int]:
     """Reads `count` damaged files; only a WeightsError of one line may come, and memory must not grow."""
     good, read = reading(kind, folder)
     reference = read(good)
-    said = {"read": 0, "refused": 0}
+    said = {"read": 0, "rejected": 0}
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for bad in hostile.damaged(good, count, seed):
         try:
             got = read(bad)
             said["read"] += 1
         except WeightsError as error:
-            said["refused"] += 1
+            said["rejected"] += 1
             assert "\n" not in str(error)
             continue
         if kind == "torch archive":  # its checksums find every wrong byte
             assert same(got["state_dict"], reference["state_dict"])
         if kind == "zip":
             assert got == reference
-    assert said["refused"] > count // 10
+    assert said["rejected"] > count // 10
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000, "300 MB"
     return said
 
@@ -119,7 +119,7 @@ def test_load_strictly_names_the_first_difference() -> None:
     state = {k: v for k, v in net.state_dict().items() if k != "num_batches_tracked"}
     weights.load_strictly(net, state | {"weight": torch.tensor([5.0, 6.0])}, "a norm")
     assert net.weight.tolist() == [5, 6]
-    with refused(r"'weight': expected shape \(2,\), got \(3,\)"):
+    with rejected(r"'weight': expected shape \(2,\), got \(3,\)"):
         weights.load_strictly(net, state | {"weight": torch.ones(3)}, "a norm")
-    with refused("1 differ, first 'extra'"):
+    with rejected("1 differ, first 'extra'"):
         weights.load_strictly(net, state | {"extra": torch.ones(3)}, "a norm")

@@ -10,7 +10,7 @@ from pathlib import Path
 import hostile
 import pytest
 import weight_server as web
-from weight_server import CONTENT, Server, at, left_in, refused, source, write_card
+from weight_server import CONTENT, Server, at, left_in, rejected, source, write_card
 
 from mattface import weights
 from mattface.errors import UsageError
@@ -29,7 +29,7 @@ def test_next_source_when_one_fails(own_cards: Path, cache: Path, server: Server
 def test_every_failure_is_named(own_cards: Path, cache: Path, server: Server) -> None:
     write_card(own_cards, at(f"{server.base}/gone"), at(server.url))
     server.acts = [web.answers(404), web.page()]
-    said = refused("could not be fetched")
+    said = rejected("could not be fetched")
     assert "404" in said and "Access denied" in said and str(cache / "tiny.bin") in said
 
 
@@ -54,9 +54,9 @@ def test_copy_from_a_folder_or_file(own_cards: Path, cache: Path, tmp_path: Path
     write_card(own_cards, at("http://127.0.0.1:9/never"))
     studio = tmp_path / "studio"
     studio.mkdir()
-    refused("no such file there", source=str(studio))
+    rejected("no such file there", source=str(studio))
     (studio / "tiny.bin").write_bytes(CONTENT[:-1])
-    refused("expected SHA-256", source=str(studio))
+    rejected("expected SHA-256", source=str(studio))
     (studio / "tiny.bin").write_bytes(CONTENT)
     for given in (studio, studio / "tiny.bin"):
         assert weights.pull(["tiny"], source=str(given), offline=True)["tiny"].read_bytes() == CONTENT
@@ -106,13 +106,13 @@ def test_google_drive_asks_for_confirmation(
     assert third == second and server.ranges[2] == "bytes=4000-"
 
 
-def test_google_drive_refuses(own_cards: Path, cache: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_google_drive_rejects(own_cards: Path, cache: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "GOOGLE_DRIVE", f"{server.base}/uc")
     write_card(own_cards, source("gdrive", file_id="x"))
     server.acts = [web.page(title="Google Drive - Quota exceeded")]
-    refused(r"Quota exceeded.*fetched too often today")
+    rejected(r"Quota exceeded.*fetched too often today")
     server.acts = [web.answers(200, CONFIRM.format("file:///etc/hostname").encode(), Content_Type="text/html")]
-    refused("cannot be reached|unknown url type|not an address")
+    rejected("cannot be reached|unknown url type|not an address")
     assert left_in(cache) == []
 
 
@@ -124,9 +124,9 @@ def test_member_of_a_fetched_archive(own_cards: Path, cache: Path, server: Serve
     assert left_in(cache) == ["tiny.bin"]
     (cache / "tiny.bin").unlink()
     write_card(own_cards, at(server.url, member="models/net.bin", archive_sha256="1" * 64))
-    refused("expected an archive with SHA-256 1111")
+    rejected("expected an archive with SHA-256 1111")
     write_card(own_cards, at(server.url, member="models/other.bin"))
-    refused(r"expected models/other\.bin in file; no such file")
+    rejected(r"expected models/other\.bin in file; no such file")
     assert left_in(cache) == []
 
 
@@ -158,10 +158,10 @@ SOURCES = [
 def test_offline(own_cards: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MATTFACE_OFFLINE", "1")
     write_card(own_cards, *SOURCES)
-    refused(r"offline mode .* forbids")
-    refused(r"offline mode .* forbids", source="http://127.0.0.1:9/x")
+    rejected(r"offline mode .* forbids")
+    rejected(r"offline mode .* forbids", source="http://127.0.0.1:9/x")
     monkeypatch.delenv("MATTFACE_OFFLINE")
-    refused(r"offline mode .* forbids", offline=True)
+    rejected(r"offline mode .* forbids", offline=True)
     assert not cache.exists()
     cache.mkdir(parents=True)
     (cache / "tiny.bin").write_bytes(CONTENT)
@@ -210,14 +210,14 @@ def test_pull_from_index(own_cards: Path, cache: Path, index: Path) -> None:
 
 def test_wrong_archive_hash_stops_pip(own_cards: Path, cache: Path, index: Path) -> None:
     write_card(own_cards, on_index(index, "0" * 64))
-    refused("DO NOT MATCH")
+    rejected("DO NOT MATCH")
     assert left_in(cache) == []
 
 
 def test_what_pip_said_is_repeated(own_cards: Path, cache: Path, index: Path) -> None:
     write_card(own_cards, on_index(index))
     (index / "tinyweights-1.0-py3-none-any.whl").unlink()
-    refused(r"No matching distribution.*put the file at")
+    rejected(r"No matching distribution.*put the file at")
     assert left_in(cache) == []
 
 
@@ -225,7 +225,7 @@ def test_wrong_member_hash_keeps_the_older_file(own_cards: Path, cache: Path, in
     write_card(own_cards, on_index(index), sha256="1" * 64)
     cache.mkdir(parents=True)
     (cache / "tiny.bin").write_bytes(b"older")
-    refused("expected SHA-256 1111")
+    rejected("expected SHA-256 1111")
     assert (cache / "tiny.bin").read_bytes() == b"older" and left_in(cache) == ["tiny.bin"]
 
 
@@ -239,5 +239,5 @@ def test_damaged_file_is_fetched_again(own_cards: Path, cache: Path, index: Path
 
 def test_missing_member(own_cards: Path, cache: Path, index: Path) -> None:
     write_card(own_cards, on_index(index, member="tinyweights/other.bin"))
-    refused(r"tinyweights/other\.bin")
+    rejected(r"tinyweights/other\.bin")
     assert left_in(cache) == []

@@ -34,7 +34,7 @@ def test_missing_weights_say_what_to_type(cache: Path) -> None:
     assert not cache.exists(), "looking must not create anything"
 
 
-def test_wrong_size_is_refused(cache: Path) -> None:
+def test_wrong_size_is_rejected(cache: Path) -> None:
     cache.mkdir(parents=True)
     (cache / "centerface.onnx").write_bytes(b"short")
     with pytest.raises(WeightsError, match=r"expected 7304518 bytes .* got 5"):
@@ -54,14 +54,14 @@ def test_user_supplied_weights_are_found(cache: Path) -> None:
     assert weights.verify()["arcface-r50"].endswith(hashlib.sha256(b"anything").hexdigest())
 
 
-def test_card_with_unknown_source_is_refused(own_cards: Path) -> None:
+def test_card_with_unknown_source_is_rejected(own_cards: Path) -> None:
     write_card(own_cards, source("ftp", url="ftp://x"))
     with pytest.raises(WeightsError, match="kind 'ftp'"):
         weights.card("tiny")
 
 
 @pytest.mark.parametrize("name", ["../tiny.bin", "/tiny.bin", "a/b", "..", ""])
-def test_card_whose_file_would_leave_the_cache_is_refused(own_cards: Path, name: str) -> None:
+def test_card_whose_file_would_leave_the_cache_is_rejected(own_cards: Path, name: str) -> None:
     write_card(own_cards, at("https://x"), file=name)
     with pytest.raises(WeightsError, match="a file name without folders"):
         weights.card("tiny")

@@ -26,7 +26,7 @@ HUGE = 1 << 40
 
 
 @contextmanager
-def refused(match: str = "") -> Iterator[None]:
+def rejected(match: str = "") -> Iterator[None]:
     """A WeightsError of one line, without large allocations on the way."""
     tracemalloc.start()
     try:

@@ -179,7 +179,7 @@ def write_card(folder: Path, *sources: str, sha256: str = SHA256, size: int = le
     registry.cards.cache_clear()
 
 
-def refused(match: str, **options: Any) -> str:
+def rejected(match: str, **options: Any) -> str:
     """The one-line error of a pull of tiny."""
     with pytest.raises(WeightsError, match=match) as caught:
         weights.pull(["tiny"], progress=False, **options)

@@ -130,7 +130,7 @@ class Loop:
 
 @dataclass(frozen=True)
 class LossNetworks:
-    """Names of the networks that losses ask and that never train.
+    """Names of the networks that losses use and that never train.
 
     Attributes:
         identity: embedder ("arcface", "resnet"), gives codes and the identity loss.
@@ -214,7 +214,7 @@ class SwapRecipe(Recipe):
             data folder must hold shards of triplets, or `mesh_swaps` must say how many to make.
         mesh_swaps: triplets that the `mesh` method makes of the portraits in the data folder, kept beside the run.
         discriminator: None without "adversarial".
-        loss_networks: networks that losses ask.
+        loss_networks: networks that losses use.
         power: exponent of perceptual and self reconstruction (1 or 2).
         text: "tau" (AlphaFace eq. 7), "always" (FaceChanger eq. 8) or "margin" (AlphaFace's script).
         caption_words: captions with more words take no part in the loss on text; None accepts any.
@@ -290,7 +290,7 @@ class JointRecipe(Recipe):
             (of these) and "sampled" (of random styles); those with weight 0 are not computed.
         width: of the discriminator.
         gamma, r1_every: see `GeneratorRecipe`.
-        loss_networks: networks that losses ask.
+        loss_networks: networks that losses use.
     """
 
     task: str = "joint"
@@ -331,7 +331,7 @@ class TripletRecipe(Recipe):
         size: size of the training pictures up to which everything trains.
         mesh_swaps: triplets that the `mesh` method makes of portraits.
         same: ratio of those whose source is the target.
-        loss: weight of every loss term; "identity" (of swaps) and "features" (of drawn people), which ask the identity
+        loss: weight of every loss term; "identity" (of swaps) and "features" (of drawn people), which use the identity
             network, are left out with 0.
     """
 
@@ -344,8 +344,8 @@ class TripletRecipe(Recipe):
     loss: dict[str, float] = field(default_factory=dict)
 
     @property
-    def asks_identity(self) -> bool:
-        """Whether its losses ask the identity network."""
+    def uses_identity(self) -> bool:
+        """Whether its losses use the identity network."""
         return bool(self.loss["identity"] or self.loss["features"])
 
     def stage_loop(self, name: str) -> Loop:

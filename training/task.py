@@ -73,7 +73,7 @@ class Phase:
 class Task(Protocol):
     """What is trained. Methods get `networks`: the averaged ones where an average is kept, else the trained ones.
 
-    Losses may ask networks that stand still; a task that has such keeps them as `loss_networks` too, of the type
+    Losses may use networks that do not train; a task that has such keeps them as `loss_networks` too, of the type
     `mattface.training.losses.networks.loading.LoadedNetworks`, and a plan measures them one by one.
     """
 

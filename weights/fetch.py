@@ -20,7 +20,7 @@ from mattface.weights import folders
 from mattface.weights.archives import extract_member
 from mattface.weights.folders import CannotWrite, home, need_space
 from mattface.weights.https import Wanted, WebPage, download, forget
-from mattface.weights.registry import Card, Source, card, expand, expected_hash, places, sha256_of
+from mattface.weights.registry import Card, Source, candidate_paths, card, expand, expected_hash, sha256_of
 
 HUGGING_FACE = "https://huggingface.co"
 GOOGLE_DRIVE = "https://drive.google.com/uc"
@@ -65,7 +65,7 @@ def pull(
 
 def _one(item: Card, to: Path, anywhere: bool, source: str, offline: bool, progress: bool) -> Path:
     """The path of a weight that is here and good, fetched if need be."""
-    candidates = places(item.name) if anywhere else [to / item.file]
+    candidates = candidate_paths(item.name) if anywhere else [to / item.file]
     sources = _chosen(item, source)
     if good := _good(item, candidates, bool(sources)):
         return good

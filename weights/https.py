@@ -87,7 +87,7 @@ def download(wanted: Wanted) -> None:
     Raises:
         CannotWrite: the disk is full, or the folder cannot be written; no part is left.
         WebPage: a page came instead of a file.
-        OSError: the server cannot be reached, refuses, stops before the end, or redirects to where it must not.
+        OSError: the server cannot be reached, denies access, stops before the end, or redirects to where it must not.
     """
     pauses = list(PAUSES)
     while True:
@@ -132,7 +132,7 @@ def _attempt(wanted: Wanted) -> None:
     try:
         with _opener().open(request, timeout=TIMEOUT) as answer:
             have = _continues(answer, have, wanted)
-            _refuse_pages(answer, wanted.url)
+            _reject_pages(answer, wanted.url)
             total = _total(answer, have, wanted)
             _receive(answer, wanted, have, total)
     except urllib.error.HTTPError as error:
@@ -180,7 +180,7 @@ def _continues(answer: Any, have: int, wanted: Wanted) -> int:
     raise _Again(f"{wanted.url}: expected the file or the rest of it; the server answered {answer.status}")
 
 
-def _refuse_pages(answer: Any, url: str) -> None:
+def _reject_pages(answer: Any, url: str) -> None:
     kind = answer.headers.get_content_type()
     begins = answer.peek(512)[:512].lstrip().lower() if hasattr(answer, "peek") else b""
     if kind in ("text/html", "application/xhtml+xml") or begins.startswith((b"<!doctype html", b"<html")):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mattface.errors import WeightsError
-from mattface.weights.pickle_machine import Budget, Buildable, Known, Machine, Refused
+from mattface.weights.pickle_machine import Budget, Buildable, Known, Machine, Rejected
 from mattface.weights.pickled_tensors import MAGIC, PROTOCOL, STORAGES, check_window, expect, width
 
 if TYPE_CHECKING:
@@ -65,16 +65,16 @@ def read_nvidia_pickle(path: str | Path, only: tuple[str, ...] = ()) -> dict[str
         with Path(path).open("rb") as stream:
             size = stream.seek(0, 2)
             if not 0 < size <= LARGEST:
-                raise Refused(f"it has {size} bytes, expected 1 to {LARGEST}")
+                raise Rejected(f"it has {size} bytes, expected 1 to {LARGEST}")
             data = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
         outer = Machine(data, _Names(Budget()).outer)
         top = outer.run()
         found = {key: top[key] for key in NETWORKS if isinstance(top.get(key), _Module)} if type(top) is dict else {}
         if not found:
-            raise Refused(f"it holds none of the networks {', '.join(NETWORKS)}")
+            raise Rejected(f"it holds none of the networks {', '.join(NETWORKS)}")
         allowance = _Allowance(2 * size)
         return {key: _network(module, allowance) for key, module in found.items() if not only or key in only}
-    except (Refused, OSError) as error:
+    except (Rejected, OSError) as error:
         raise WeightsError(
             f"expected a StyleGAN2-ADA network pickle; {path} is none: {error}. "
             "Nothing in it was run. Get the file from its makers again."
@@ -116,7 +116,7 @@ class _Dtype(Buildable):
     def build(self, state: Any) -> None:
         """Takes the byte order out of numpy's state tuple."""
         if not (isinstance(state, tuple) and len(state) == 8 and state[1] in ("<", ">", "|", "=")):
-            raise Refused("a numpy type of an unknown form")
+            raise Rejected("a numpy type of an unknown form")
         self.order = state[1]
 
 
@@ -140,13 +140,13 @@ class _Names:
     def outer(self, module: str, name: str) -> Known:
         """A global of the file itself."""
         if (module, name) not in self.table:
-            raise Refused(f"it names {module!r} {name!r}, which no such file needs")
+            raise Rejected(f"it names {module!r} {name!r}, which no such file needs")
         return self.table[module, name]
 
     def inner(self, module: str, name: str) -> Known:
         """A global of a tensor's byte string: a storage type, not to be called."""
         if module != "torch" or name not in STORAGES or name in ("BFloat16Storage", "BoolStorage"):
-            raise Refused(f"a tensor in it names {module!r} {name!r}, which no tensor needs")
+            raise Rejected(f"a tensor in it names {module!r} {name!r}, which no tensor needs")
         return Known(name)
 
     def storage(self, arguments: tuple[Any, ...]) -> _Storage:
@@ -160,11 +160,11 @@ class _Names:
         magic, protocol, system, described, keys = parts
         little = isinstance(system, dict) and system.get("little_endian") is True
         if magic != MAGIC or protocol != PROTOCOL or not little or not isinstance(described, _Described):
-            raise Refused("a tensor in it is no storage of the known layout")
+            raise Rejected("a tensor in it is no storage of the known layout")
         raw = data[at + 8 :]
         fits = len(raw) == described.count * width(described.kind) and keys == [described.key]
         if not fits or struct.unpack("<q", data[at : at + 8])[0] != described.count:
-            raise Refused(f"a tensor in it states {described.count} elements; {len(raw)} bytes follow")
+            raise Rejected(f"a tensor in it states {described.count} elements; {len(raw)} bytes follow")
         return _Storage(described.kind, raw)
 
 
@@ -180,10 +180,10 @@ class _Described:
 def _stored(identifier: Any) -> _Described:
     """("storage", type, key, device, count, None) -> what it says."""
     if not (isinstance(identifier, tuple) and len(identifier) == 6 and identifier[5] is None):
-        raise Refused("a tensor in it has no storage of the known layout")
+        raise Rejected("a tensor in it has no storage of the known layout")
     tag, kind, key, device, count = expect("a storage", identifier[:5], str, Known, str, str, int)
     if tag != "storage" or kind.name not in STORAGES or len(device) > 16 or count < 0:
-        raise Refused("a tensor in it has no storage of the known layout")
+        raise Rejected("a tensor in it has no storage of the known layout")
     return _Described(kind.name, key, count)
 
 
@@ -195,7 +195,7 @@ def _empty(arguments: tuple[Any, ...]) -> dict[Any, Any]:
 def _set(arguments: tuple[Any, ...]) -> set[str]:
     (items,) = expect("a set", arguments, list)
     if not all(type(item) is str for item in items):
-        raise Refused("a set in it holds other things than names")
+        raise Rejected("a set in it holds other things than names")
     return set(items)
 
 
@@ -203,7 +203,7 @@ def _module(arguments: tuple[Any, ...]) -> _Module:
     (meta,) = expect("a module", arguments, dict)
     kind, name, state = expect("a module", tuple(meta.get(k) for k in ("type", "class_name", "state")), str, str, dict)
     if kind != "class" or meta.get("version") != 6:
-        raise Refused("a module in it is of another version than 6")
+        raise Rejected("a module in it is of another version than 6")
     return _Module(name, state)
 
 
@@ -221,7 +221,7 @@ def _tensor(arguments: tuple[Any, ...]) -> _Tensor:
 def _dtype(arguments: tuple[Any, ...]) -> _Dtype:
     code, _, _ = expect("a numpy type", arguments, str, bool, bool)
     if code not in ("f8", "f4", "f2", "i8", "i4", "b1"):
-        raise Refused("a numpy type in it is no number")
+        raise Rejected("a numpy type in it is no number")
     return _Dtype(code)
 
 
@@ -230,7 +230,7 @@ def _scalar(arguments: tuple[Any, ...]) -> float | int | bool:
 
     dtype, raw = expect("a numpy number", arguments, _Dtype, memoryview)
     if len(raw) != int(dtype.code[1]):
-        raise Refused("a numpy number in it has a wrong length")
+        raise Rejected("a numpy number in it has a wrong length")
     return np.frombuffer(raw, np.dtype(dtype.code).newbyteorder(dtype.order))[0].item()
 
 
@@ -245,7 +245,7 @@ class _Allowance:
         self.left -= size
         self.entries -= 1
         if self.left < 0 or self.entries < 0:
-            raise Refused("it repeats the same tensors beyond its own size")
+            raise Rejected("it repeats the same tensors beyond its own size")
 
 
 def _network(module: _Module, allowance: _Allowance) -> PickledNetwork:
@@ -253,7 +253,7 @@ def _network(module: _Module, allowance: _Allowance) -> PickledNetwork:
     _flatten(module, "", tensors, allowance, 0)
     kwargs = _plain(module.state.get("_init_kwargs", {}), allowance, 0)
     if not isinstance(kwargs, dict):
-        raise Refused("the arguments of a network in it are no dictionary")
+        raise Rejected("the arguments of a network in it are no dictionary")
     return PickledNetwork(module.class_name, kwargs, tensors)
 
 
@@ -261,7 +261,7 @@ def _flatten(module: _Module, prefix: str, into: dict[str, torch.Tensor], allowa
     """The state-dict rule: own parameters, own persistent buffers, then each child module."""
     allowance.spend(0)
     if module.class_name not in CLASSES or depth > DEEPEST:
-        raise Refused(f"a module in it is {module.class_name[:40]!r} at level {depth}, which no such network has")
+        raise Rejected(f"a module in it is {module.class_name[:40]!r} at level {depth}, which no such network has")
     fields = [module.state.get(key) for key in ("_parameters", "_buffers", "_modules")]
     parameters, buffers, children = expect("a module", tuple(fields), dict, dict, dict)
     hidden = module.state.get("_non_persistent_buffers_set", set())
@@ -271,14 +271,14 @@ def _flatten(module: _Module, prefix: str, into: dict[str, torch.Tensor], allowa
             into[_new_name(prefix, name, into)] = _made(tensor, allowance)
     for name, child in children.items():
         if not isinstance(child, _Module):
-            raise Refused("a module in it has a child that is none")
+            raise Rejected("a module in it has a child that is none")
         _flatten(child, f"{_new_name(prefix, name, into)}.", into, allowance, depth + 1)
 
 
 def _new_name(prefix: str, name: Any, into: dict[str, torch.Tensor]) -> str:
     full = f"{prefix}{name}"
     if type(name) is not str or not name or "." in name or len(full) > 1024 or full in into:
-        raise Refused("a tensor in it has no name of its own")
+        raise Rejected("a tensor in it has no name of its own")
     return full
 
 
@@ -287,7 +287,7 @@ def _made(tensor: Any, allowance: _Allowance) -> torch.Tensor:
     import torch
 
     if not isinstance(tensor, _Tensor):
-        raise Refused("a parameter in it is no tensor")
+        raise Rejected("a parameter in it is no tensor")
     elements = np.frombuffer(tensor.storage.data, STORAGES[tensor.storage.kind])
     allowance.spend(math.prod(tensor.size) * elements.itemsize)
     steps = [step * elements.itemsize for step in tensor.stride]
@@ -296,14 +296,14 @@ def _made(tensor: Any, allowance: _Allowance) -> torch.Tensor:
 
 
 def _plain(value: Any, allowance: _Allowance, depth: int) -> Any:
-    """A copy of nested containers of numbers and texts; anything else is refused."""
+    """A copy of nested containers of numbers and texts; anything else is rejected."""
     allowance.spend(0)
     if depth > DEEPEST:
-        raise Refused("the arguments of a network in it are nested too deeply")
+        raise Rejected("the arguments of a network in it are nested too deeply")
     if value is None or type(value) in (bool, int, float, str):
         return value
     if type(value) in (list, tuple):
         return type(value)(_plain(item, allowance, depth + 1) for item in value)
     if type(value) is dict:
         return {key: _plain(item, allowance, depth + 1) for key, item in value.items()}
-    raise Refused("the arguments of a network in it hold other things than numbers and texts")
+    raise Rejected("the arguments of a network in it hold other things than numbers and texts")

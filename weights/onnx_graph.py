@@ -161,4 +161,4 @@ def session(model: bytes | Path, device: str = "cpu") -> Any:
     except Exception as error:  # the runtime's own classes derive from Exception directly
         if "onnxruntime" not in type(error).__module__:
             raise
-        raise WeightsError(f"expected an ONNX model; the runtime refuses it ({error}). Get the file again.") from error
+        raise WeightsError(f"expected an ONNX model; the runtime rejects it ({error}). Get the file again.") from error

@@ -7,12 +7,10 @@ Source: OpenVINO's documentation of IR version 10 (opset1: layers, edges, and Co
 from __future__ import annotations
 
 import math
-import mmap
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -97,23 +95,6 @@ class Topology:
         return found[0]
 
 
-def open_topology(xml: Path, weights: Path) -> Topology:
-    """Reads a model from its two files; the second one is mapped.
-
-    Raises:
-        WeightsError: see `read_topology`; or a file cannot be read.
-    """
-    try:
-        if xml.stat().st_size > LARGEST_TOPOLOGY:
-            raise ValueError(f"more than {LARGEST_TOPOLOGY} bytes")
-        text = xml.read_bytes()
-        with weights.open("rb") as stream:
-            data = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"expected an OpenVINO IR, {xml} and {weights.name}; cannot be read ({error}).") from error
-    return read_topology(text, data)
-
-
 def read_topology(xml: bytes, data: bytes | memoryview) -> Topology:
     """Parses a topology and the numbers beside it.
 
@@ -127,6 +108,8 @@ def read_topology(xml: bytes, data: bytes | memoryview) -> Topology:
     if re.search(rb"<!(DOCTYPE|ENTITY)", xml, re.IGNORECASE):
         raise WeightsError("expected an OpenVINO IR; this XML declares entities, which no IR does. Get the file again.")
     try:
+        if len(xml) > LARGEST_TOPOLOGY:
+            raise ValueError(f"{len(xml)} bytes, at most {LARGEST_TOPOLOGY} are read")
         root = ElementTree.fromstring(xml)
         return _topology(root, memoryview(data))
     except (ElementTree.ParseError, ValueError, KeyError, TypeError, OverflowError) as error:

@@ -20,7 +20,7 @@ LONGEST_NAME = 256
 LONGEST_INTEGER = 32
 
 
-class Refused(ValueError):
+class Rejected(ValueError):
     """The bytes are no pickle of the known kind; the text says why, without naming the file."""
 
 
@@ -50,7 +50,7 @@ class Buildable:
     """A value that takes the state a BUILD opcode gives; what is no subclass takes none."""
 
     def build(self, state: Any) -> None:
-        """Takes the state, or raises Refused."""
+        """Takes the state, or raises Rejected."""
         raise NotImplementedError
 
 
@@ -61,9 +61,9 @@ class Inert(Buildable):
         """Nothing."""
 
 
-def refuse_persistent(identifier: Any) -> NoReturn:
+def reject_persistent(identifier: Any) -> NoReturn:
     """For pickles without persistent identifiers."""
-    raise Refused("it refers to data outside itself")
+    raise Rejected("it refers to data outside itself")
 
 
 class Machine:
@@ -71,7 +71,7 @@ class Machine:
 
     Args:
         data: the bytes; what follows the pickle's end is left alone.
-        resolve: (module, name) -> Known; raises Refused for any other name.
+        resolve: (module, name) -> Known; raises Rejected for any other name.
         persistent: what a persistent identifier stands for.
         at: where the pickle begins; after `run`, where it ended.
         budget: shared step counter.
@@ -81,7 +81,7 @@ class Machine:
         self,
         data: memoryview,
         resolve: Callable[[str, str], Known],
-        persistent: Callable[[Any], Any] = refuse_persistent,
+        persistent: Callable[[Any], Any] = reject_persistent,
         at: int = 0,
         budget: Budget | None = None,
     ) -> None:
@@ -95,23 +95,23 @@ class Machine:
         """The value that the pickle describes.
 
         Raises:
-            Refused: it is cut short, damaged, too large, or holds anything that is not known.
+            Rejected: it is cut short, damaged, too large, or holds anything that is not known.
         """
         while True:
             code = self._number(1)
             self.budget.steps -= 1
             if self.budget.steps < 0:
-                raise Refused(f"it has more than {STEPS} steps")
+                raise Rejected(f"it has more than {STEPS} steps")
             if code == STOP:
                 return self._pop()
             step = OPCODES.get(code)
             if step is None:
-                raise Refused(f"byte {self.at - 1} is opcode 0x{code:02x}, which no checkpoint needs")
+                raise Rejected(f"byte {self.at - 1} is opcode 0x{code:02x}, which no checkpoint needs")
             step(self)
 
     def _take(self, count: int) -> memoryview:
         if count > len(self.data) - self.at:
-            raise Refused(
+            raise Rejected(
                 f"it ends early: {count} bytes are stated at byte {self.at}, {len(self.data) - self.at} follow"
             )
         self.at += count
@@ -125,12 +125,12 @@ class Machine:
 
     def _pop(self) -> Any:
         if not self.stack:
-            raise Refused(f"its stack is empty at byte {self.at}")
+            raise Rejected(f"its stack is empty at byte {self.at}")
         return self.stack.pop()
 
     def _since_mark(self) -> list[Any]:
         if not self.below:
-            raise Refused(f"a mark lacks at byte {self.at}")
+            raise Rejected(f"a mark lacks at byte {self.at}")
         items, self.stack = self.stack, self.below.pop()
         return items
 
@@ -140,17 +140,17 @@ class Machine:
 
     def _protocol(self) -> None:
         if not 2 <= self._number(1) <= 5:
-            raise Refused("its pickle protocol is none of 2 to 5")
+            raise Rejected("its pickle protocol is none of 2 to 5")
 
     def _frame(self) -> None:
         size = self._number(8)
         if size > len(self.data) - self.at:
-            raise Refused(f"it ends early: a frame of {size} bytes is stated, {len(self.data) - self.at} follow")
+            raise Rejected(f"it ends early: a frame of {size} bytes is stated, {len(self.data) - self.at} follow")
 
     def _long(self) -> None:
         size = self._number(1)
         if size > LONGEST_INTEGER:
-            raise Refused(f"an integer of {size} bytes")
+            raise Rejected(f"an integer of {size} bytes")
         self._push(self._number(size, signed=True))
 
     def _text(self, width: int, coding: str = "utf-8") -> None:
@@ -158,13 +158,13 @@ class Machine:
         try:
             self._push(str(raw, coding))
         except UnicodeDecodeError as error:
-            raise Refused(f"text before byte {self.at} is not {coding}") from error
+            raise Rejected(f"text before byte {self.at} is not {coding}") from error
 
     def _line(self) -> str:
         window = bytes(self.data[self.at : self.at + LONGEST_NAME + 1])
         size = window.find(b"\n")
         if size < 0:
-            raise Refused(f"a name at byte {self.at} has no end within {LONGEST_NAME} bytes")
+            raise Rejected(f"a name at byte {self.at} has no end within {LONGEST_NAME} bytes")
         self.at += size + 1
         return window[:size].decode("latin-1")
 
@@ -175,20 +175,20 @@ class Machine:
     def _stack_global(self) -> None:
         name, module = self._pop(), self._pop()
         if not (isinstance(name, str) and isinstance(module, str)) or len(name) + len(module) > LONGEST_NAME:
-            raise Refused(f"a global without a name at byte {self.at}")
+            raise Rejected(f"a global without a name at byte {self.at}")
         self._push(self.resolve(module, name))
 
     def _called(self, how: str) -> None:
         arguments, target = self._pop(), self._pop()
         action = getattr(target, how) if isinstance(target, Known) else None
         if action is None or not isinstance(arguments, tuple):
-            raise Refused(f"it calls what is not to be called, before byte {self.at}")
+            raise Rejected(f"it calls what is not to be called, before byte {self.at}")
         self._push(action(arguments))
 
     def _build(self) -> None:
         state, target = self._pop(), self._pop()
         if not isinstance(target, Buildable):
-            raise Refused(f"it gives state to what takes none, before byte {self.at}")
+            raise Rejected(f"it gives state to what takes none, before byte {self.at}")
         target.build(state)
         self._push(target)
 
@@ -201,13 +201,13 @@ class Machine:
         self._push(target)
         fits = type(target) is kind or (kind is dict and isinstance(target, Inert))
         if not fits:
-            raise Refused(f"it adds items to what takes none, before byte {self.at}")
+            raise Rejected(f"it adds items to what takes none, before byte {self.at}")
         if kind is list:
             target.extend(items)
             return
         keys = items if kind is set else items[::2]
         if not all(type(key) in (str, int) for key in keys) or (kind is dict and len(items) % 2):
-            raise Refused(f"keys must be texts or integers, before byte {self.at}")
+            raise Rejected(f"keys must be texts or integers, before byte {self.at}")
         if not isinstance(target, Inert):
             target.update(keys if kind is set else zip(keys, items[1::2], strict=True))
 
@@ -222,7 +222,7 @@ class Machine:
 
     def _get(self, index: int) -> None:
         if index not in self.memo:
-            raise Refused(f"it recalls number {index}, which it never stored")
+            raise Rejected(f"it recalls number {index}, which it never stored")
         self._push(self.memo[index])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mattface.weights.pickle_machine import Refused
+from mattface.weights.pickle_machine import Rejected
 
 STORAGES = {
     "FloatStorage": "<f4",
@@ -34,10 +34,10 @@ def expect(what: str, values: tuple[Any, ...], *types: type) -> tuple[Any, ...]:
     """The values, when they are of exactly these types.
 
     Raises:
-        Refused: another count or type; a subclass is another type.
+        Rejected: another count or type; a subclass is another type.
     """
     if len(values) != len(types) or any(type(v) is not t for v, t in zip(values, types, strict=True)):
-        raise Refused(f"{what} in it is not written as such files write it")
+        raise Rejected(f"{what} in it is not written as such files write it")
     return values
 
 
@@ -51,12 +51,12 @@ def check_window(stored: int, offset: int, size: tuple[Any, ...], stride: tuple[
         stride: elements from one index to the next along each dimension.
 
     Raises:
-        Refused: it does not. It may hold an element more than once, and so more elements than are stored.
+        Rejected: it does not. It may hold an element more than once, and so more elements than are stored.
     """
     if any(type(n) is not int or n < 0 for n in (offset, *size, *stride)) or len(size) != len(stride) or len(size) > 8:
-        raise Refused("a tensor in it has no valid shape")
+        raise Rejected("a tensor in it has no valid shape")
     count = math.prod(size)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if count else offset - 1
     if last >= stored:
         shape = "x".join(str(n) if n < 1 << 40 else "huge" for n in size)
-        raise Refused(f"a tensor in it reaches beyond its storage: shape {shape}, {stored} elements stored")
+        raise Rejected(f"a tensor in it reaches beyond its storage: shape {shape}, {stored} elements stored")

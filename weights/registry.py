@@ -174,7 +174,7 @@ def adopted() -> dict[str, dict[str, Any]]:
     return {name: entry for name, entry in entries if isinstance(entry, dict) and isinstance(entry.get("path"), str)}
 
 
-def places(name: str) -> list[Path]:
+def candidate_paths(name: str) -> list[Path]:
     """Every path `find` looks at for this weight, in order; what was adopted comes first."""
     item = card(name)
     names = (item.file, *item.aliases)
@@ -195,7 +195,7 @@ def find(name: str) -> Path:
         WeightsError: the file is not here, or has another size than its card says.
     """
     item = card(name)
-    for path in places(name):
+    for path in candidate_paths(name):
         if not path.is_file():
             continue
         size, wanted = path.stat().st_size, _adoption(name, path).get("size") or item.size
@@ -221,7 +221,7 @@ def fetchable(name: str) -> bool:
 
 def present(name: str) -> bool:
     """Whether a file for this weight lies on this machine (whatever its state)."""
-    return any(path.is_file() for path in places(name))
+    return any(path.is_file() for path in candidate_paths(name))
 
 
 def status(name: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mattface.errors import WeightsError
-from mattface.weights.pickle_machine import Budget, Inert, Known, Machine, Refused, refuse_persistent
+from mattface.weights.pickle_machine import Budget, Inert, Known, Machine, Rejected, reject_persistent
 from mattface.weights.pickled_tensors import MAGIC, PROTOCOL, STORAGES, check_window, expect, width
 
 LARGEST = 16 << 30
@@ -55,7 +55,7 @@ FAILURES = (
     *(OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, RuntimeError, AssertionError),
     *(OverflowError, MemoryError, struct.error, zlib.error, zipfile.BadZipFile, pickle.UnpicklingError),
 )
-"""What our own check and the zip reader raise (Refused is a ValueError), and torch, which states no exceptions."""
+"""What our own check and the zip reader raise (Rejected is a ValueError), and torch, which states no exceptions."""
 
 
 def _no_checkpoint(path: str | Path, error: Exception) -> WeightsError:
@@ -71,7 +71,7 @@ def _check(path: Path) -> bool:
     with path.open("rb") as stream:
         size = stream.seek(0, 2)
         if not 0 < size <= LARGEST:
-            raise Refused(f"it has {size} bytes, expected 1 to {LARGEST}")
+            raise Rejected(f"it has {size} bytes, expected 1 to {LARGEST}")
         data = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
     if data[:4] == b"PK\x03\x04":
         _check_archive(path, data)
@@ -85,7 +85,7 @@ def _check_archive(path: Path, data: memoryview) -> None:
     with zipfile.ZipFile(path) as box:
         infos, plain = box.infolist(), not box.comment
         if len(infos) > RECORDS or not plain or len(data) < 22 or data[-22:-18] != b"PK\x05\x06":
-            raise Refused("its archive is not laid out as torch does it")
+            raise Rejected("its archive is not laid out as torch does it")
         folder = infos[0].filename.partition("/")[0] if infos else ""
         records: dict[str, memoryview] = {}
         left = len(data)
@@ -93,30 +93,30 @@ def _check_archive(path: Path, data: memoryview) -> None:
             name, left = info.filename.removeprefix(f"{folder}/"), left - info.file_size
             stored = info.compress_type == zipfile.ZIP_STORED and info.compress_size == info.file_size
             if name == info.filename or name in records or not stored or info.flag_bits & 1 or left < 0:
-                raise Refused(f"its record {info.filename[:60]!r} is not stored as torch does it")
+                raise Rejected(f"its record {info.filename[:60]!r} is not stored as torch does it")
             records[name] = _record(data, info)
     if "data.pkl" not in records or "constants.pkl" in records:
-        raise Refused("its archive is no checkpoint (TorchScript and other programs are not read)")
+        raise Rejected("its archive is no checkpoint (TorchScript and other programs are not read)")
 
     def stored_as(identifier: Any) -> _Stored:
         kind, key, count = _storage(identifier, 5)
         record = records.get(f"data/{key}")
         if record is None or len(record) < count * width(kind):
-            raise Refused(f"a tensor in it states {count} elements; its record has {len(record or b'')} bytes")
+            raise Rejected(f"a tensor in it states {count} elements; its record has {len(record or b'')} bytes")
         return _Stored(count, width(kind))
 
     if Machine(records["data.pkl"], _Names().resolve, stored_as).run() is None:
-        raise Refused("it holds nothing")
+        raise Rejected("it holds nothing")
 
 
 def _record(data: memoryview, info: zipfile.ZipInfo) -> memoryview:
     head = data[info.header_offset : info.header_offset + 30]
     if len(head) < 30 or head[:4] != b"PK\x03\x04":
-        raise Refused(f"its record {info.filename[:60]!r} has no header")
+        raise Rejected(f"its record {info.filename[:60]!r} has no header")
     start = info.header_offset + 30 + sum(struct.unpack("<HH", head[26:30]))
     record = data[start : start + info.file_size]
     if len(record) != info.file_size or zlib.crc32(record) != info.CRC:
-        raise Refused(f"its record {info.filename[:60]!r} is damaged")
+        raise Rejected(f"its record {info.filename[:60]!r} is damaged")
     return record
 
 
@@ -128,31 +128,31 @@ def _check_stream(data: memoryview) -> None:
     def stored_as(identifier: Any) -> _Stored:
         kind, key, count = _storage(identifier, 6)
         if sizes.setdefault(key, count * width(kind)) != count * width(kind):
-            raise Refused(f"its storage {key[:40]!r} has two sizes")
+            raise Rejected(f"its storage {key[:40]!r} has two sizes")
         return _Stored(_view(identifier[5], count), width(kind))
 
     parts = []
     for number in range(5):
-        rules = (names.resolve, stored_as) if number == 3 else (_nothing, refuse_persistent)
+        rules = (names.resolve, stored_as) if number == 3 else (_nothing, reject_persistent)
         machine = Machine(data, *rules, at, budget)
         parts.append(machine.run())
         at = machine.at
         if number < 2 and parts[number] != (MAGIC, PROTOCOL)[number]:
-            raise Refused("it is no torch file")
+            raise Rejected("it is no torch file")
     keys = parts[4]
     if type(keys) is not list or not all(type(key) is str for key in keys) or sorted(keys) != sorted(sizes):
-        raise Refused("its list of storages is not that of its tensors")
+        raise Rejected("its list of storages is not that of its tensors")
     if at + sum(8 + size for size in sizes.values()) > len(data):
-        raise Refused(f"it ends early: {sum(sizes.values())} bytes of elements are stated, {len(data) - at} follow")
+        raise Rejected(f"it ends early: {sum(sizes.values())} bytes of elements are stated, {len(data) - at} follow")
 
 
 def _storage(identifier: Any, length: int) -> tuple[str, str, int]:
     """(type name, key, element count) of a persistent identifier."""
     if not isinstance(identifier, tuple) or len(identifier) != length:
-        raise Refused("a tensor in it has no storage of the known layout")
+        raise Rejected("a tensor in it has no storage of the known layout")
     tag, kind, key, _, count = expect("a storage", identifier[:5], str, Known, str, str, int)
     if tag != "storage" or kind.name not in STORAGES or count < 0:
-        raise Refused("a tensor in it has no storage of the known layout")
+        raise Rejected("a tensor in it has no storage of the known layout")
     return kind.name, key, count
 
 
@@ -166,7 +166,7 @@ def _view(view: Any, count: int) -> int:
 
 
 def _nothing(module: str, name: str) -> Known:
-    raise Refused(f"it names {module!r} {name!r}, which no checkpoint needs")
+    raise Rejected(f"it names {module!r} {name!r}, which no checkpoint needs")
 
 
 @dataclass(frozen=True)
@@ -190,18 +190,18 @@ class _Names:
         if module == "torch" and name in STORAGES:
             return Known(name)
         if (module, name) not in self.table:
-            raise Refused(f"it names {module!r} {name!r}, which no checkpoint of tensors needs")
+            raise Rejected(f"it names {module!r} {name!r}, which no checkpoint of tensors needs")
         return self.table[module, name]
 
     def tensor(self, arguments: tuple[Any, ...]) -> Inert:
         """Checks that a tensor lies inside its storage."""
         if len(arguments) not in (4, 6):
-            _refused("a tensor")
+            _reject("a tensor")
         stored, offset, size, stride = expect("a tensor", arguments[:4], _Stored, int, tuple, tuple)
         check_window(stored.count, offset, size, stride)
         self.left -= math.prod(size) * stored.width
         if self.left < 0:
-            raise Refused(f"its tensors have more than {LARGEST} bytes")
+            raise Rejected(f"its tensors have more than {LARGEST} bytes")
         return Inert()
 
 
@@ -211,27 +211,27 @@ def _namespace(arguments: tuple[Any, ...]) -> Inert:
 
 
 def _parameter(arguments: tuple[Any, ...]) -> Inert:
-    return Inert() if len(arguments) == 3 and type(arguments[0]) is Inert else _refused("a parameter")
+    return Inert() if len(arguments) == 3 and type(arguments[0]) is Inert else _reject("a parameter")
 
 
 def _device(arguments: tuple[Any, ...]) -> Inert:
-    return Inert() if all(type(a) in (str, int) for a in arguments[:2]) and len(arguments) < 3 else _refused("a device")
+    return Inert() if all(type(a) in (str, int) for a in arguments[:2]) and len(arguments) < 3 else _reject("a device")
 
 
 def _bytes(arguments: tuple[Any, ...]) -> Inert:
     _, coding = expect("a byte string", arguments, str, str)
-    return Inert() if coding == "latin1" else _refused("a byte string")
+    return Inert() if coding == "latin1" else _reject("a byte string")
 
 
-def _refused(what: str) -> NoReturn:
-    raise Refused(f"{what} in it is not written as such files write it")
+def _reject(what: str) -> NoReturn:
+    raise Rejected(f"{what} in it is not written as such files write it")
 
 
 def _ordered(arguments: tuple[Any, ...]) -> Inert:
     """OrderedDict(), or with a list of [key, value] as Python 2 wrote it."""
     pairs = expect("a dictionary", arguments, list)[0] if arguments else []
     if not all(type(pair) in (list, tuple) and len(pair) == 2 and type(pair[0]) in (str, int) for pair in pairs):
-        _refused("a dictionary")
+        _reject("a dictionary")
     return Inert()
 
 

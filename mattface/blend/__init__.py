@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mattface.layers import resize, start_at_zero
+from mattface.layers import resize, zero_init
 from mattface.vocabulary import GeneratorFeatures
 
 State = tuple[torch.Tensor, torch.Tensor]
@@ -86,7 +86,7 @@ class MaskBlend(nn.Module):
 
     def __init__(self, channels: int, extra: bool) -> None:
         super().__init__()
-        self.refine = start_at_zero(nn.Conv2d(1 + 2 * channels, 1, 3, padding=1))
+        self.refine = zero_init(nn.Conv2d(1 + 2 * channels, 1, 3, padding=1))
         self.from_source = nn.Conv2d(channels + 1, channels, 1) if extra else None
 
     def forward(
@@ -117,7 +117,7 @@ class DecoderLevel(nn.Module):
         super().__init__()
         self.enter = None if below is None else nn.Conv2d(below, channels, 3, padding=1)
         self.mix = nn.Conv2d(channels, channels, 3, padding=1)
-        self.to_rgb = start_at_zero(nn.Conv2d(channels, 3, 1))
+        self.to_rgb = zero_init(nn.Conv2d(channels, 3, 1))
 
     def forward(self, below: State | None, level: torch.Tensor) -> State:
         """(features, rgb) of the level below and (B, C, R, R) -> (features, rgb) of this one."""

@@ -10,7 +10,7 @@ from mattface.errors import UsageError
 
 BENCHMARKS = {
     "quality": "swaps of people nobody trained on: identity, pose, detail, errors against the truth",
-    "triplets": "render triplets with exact answers, for: bench quality --triplets",
+    "triplets": "render triplets with exact ground truth, for: bench quality --triplets",
 }
 MODULES = {"quality": "mattface.benchmarks.quality", "triplets": "mattface.benchmarks.cases"}
 EPILOG = """examples:

@@ -1,4 +1,4 @@
-"""mattface data: prepares photos for training, and tells what a folder holds."""
+"""mattface data: prepares photos for training, and reports what a folder holds."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def prepare(args: argparse.Namespace) -> None:
     from mattface.training.data import captions
     from mattface.training.data import prepare as work
     from mattface.training.data.catalogue import catalogue
-    from mattface.training.data.report import told
+    from mattface.training.data.report import describe_work
 
     if args.captions and args.caption_url:
         raise UsageError("captions come from a file or from a URL; got both. Leave one out.")
@@ -57,7 +57,7 @@ def prepare(args: argparse.Namespace) -> None:
     if args.split:
         photos = photos.divided()
     print("\n".join([photos.summary(), *(f"  {note}" for note in photos.notes)]), flush=True)
-    print(told(work.prepare(photos, args.out, settings, captioner), args.out))
+    print(describe_work(work.prepare(photos, args.out, settings, captioner), args.out))
 
 
 def describe(args: argparse.Namespace) -> None:

@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _subject(error: WeightsError) -> str:
-    """What a refusal is about, without its explanation: "weights 'inswapper-128' (purpose)"."""
+    """What an error message is about, without its explanation: "weights 'inswapper-128' (purpose)"."""
     return re.split("[:;]", str(error))[0]
 
 

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def examine() -> dict[str, Any]:
-    """Everything the command tells.
+    """Everything the command reports.
 
     Returns:
         "obstacles": why no face can be swapped here, a sentence each, none when it can;

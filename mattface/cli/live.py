@@ -35,8 +35,8 @@ def add_parser(commands: Any) -> None:
     files.add_argument("--loop", action="store_true", help="begin the video again at its end")
     files.add_argument("--output", default="window", metavar="window|FILE|v4l2:DEV",
                        help="where to show it (default: window); FILE ends in .mp4, .mov or .mkv")  # fmt: skip
-    files.add_argument("--size", type=_size, metavar="WxH", help="picture size asked of the camera")
-    files.add_argument("--fps", type=float, default=30.0, help="frames per second asked of the camera (default: 30)")
+    files.add_argument("--size", type=_size, metavar="WxH", help="picture size requested from the camera")
+    files.add_argument("--fps", type=float, default=30.0, help="frames per second to request (default: 30)")
     files.add_argument("--seconds", type=float, metavar="S", help="end after so many seconds")
     files.add_argument("--watch", action="store_true", help="take the source picture again whenever its file changes")
     moving.add_sources(parser)
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
             timer.daemon = True
             timer.start()
             stack.callback(timer.cancel)
-        loop.run(stop, lambda told: _show(told, status, sink))
+        loop.run(stop, lambda report: _show(report, status, sink))
     status.end()
     report = {
         "mattface": __version__,
@@ -121,9 +121,9 @@ def _watchers(args: argparse.Namespace, cast: Any, status: moving.Status) -> lis
     return [Watcher(cast, path, role, status.say) for path, role in files]
 
 
-def _show(told: dict[str, Any], status: moving.Status, sink: Any) -> None:
-    text = moving.summary(told)
+def _show(report: dict[str, Any], status: moving.Status, sink: Any) -> None:
+    text = moving.summary(report)
     status.line(text)
-    tell = getattr(sink, "tell", None)
-    if tell is not None:
-        tell(text)
+    set_title = getattr(sink, "set_title", None)
+    if set_title is not None:
+        set_title(text)

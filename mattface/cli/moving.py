@@ -135,8 +135,8 @@ def write_report(report: dict[str, Any], path: str | None, overwrite: bool) -> N
 
 def parts_of(swapper: Swapper) -> dict[str, Any]:
     """Method, device and parts for a report, by the names that a still's report gives them."""
-    told = swapper.describe()
-    return {name: told[name] for name in ("method", "weights", "device", "dtype", "engine", "parts")}
+    described = swapper.describe()
+    return {name: described[name] for name in ("method", "weights", "device", "dtype", "engine", "parts")}
 
 
 class Status:

@@ -44,7 +44,7 @@ def build_named(args: argparse.Namespace) -> None:
         try:
             _build_one(_build.Target(name), args.force)
         except _build.BuildError as error:
-            # A CUDA toolkit that refuses the machine's compiler is as common as none.
+            # A CUDA toolkit that rejects the machine's compiler is as common as none.
             optional = isinstance(error, _build.NoToolsError) or name != "cpu"
             if not (args.if_possible and optional):
                 raise MattfaceError(str(error)) from None

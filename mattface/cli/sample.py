@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
     truncation = sampling.TRUNCATION if args.truncation is None else args.truncation
     sampling.check(args.seed, args.count, truncation)
     changes = edit.read_changes(args.edit) if args.edit else {}
-    paths = places(args.out, args.seed, args.count)
+    paths = output_paths(args.out, args.seed, args.count)
     for path in paths.values():
         picture_io.check_output(path, args.overwrite)
     sampler = sampling.load(args.weights, args.device)
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
             print("  " + describe_change(sampler.picture(code), shown), flush=True)
 
 
-def places(out: Path, seed: int, count: int) -> dict[int, Path]:
+def output_paths(out: Path, seed: int, count: int) -> dict[int, Path]:
     """Seed -> file; a name with an ending is a file, any other a folder, which is made."""
     if out.suffix and not out.is_dir():
         if out.suffix.lower() != ".png" or count > 1:

@@ -36,7 +36,7 @@ def add_parser(commands: Any) -> None:
     """Adds the command to the parser."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = commands.add_parser(
-        "studio", help="make triplets with a known answer", description=__doc__, epilog=EPILOG, formatter_class=raw
+        "studio", help="render triplets with ground truth", description=__doc__, epilog=EPILOG, formatter_class=raw
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     turn = actions.add_parser("convert", help="turn the ICT face model into the file that the studio reads")

@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> None:
     from mattface.cli.loading import load
 
     start = time.perf_counter()
-    _check_places(args)
+    _check_paths(args)
     with _steps(4, args.quiet) as step:
         step("reading")
         sources = [picture_io.read(path, args.allow_huge) for path in args.source]
@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> None:
         _tell(args, result, [*_notes(args, sources, target), *notes], time.perf_counter() - start)
 
 
-def _check_places(args: argparse.Namespace) -> None:
+def _check_paths(args: argparse.Namespace) -> None:
     """Every output can be written, before anything slow begins."""
     from mattface import picture_io
     from mattface.picture_io.writing import MATTE_FORMATS

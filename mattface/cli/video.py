@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
         mark=not args.no_mark,
     )
     with moving.stopping(status.say) as stop:
-        report = convert(job, swapper, cast, stop, lambda told: status.line(_progress(told)))
+        report = convert(job, swapper, cast, stop, lambda report: status.line(_progress(report)))
     status.end()
     for note in report["notes"]:
         status.say(f"{args.target}: {note}")
@@ -77,8 +77,8 @@ def _work(args: argparse.Namespace) -> dict[str, Any]:
     return {name: [list(p) for p in args.map] if name == "map" else getattr(args, name) for name in names}
 
 
-def _progress(told: dict[str, Any]) -> str:
-    return f"{told['frames']['shown']} frames, {told['fps']:.1f} fps"
+def _progress(report: dict[str, Any]) -> str:
+    return f"{report['frames']['shown']} frames, {report['fps']:.1f} fps"
 
 
 def _tell(args: argparse.Namespace, report: dict[str, Any]) -> None:

@@ -31,6 +31,7 @@ PARTS = {
     "insightface-r100": "insightface-recognition-r100",
     "insightface-torch": "insightface-recognition",
     "insightface-r100-torch": "insightface-recognition-r100",
+    "ir-se-50": "ir-se-50",
     "resnet": "identity-resnet",
 }
 """Embedder name -> weight name, in the order in which "auto" takes them. "-torch" is the same network as the ONNX graph
@@ -40,7 +41,7 @@ PLAIN_CROP = 112
 
 
 class Embedder:
-    """Turns faces into identity vectors. Build one with `load_embedder`.
+    """Turns faces into identity vectors. `mattface.perception.load("identity")` builds one.
 
     Attributes:
         name: which part runs (a key of `PARTS`).
@@ -144,12 +145,12 @@ def _framing_112(mesh: np.ndarray | None, points: np.ndarray) -> np.ndarray:
 
 
 def _arcface(name: str, device: torch.device) -> Embedder:
-    """An ArcFace ResNet in PyTorch, out of arcface_torch's file or unfolded from insightface's ONNX graph."""
-    from mattface.embed.arcface import iresnet_for
+    """An ArcFace network in PyTorch: arcface_torch's file, insightface's unfolded ONNX graph, or pSp's IR-SE-50."""
+    from mattface.embed.arcface import IRSE50, iresnet_for
 
     state = official(PARTS[name])
-    network = iresnet_for(state)
-    weights.load_strictly(network, state, f"an ArcFace ResNet ({PARTS[name]})")
+    network = IRSE50() if name == "ir-se-50" else iresnet_for(state)
+    weights.load_strictly(network, state, f"an ArcFace network ({PARTS[name]})")
     return Embedder(name, network.eval().requires_grad_(False).to(device), 512, PLAIN_CROP, _framing_112)
 
 
@@ -175,7 +176,8 @@ class OnnxIdentity(nn.Module):
         """
         if torch.is_grad_enabled() and image.requires_grad:
             raise UsageError(
-                "expected pixels without gradient; this graph has none. Use load_embedder('insightface-torch')."
+                "expected pixels without gradient; this graph has none. "
+                "Use mattface.perception.load('identity', 'insightface-torch')."
             )
         values = image.detach() * 127.5 + 127.5 if self.bytes else image.detach()
         out = [self.session.run(None, {self.input: x[None]})[0] for x in values.cpu().float().numpy()]
@@ -224,6 +226,7 @@ LOADERS: dict[str, Callable[[torch.device], Embedder]] = {
     "insightface-r100": partial(_insightface, "insightface-r100"),
     "insightface-torch": partial(_arcface, "insightface-torch"),
     "insightface-r100-torch": partial(_arcface, "insightface-r100-torch"),
+    "ir-se-50": partial(_arcface, "ir-se-50"),
     "resnet": _resnet,
 }
 
@@ -233,10 +236,10 @@ def available() -> list[Status]:
     return [insight.status(), *states(PARTS)]
 
 
-def load_embedder(
+def build(
     name: str = "auto", device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
 ) -> Embedder:
-    """The identity part; see `mattface.perception.load`.
+    """Builds an identity part for `mattface.perception.load`.
 
     Args:
         name: "auto" for the strongest that can run here, or a key of `LOADERS`.

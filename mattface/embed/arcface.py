@@ -138,11 +138,6 @@ def iresnet50() -> IResNet:
     return IResNet((3, 4, 14, 3))
 
 
-def iresnet100() -> IResNet:
-    """IResNet-100 of the public releases."""
-    return IResNet((3, 13, 30, 3))
-
-
 def iresnet_for(state: Mapping[str, torch.Tensor]) -> IResNet:
     """A network with as many units in each stage as a state dict in our names has.
 

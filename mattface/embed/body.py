@@ -1,7 +1,7 @@
 """FFHQ crop -> RecognitionFeatures: the feature body of a pSp encoder, `feat` in MAttFace eq. 1, that nobody trains.
 
-pSp's own body starts as a face recognition network and is taught further; here the recognition network stays as it is,
-and maps of three of its stages are the pyramid. It sees the face itself; a second, coarse look at the whole crop tells
+pSp's own body starts as a face recognition network and is trained further; here the recognition network stays as it is,
+and maps of three of its stages are the pyramid. It sees the face itself; a second, coarse pass over the whole crop adds
 of pose, hair and background.
 """
 

@@ -50,8 +50,8 @@ def batch_deviation(x: torch.Tensor, group: int) -> torch.Tensor:
     if batch % group:
         raise UsageError(f"the batch must be a multiple of the group of {group}; got {batch}.")
     y = x.reshape(group, batch // group, *x.shape[1:])
-    spread = (y.var(0, correction=0) + 1e-8).sqrt().mean((1, 2, 3))  # (B / group,)
-    channel = spread.repeat(group)[:, None, None, None].expand(-1, 1, *x.shape[2:])
+    std = (y.var(0, correction=0) + 1e-8).sqrt().mean((1, 2, 3))  # (B / group,)
+    channel = std.repeat(group)[:, None, None, None].expand(-1, 1, *x.shape[2:])
     return torch.cat((x, channel), 1)
 
 

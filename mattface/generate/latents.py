@@ -85,7 +85,7 @@ class Latents:
 
         Args:
             rng: a generator on the CPU; its state alone decides.
-            truncation: 1 spreads as the known codes do, 0 gives the mean.
+            truncation: 1 varies as the known codes do, 0 gives the mean.
             count: B.
 
         Returns:

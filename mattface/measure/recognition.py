@@ -70,7 +70,7 @@ def load_scorer(name: str, trains_with: str) -> Embed:
 
     Args:
         name: an embedder of `mattface.embed`, or FILE.onnx for `Scorer`.
-        trains_with: the embedder that the training asks.
+        trains_with: the embedder that the training uses.
 
     Raises:
         UsageError: the same network trains and scores.

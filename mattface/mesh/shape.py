@@ -1,4 +1,4 @@
-"""Whose shape the swapped face has, and a map that names every pixel of a face by its place on the mean face."""
+"""The shape of the swapped face, and canonical coordinates: the position on the mean face of every pixel of a face."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ SCALES = (0.8, 1.25)
 """Smallest and largest change of size of an eye or a mouth."""
 
 
-def mixed(source: np.ndarray, target: np.ndarray, amount: float) -> np.ndarray:
+def blend_shapes(source: np.ndarray, target: np.ndarray, amount: float) -> np.ndarray:
     """The target's mesh with part of the source's proportions: outline, pose and expression stay the target's.
 
-    The source is laid over the target by the similarity of `RIGID`; every point then moves towards it, eyes and mouth
+    The source is moved onto the target by the similarity of `RIGID`; every point then moves towards it, eyes and mouth
     as wholes that keep how far they are open. Nothing moves on the outline.
 
     Args:
@@ -36,7 +36,7 @@ def mixed(source: np.ndarray, target: np.ndarray, amount: float) -> np.ndarray:
     if not 0 <= amount <= 1:
         raise ValueError(f"amount must be between 0 and 1; got {amount}.")
     source, target = checked(source, "source mesh"), checked(target, "target mesh")
-    over = lay_over(source, target)
+    over = align_rigid(source, target)
     change = (over - target)[:, :2]
     groups, rim = weights()
     for ids, weight in groups:
@@ -46,7 +46,7 @@ def mixed(source: np.ndarray, target: np.ndarray, amount: float) -> np.ndarray:
     return moved
 
 
-def lay_over(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+def align_rigid(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """(468, 3) source moved by the similarity that takes its `RIGID` points to the target's best."""
     index = list(RIGID)
     return similar(source[index], target[index], source)
@@ -81,7 +81,7 @@ def distance_to(mean: np.ndarray, ids: np.ndarray) -> np.ndarray:
     return np.linalg.norm(mean[:, None, :2] - mean[ids][None, :, :2], axis=-1).min(1)
 
 
-def canonical(mesh: np.ndarray, size: int) -> np.ndarray:
+def canonical_coordinates(mesh: np.ndarray, size: int) -> np.ndarray:
     """Where on the mean face every pixel of a crop lies.
 
     Args:
@@ -97,6 +97,6 @@ def canonical(mesh: np.ndarray, size: int) -> np.ndarray:
     """
     mesh = checked(mesh, "mesh")
     drawing = Drawing.of(mesh, size)
-    places = np.column_stack([topology().mean[:, :2], np.ones(len(mesh))])
-    settled, _ = settle(drawing.interpolate(places), drawing.covered, crease_sigma(mesh))
+    positions = np.column_stack([topology().mean[:, :2], np.ones(len(mesh))])
+    settled, _ = settle(drawing.interpolate(positions), drawing.covered, crease_sigma(mesh))
     return np.concatenate([settled.transpose(2, 0, 1), drawing.covered[None].astype(np.float32)])

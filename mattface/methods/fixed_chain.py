@@ -1,6 +1,6 @@
 """The paper's chain over a fixed generator: encoder, IDATT at three levels, W+, a 1024 px picture, mask blending.
 
-The encoder is a fixed recognition network, the generator a fixed FFHQ one; transfer and heads are all that was taught.
+The encoder is a fixed recognition network, the generator a fixed FFHQ one; transfer and heads are all that was trained.
 The picture that the generator draws shows the source in the target's pose, expression and light. It lies nearly where
 the target's face lies, but not to the pixel: the same correspondence and blending that `mesh` uses put it there. With
 `detail` the photograph itself is placed the same way, and the result is a mean of both where the photograph shows the
@@ -121,7 +121,7 @@ class FixedMethod:
         chain: see there.
         placing: puts a drawn face where the target's lies.
         detail: whether the photograph's own pixels are used.
-        weights: name of the taught parts.
+        weights: name of the trained parts.
         generator: name of the generator.
         device, dtype: where, and in which dtype, the generator runs.
         refine: steps of `FixedChain.refine` for every swap; about a second each on one CPU core.
@@ -230,7 +230,7 @@ def build_fixed(
     parser: Parser,
     refine: int = 0,
 ) -> FixedMethod:
-    """Puts the taught parts between the fixed ones.
+    """Puts the trained parts between the fixed ones.
 
     Args:
         tensors, metadata: of a checkpoint whose metadata says chain: fixed.

@@ -14,7 +14,7 @@ from mattface import weights as registry
 from mattface.errors import UsageError, WeightsError
 from mattface.layers import resize
 from mattface.matte import MatteStage
-from mattface.mesh.shape import canonical, mixed
+from mattface.mesh.shape import blend_shapes, canonical_coordinates
 from mattface.methods.contract import CropSpec, Description, filtered
 from mattface.methods.fixed_chain import CHAIN, FIXED, GENERATOR, FixedMethod, build_fixed
 from mattface.methods.mattface_network import Config, Encoded, MattfaceNetwork, build_network, network_of
@@ -60,7 +60,7 @@ class MattfaceMethod:
         mask = torch.from_numpy(self.matte.inner(target, matte_filter))[None, None].to(self.device)
         mesh = target.mesh
         if mesh is not None and encoded.mesh is not None:
-            mesh = mixed(encoded.mesh, mesh, self.network.config.shape)
+            mesh = blend_shapes(encoded.mesh, mesh, self.network.config.shape)
         coordinates = self._coordinates(target, mesh)
         with self._precision():
             swap = self.network(encoded, target.pixels.to(self.device), mask, coordinates, tight=True)
@@ -82,11 +82,11 @@ class MattfaceMethod:
     def _coordinates(self, crop: Crop, mesh: np.ndarray | None) -> torch.Tensor | None:
         """(1, 3, s, s) canonical coordinates of a mesh in this crop, for a network that wants them."""
         side = self.network.config.encoder_size
-        if not self.network.config.places:
+        if not self.network.config.coordinates:
             return None
         if mesh is None:
             raise UsageError("these weights need dense landmarks; this crop has no mesh. Find landmarks first.")
-        return torch.from_numpy(canonical(mesh * (side / crop.size), side))[None].to(self.device)
+        return torch.from_numpy(canonical_coordinates(mesh * (side / crop.size), side))[None].to(self.device)
 
     def _precision(self) -> Any:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)

@@ -29,6 +29,9 @@ from mattface.transfer.correspond import Correspond
 from mattface.transfer.idatt import LEVELS, PyramidIDATT
 from mattface.vocabulary import Correspondence, FeaturePyramid, GeneratorFeatures, Swap
 
+RENAMED = {"places": "coordinates"}
+"""Field in the checkpoints of earlier versions -> its name now."""
+
 
 @dataclass(frozen=True)
 class Config:
@@ -44,9 +47,10 @@ class Config:
         levels: IDATT levels that transfer.
         detail: "flow" (source detail through the attention's flow) or "off" (the paper).
         detail_widths: channels of the flow's refinement.
-        places: whether encoder and attention are given canonical coordinates: where on the mean face every pixel lies
-            (ours; the field keeps the name under which checkpoints store it).
-        shape: with places, how much of the source's proportions the result has, 0 to 1 (`mattface.mesh.shape.mixed`).
+        coordinates: whether encoder and attention are given canonical coordinates: where on the mean face every pixel
+            lies (ours).
+        shape: with coordinates, how much of the source's proportions the result has, 0 to 1
+            (`mattface.mesh.shape.blend_shapes`).
         matte, transfer: settings of the matte and of the transfer of detail: not trained, but they shape the result.
     """
 
@@ -64,7 +68,7 @@ class Config:
     levels: tuple[str, ...] = LEVELS
     detail: str = "flow"
     detail_widths: tuple[int, int, int] = (128, 64, 48)
-    places: bool = False
+    coordinates: bool = False
     shape: float = 0.0
     matte: MatteConfig = field(default_factory=MatteConfig)
     transfer: DetailConfig = field(default_factory=DetailConfig)
@@ -76,13 +80,13 @@ class Config:
             raise UsageError(f"channels must reach resolution {self.resolution}; got {sorted(self.channels)}.")
         if not 0 <= self.shape <= 1:
             raise UsageError(f"shape must be from 0 (the target's) to 1 (the source's); got {self.shape}.")
-        if self.shape and not self.places:
-            raise UsageError(f"shape {self.shape} needs canonical coordinates. Set places=True, or shape=0.")
+        if self.shape and not self.coordinates:
+            raise UsageError(f"shape {self.shape} needs canonical coordinates. Set coordinates=True, or shape=0.")
 
     @classmethod
     def from_json(cls, text: str) -> Config:
-        """Reads what `to_json` wrote; settings that an earlier version did not write have their defaults."""
-        values = tupled(json.loads(text))
+        """Reads what `to_json` wrote, also in earlier versions: fields it did not have yet take their defaults."""
+        values = {RENAMED.get(name, name): value for name, value in tuples_for_lists(json.loads(text)).items()}
         values["channels"] = {int(r): c for r, c in values["channels"].items()}
         settings = {"matte": MatteConfig, "transfer": DetailConfig}
         return cls(**values | {name: kind(**values.get(name, {})) for name, kind in settings.items()})
@@ -92,11 +96,11 @@ class Config:
         return json.dumps(asdict(self))
 
 
-def tupled(value: Any) -> Any:
+def tuples_for_lists(value: Any) -> Any:
     """What JSON holds, with tuples for lists."""
     if isinstance(value, dict):
-        return {k: tupled(v) for k, v in value.items()}
-    return tuple(map(tupled, value)) if isinstance(value, list) else value
+        return {k: tuples_for_lists(v) for k, v in value.items()}
+    return tuple(map(tuples_for_lists, value)) if isinstance(value, list) else value
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ class Encoded:
         pyramid: encoder features.
         image: (B, 3, S, S) crop in [-1, 1].
         features: resolution -> side encoder features; empty when detail is off.
-        coordinates: (B, 3, s, s) of `mattface.mesh.shape.canonical`; None when the network does without.
+        coordinates: (B, 3, s, s) of `mattface.mesh.shape.canonical_coordinates`; None when the network does without.
         mesh: (468, 3) dense landmarks in pixels of the crop, where the shape is the source's in part.
         seen: (B, 1, s, s) in [0, 1], how far the crop shows the face itself; None where that is not known.
     """
@@ -153,13 +157,13 @@ class MattfaceNetwork(nn.Module):
 
         Args:
             image: (B, 3, S, S) in [-1, 1].
-            coordinates: (B, 3, s, s) of `mattface.mesh.shape.canonical`, for a network that wants them.
+            coordinates: (B, 3, s, s) of `mattface.mesh.shape.canonical_coordinates`, for a network that wants them.
 
         Raises:
             UsageError: coordinates are missing or not wanted.
         """
-        if (coordinates is None) == self.config.places:
-            wants = "wants" if self.config.places else "takes no"
+        if (coordinates is None) == self.config.coordinates:
+            wants = "wants" if self.config.coordinates else "takes no"
             raise UsageError(f"this network {wants} canonical coordinates; got {type(coordinates).__name__}.")
         small = resize(image, self.config.encoder_size)
         if coordinates is not None:
@@ -173,7 +177,7 @@ class MattfaceNetwork(nn.Module):
 
         Args:
             image: (B, 3, S, S) in [-1, 1].
-            coordinates: (B, 3, s, s) of `mattface.mesh.shape.canonical`, for a network that is told them.
+            coordinates: (B, 3, s, s) of `mattface.mesh.shape.canonical_coordinates`, for a network that wants them.
             upto: highest resolution to compute; None for the network's own.
         """
         features = self.blend.encoder(image, upto=upto) if self.correspond is not None else {}
@@ -194,8 +198,8 @@ class MattfaceNetwork(nn.Module):
             source: from `encode_source`.
             image: (B, 3, S, S) target crops in [-1, 1].
             mask: (B, 1, S, S) inner face of the targets in [0, 1].
-            coordinates: (B, 3, s, s) of `mattface.mesh.shape.canonical` for the shape that the result shall have, for a
-                network that is told them.
+            coordinates: (B, 3, s, s) of `mattface.mesh.shape.canonical_coordinates` for the shape that the result shall
+                have, for a network that wants them.
             upto: highest resolution to compute; None for the network's own.
             tight: True makes fine levels only around the matte (with detail), with equal pixels there but for
                 rounding; elsewhere the matte is 0 and pixels are the target's.
@@ -263,15 +267,15 @@ def build_network(config: Config) -> MattfaceNetwork:
     """Builds the network with fresh weights."""
     _, coarse, medium, fine = config.widths
     detail = config.detail == "flow"
-    inputs = 6 if config.places else 3
+    inputs = 6 if config.coordinates else 3
     encoder = Encoder(config.encoder_size, config.stem, config.widths, config.units, inputs=inputs)
     sides = [config.encoder_size // k for k in (4, 8, 16)]
     readers = OFFICIAL_LEVELS[: num_styles(config.resolution)]
     invert = LatentHeads((coarse, medium, fine), sides, config.head_width, w_dim=config.style, levels=readers)
     generate = SynthesisNetwork(config.style, config.resolution, channels=config.channels, use_noise=config.noise)
-    match = Correspond(coarse, len(config.levels), config.detail_widths, config.places) if detail else None
+    match = Correspond(coarse, len(config.levels), config.detail_widths, config.coordinates) if detail else None
     blend = TwoStageBlend(config.channels, detail)
-    transfer = PyramidIDATT((coarse, medium, fine), config.levels, config.places)
+    transfer = PyramidIDATT((coarse, medium, fine), config.levels, config.coordinates)
     return MattfaceNetwork(config, encoder, transfer, invert, generate, blend, match)
 
 

@@ -66,7 +66,7 @@ class Parser:
     Attributes:
         name: which part runs ("bisenet", "visible", "mesh").
         inner: what it finds within the outline of the mesh; None for everything.
-        source: the same for sources, more generous; None asks `inner`.
+        source: the same for sources, more generous; None uses `inner`.
     """
 
     def __init__(self, name: str, inner: Inner | None = None, source: Inner | None = None) -> None:
@@ -111,8 +111,8 @@ def _inner(visibility: Visibility) -> Inner:
     """How far the face is seen, at most `WORK` a side."""
 
     def find(crop: Crop, reuse: Reuse | None) -> torch.Tensor:
-        shown = visibility.look(crop) if reuse is None else reuse(lambda: visibility.look(crop))
-        return torch.from_numpy(visibility.lay(shown, crop, min(crop.size, WORK)))[None, None]
+        shown = visibility.predict(crop) if reuse is None else reuse(lambda: visibility.predict(crop))
+        return torch.from_numpy(visibility.paint(shown, crop, min(crop.size, WORK)))[None, None]
 
     return find
 
@@ -142,8 +142,8 @@ def available() -> list[Status]:
     return states(PARTS)
 
 
-def load_parser(name: str = "auto", device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Parser:
-    """The inner-face part; see `mattface.perception.load`.
+def build(name: str = "auto", device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Parser:
+    """Builds a parser for `mattface.perception.load`.
 
     Args:
         name: "auto" for the strongest that can run here, or a key of `PARTS`.

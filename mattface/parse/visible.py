@@ -1,7 +1,7 @@
 """Which part of a face is seen: a small network that finds hair, glasses, hands and the like before it.
 
-The network looks at an upright square around the dense landmarks, so it sees every face at one size and turn, and is
-told by two maps where face and features are expected. Ours, a U-Net (Ronneberger et al. 2015, arXiv 1505.04597).
+The network looks at an upright square around the dense landmarks, so it sees every face at one size and turn, and two
+maps say where face and features are expected. Ours, a U-Net (Ronneberger et al. 2015, arXiv 1505.04597).
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def expected(mesh: np.ndarray, matrix: np.ndarray, side: int = SIDE) -> np.ndarr
     return maps
 
 
-def looked_at(pixels: np.ndarray, matrix: np.ndarray, side: int = SIDE) -> np.ndarray:
+def crop_aligned(pixels: np.ndarray, matrix: np.ndarray, side: int = SIDE) -> np.ndarray:
     """(side, side, C) of (H, W, C) pixels in the square of a matrix, shrunk without aliasing, borders repeated."""
     pixels, matrix = area_means(pixels, matrix, float(np.sqrt(abs(np.linalg.det(matrix[:, :2])))))
     return warp(pixels, matrix, (side, side), cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
@@ -131,7 +131,7 @@ def predict(
     """
     matrix = square(mesh)
     maps = expected(mesh, matrix).astype(np.float32) / 255
-    x = np.concatenate([looked_at(pixels, matrix).transpose(2, 0, 1), maps])[None]
+    x = np.concatenate([crop_aligned(pixels, matrix).transpose(2, 0, 1), maps])[None]
     kept = next(network.parameters())
     with torch.no_grad():
         logit = network(torch.from_numpy(np.ascontiguousarray(x)).to(kept.device, kept.dtype))
@@ -139,7 +139,7 @@ def predict(
     return np.clip((chance - doubt[0]) / (doubt[1] - doubt[0]), 0, 1)
 
 
-def lay_over(shown: np.ndarray, mesh: np.ndarray, whole: int, size: int) -> np.ndarray:
+def paint_visibility(shown: np.ndarray, mesh: np.ndarray, whole: int, size: int) -> np.ndarray:
     """What `predict` says, over a copy of side `size` of the picture of side `whole` with the mesh; 1 around."""
     back = square(mesh) @ np.diag([whole / size] * 2 + [1.0])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -157,15 +157,15 @@ class Visibility:
     def __init__(self, network: VisibleFace, doubt: tuple[float, float] = DOUBT) -> None:
         self.network, self.doubt = network, doubt
 
-    def look(self, crop: Crop) -> np.ndarray:
+    def predict(self, crop: Crop) -> np.ndarray:
         """(SIDE, SIDE) float32 in [0, 1] in the square of the crop's mesh."""
         pixels = crop.pixels[0].permute(1, 2, 0).cpu().float().numpy()
         return predict(self.network, pixels, np.asarray(crop.mesh), self.doubt)
 
-    def lay(self, shown: np.ndarray, crop: Crop, size: int) -> np.ndarray:
-        """(size, size) float32 in [0, 1]: what `look` found, of this frame or an earlier one, over the crop."""
-        return lay_over(shown, np.asarray(crop.mesh), crop.size, size)
+    def paint(self, shown: np.ndarray, crop: Crop, size: int) -> np.ndarray:
+        """(size, size) float32 in [0, 1]: what `predict` found, of this frame or an earlier one, over the crop."""
+        return paint_visibility(shown, np.asarray(crop.mesh), crop.size, size)
 
     def __call__(self, crop: Crop, size: int) -> np.ndarray:
         """(size, size) float32 in [0, 1] for a crop with a mesh."""
-        return self.lay(self.look(crop), crop, size)
+        return self.paint(self.predict(crop), crop, size)

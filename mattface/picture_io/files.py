@@ -64,7 +64,7 @@ def write_whole(data: bytes, path: str | os.PathLike[str], overwrite: bool = Fal
         The path written.
 
     Raises:
-        InputError: see `check_target`; or the disk is full or refuses.
+        InputError: see `check_target`; or the disk is full or cannot be written.
     """
     target = check_target(path, overwrite)
     temporary = target.with_name(f".mattface-{secrets.token_hex(6)}.tmp")

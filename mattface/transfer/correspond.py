@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mattface.layers import resize, start_at_zero, warp
+from mattface.layers import resize, warp, zero_init
 from mattface.vocabulary import Correspondence, FeaturePyramid
 
 
@@ -54,7 +54,7 @@ class Correspond(nn.Module):
         self.shift_1, self.shift_2, self.shift_4 = (nn.Conv2d(w, 2, 3, padding=1) for w in widths)
         self.decide = nn.Conv2d(w4, 2, 3, padding=1)
         for layer in (self.shift_1, self.shift_2, self.shift_4, self.decide):
-            start_at_zero(layer)  # begins as the attention's own flow and even odds
+            zero_init(layer)  # begins as the attention's own flow and even odds
 
     def forward(
         self,
@@ -74,7 +74,7 @@ class Correspond(nn.Module):
             flows: IDATT's flow per level, (B, 2, H_l, W_l); the finest map present is where refinement starts.
             source_image, target_image: (B, 3, S, S) crops in [-1, 1].
             mask: (B, 1, S, S) inner face of the target in [0, 1].
-            coordinates: (B, 3, S, S) of `mattface.mesh.shape.canonical` for source and target; None without.
+            coordinates: (B, 3, S, S) of `mattface.mesh.shape.canonical_coordinates` of source and target, or None.
         """
         size = target.coarse.shape[-1]
         maps = [resize(f, size) for f in flows.values()]

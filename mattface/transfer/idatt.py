@@ -61,7 +61,8 @@ class IDATT(nn.Module):
         Args:
             source: (B, C, H', W') features of the source.
             target: (B, C, H, W) features of the target.
-            coordinates: (B, 3, H', W') and (B, 3, H, W) of `mattface.mesh.shape.canonical` for source and target.
+            coordinates: (B, 3, H', W') and (B, 3, H, W) of `mattface.mesh.shape.canonical_coordinates`, source and
+                target.
 
         Returns:
             (B, C, H, W) features with the source's identity, and (B, 2, H, W) float32 flow: for every target position
@@ -129,7 +130,7 @@ class PyramidIDATT(nn.Module):
 
         Args:
             source, target: features of both faces.
-            coordinates: (B, 3, S, S) of `mattface.mesh.shape.canonical` for source and target; None without.
+            coordinates: (B, 3, S, S) of `mattface.mesh.shape.canonical_coordinates` of source and target, or None.
         """
         swapped, flows = {}, {}
         for name in LEVELS:

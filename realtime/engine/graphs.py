@@ -71,7 +71,7 @@ def _session(method: AlignedMethod, engine: str, provider: str, options: dict[st
         path = onnx_file(method.network, Path(folder) / "network.onnx", method.example())
         session = onnxruntime.InferenceSession(str(path), settings, providers=[(provider, options)])
     if session.get_providers()[0] != provider:
-        raise cannot(engine, f"onnxruntime refuses {provider}; it offers {', '.join(session.get_providers())}.")
+        raise cannot(engine, f"onnxruntime rejects {provider}; it offers {', '.join(session.get_providers())}.")
     names = [entry.name for entry in session.get_inputs()]
     return Graph(lambda arrays: session.run(None, dict(zip(names, arrays, strict=True)))[0], method.device)
 

@@ -9,7 +9,7 @@ import torch
 from mattface.align import sixty_eight
 from mattface.mesh import Drawing, checked
 
-SPREAD = 0.01
+SIGMA = 0.01
 """Standard deviation of a landmark's spot, as a fraction of the side."""
 
 
@@ -30,7 +30,7 @@ def depth_map(mesh: np.ndarray, size: int) -> np.ndarray:
 def landmark_map(mesh: np.ndarray, size: int) -> np.ndarray:
     """(S, S) float32 in [0, 1]: a soft spot of height 1 at each of the 68 landmarks; the largest value wins."""
     drawn = np.zeros((size, size), np.float32)
-    sigma = SPREAD * size
+    sigma = SIGMA * size
     reach = int(np.ceil(3 * sigma))
     for x, y in sixty_eight(mesh):
         left, top = int(np.floor(x)) - reach, int(np.floor(y)) - reach

@@ -129,7 +129,7 @@ def relight(triplets: Triplets, rng: torch.Generator) -> Triplets:
 
 
 def blob(count: int, size: int, rng: torch.Generator) -> torch.Tensor:
-    """Soft-edged ellipses and bars at random places, (B, 1, S, S) in [0, 1]."""
+    """Soft-edged ellipses and bars at random positions, (B, 1, S, S) in [0, 1]."""
     axis = (torch.arange(size) + 0.5) * (2 / size) - 1
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     cx, cy = (uniform(-0.6, 0.6, (count, 1, 1), rng) for _ in range(2))

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from mattface import perception
 from mattface.align import sixty_eight
 from mattface.errors import InputError
-from mattface.mesh.shape import canonical, mixed
+from mattface.mesh.shape import blend_shapes, canonical_coordinates
 from mattface.methods import mesh
 from mattface.training.data.portraits import crop_portraits, training_portraits
 from mattface.training.data.triplet_batch import Triplets, concatenate_triplets, pack
@@ -33,14 +33,14 @@ PER_SHARD = 500
 
 
 class MeshSwapper:
-    """Swaps by the `mesh` method between crops, with everything a training may ask.
+    """Swaps by the `mesh` method between crops, with everything a training may need.
 
     The swap has part of the source's shape, and less of the target's local light than by default: what a network
     learns of light comes from the studio.
 
     Args:
         crops: aligned crops of one size.
-        shape: how much of the source's proportions the swap has, 0 to 1 (`mattface.mesh.shape.mixed`).
+        shape: how much of the source's proportions the swap has, 0 to 1 (`mattface.mesh.shape.blend_shapes`).
         config: of the method.
     """
 
@@ -54,11 +54,11 @@ class MeshSwapper:
         s, t = self.crops[source], self.crops[target]
         if t.mesh is None or s.mesh is None:
             raise InputError("a training crop must have dense landmarks; got none.")
-        shaped = mixed(s.mesh, t.mesh, self.shape)
+        shaped = blend_shapes(s.mesh, t.mesh, self.shape)
         swap = self.method.swap(self.encoded[source], replace(t, mesh=shaped))
         flow, visible = swap.extras["flow"], swap.extras["visibility"]
         mask, side = self.method.matte.parser(t), t.size if size is None else size
-        known = [torch.from_numpy(canonical(m * (side / t.size), side))[None] for m in (s.mesh, shaped)]
+        known = [torch.from_numpy(canonical_coordinates(m * (side / t.size), side))[None] for m in (s.mesh, shaped)]
         made = Triplets(s.pixels, t.pixels, swap.pixels, flow, visible, swap.matte, mask, *known)
         return made if size is None else made.shrink(size)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mattface.mesh.shape import canonical
+from mattface.mesh.shape import canonical_coordinates
 from mattface.training.data.portraits import crop_portraits, training_portraits
 from mattface.training.data.triplet_batch import pack, unpack
 from mattface.training.data.triplets import MemoryTriplets
@@ -39,7 +39,8 @@ class PeoplePictures:
         for crop in crop_portraits(training_portraits(root), size):
             if crop.mesh is not None:
                 pixels.append(pack("source", crop.pixels[0]))
-                where.append(pack("canonical", torch.from_numpy(canonical(crop.mesh * (small / size), small))))
+                found = canonical_coordinates(crop.mesh * (small / size), small)
+                where.append(pack("canonical", torch.from_numpy(found)))
         return cls(torch.stack(pixels), torch.stack(where), seed)
 
     @classmethod

@@ -124,7 +124,7 @@ def write_tables(photos: Catalogue, out: Path, kept: list[Line]) -> None:
 
 
 def check_folders(photos: Catalogue, out: Path) -> None:
-    """Refuses shards, and a folder to write into that lies among the photos.
+    """Rejects shards, and a folder to write into that lies among the photos.
 
     Raises:
         InputError: one of these.
@@ -136,7 +136,7 @@ def check_folders(photos: Catalogue, out: Path) -> None:
 
 
 def check_settings(out: Path, settings: Settings, photos: Catalogue) -> None:
-    """Refuses to go on with other settings, another layout, or masks from elsewhere.
+    """Rejects a continuation with other settings, another layout, or masks from elsewhere.
 
     Raises:
         InputError: naming both.

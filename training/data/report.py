@@ -58,7 +58,7 @@ def reasons(report: dict[str, Any]) -> str:
     return ", ".join(f"{reason} {len(names)}" for reason, names in report["dropped"].items()) or "nothing dropped"
 
 
-def told(report: dict[str, Any], out: Path) -> str:
+def describe_work(report: dict[str, Any], out: Path) -> str:
     """The report for people, a line for every reason."""
     rows = [f"{report['kept']} of {report['photos']} photos kept, {report['identities']} identities: {out.resolve()}"]
     for what, key in (("dropped", "dropped"), ("kept", "remarks")):

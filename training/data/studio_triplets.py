@@ -12,7 +12,7 @@ from tqdm import tqdm
 from mattface import perception
 from mattface.errors import InputError
 from mattface.landmarks import Landmarker
-from mattface.mesh.shape import canonical
+from mattface.mesh.shape import canonical_coordinates
 from mattface.parse import Parser
 from mattface.training.data.mesh_triplets import PARSER
 from mattface.training.data.triplet_batch import Triplets, pack
@@ -51,7 +51,7 @@ def read_as_photo(triplet: Triplet, locate: Landmarker, parser: Parser, size: in
     made = {k: v[None] for k, v in as_tensors(triplet).items() if k != "exact"}
     mask = parser(Crop(made["target"], np.eye(3), target, as_detection(triplet.landmarks["target"]).points))
     made |= {"mask": mask, "matte": made["matte"] * mask}
-    known = [torch.from_numpy(canonical(m * (size / side), size))[None] for m in (source, swap)]
+    known = [torch.from_numpy(canonical_coordinates(m * (size / side), size))[None] for m in (source, swap)]
     return Triplets(**made, source_canonical=known[0], canonical=known[1]).shrink(size)
 
 

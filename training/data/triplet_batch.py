@@ -27,8 +27,8 @@ class Triplets:
         visible: (B, 1, S, S) how far the flow is to be trusted.
         matte: (B, 1, S, S) what the swap replaces.
         mask: (B, 1, S, S) the inner face of the target, an input of the method.
-        source_canonical, canonical: (B, 3, S, S) of `mattface.mesh.shape.canonical`: where on the mean face every pixel
-            lies, in the source and in the shape that the swap has; None where that is not known.
+        source_canonical, canonical: (B, 3, S, S) of `mattface.mesh.shape.canonical_coordinates`: where on the mean
+            face every pixel lies, in the source and in the shape of the swap; None where that is not known.
         source_landmarks, target_landmarks: (B, 68, 2) in pixels, iBUG order; or None.
         same: (B,) 1 where source and target are one person, else 0; or None.
     """

@@ -26,7 +26,7 @@ from mattface.training.task import Batch
 KEPT = 192
 """Size of the kept squares: they show a little more than the network sees, for the augmentation to move in."""
 GUESSED = 0.15
-"""Weight of places of which only an estimate says that they are hidden."""
+"""Weight of pixels of which only an estimate says that they are hidden."""
 LIPS = slice(60, 68)
 """Inner lips among the 68 landmarks."""
 BLOBS, PLAIN, BLURRED, NOISE = 0.3, 0.4, 0.3, 0.04
@@ -60,7 +60,7 @@ def read_square(triplet: Triplet, picture: str, locate: Landmarker) -> np.ndarra
     clear = cv2.erode((label >= CLEAR).astype(np.uint8) * 255, np.ones((3, 3), np.uint8))
     known = (triplet.kind == "head") | (clear > 0) | (cv2.dilate(triplet.occluder, np.ones((5, 5))) > 0.1)
     weight = np.where(known, 255, round(255 * GUESSED)).astype(np.uint8)
-    seen = [visible.looked_at(m, matrix, KEPT) for m in (pixels, clear, weight)]
+    seen = [visible.crop_aligned(m, matrix, KEPT) for m in (pixels, clear, weight)]
     maps = [seen[0].transpose(2, 0, 1), visible.expected(mesh, matrix, KEPT), seen[1][None], seen[2][None]]
     return np.concatenate(maps)
 

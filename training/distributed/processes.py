@@ -1,4 +1,4 @@
-"""One process or many: what torchrun tells, torch.distributed, DistributedDataParallel. Nothing of our own.
+"""One process or many: the variables of torchrun, torch.distributed, DistributedDataParallel. Nothing of our own.
 
 `mattface.training.distributed.sharded` has the other way, FSDP2.
 """

@@ -1,6 +1,6 @@
 """Networks in shards (FSDP2): every process keeps a part of all weights, gradients and moments.
 
-A network is one group: a phase that trains it gathers it whole, and so does a phase that asks it. What is saved is
+A network is one group: a phase that trains it gathers it whole, and so does a phase that uses it. What is saved is
 whole, so that a checkpoint continues in either way, with any number of processes.
 """
 
@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 
 
 class Scalar(nn.Module):
-    """A parameter without dimensions kept as one of one number: FSDP2 refuses the former."""
+    """A parameter without dimensions kept as one of one number: FSDP2 rejects the former."""
 
     def forward(self, kept: torch.Tensor) -> torch.Tensor:
         """(1,) to ()."""
@@ -82,7 +82,7 @@ class ShardedNetworks:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Gathers the other networks, which a phase may ask, while it lasts."""
+        """Gathers the other networks, which a phase may use, while it lasts."""
         others = [wrapped for other, wrapped in self.wrapped.items() if other != name]
         for wrapped in others:
             wrapped.unshard()

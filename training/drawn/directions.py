@@ -34,7 +34,7 @@ def fit_directions(styles: np.ndarray, values: np.ndarray, identities: np.ndarra
         styles: (N, 512) styles less the average, of people whose first styles are all alike.
         values: (N, len(NAMES)) measured attributes.
         identities: (N, 128) of the recognition network.
-        basis: (M, 512) styles less the average that say how styles are spread.
+        basis: (M, 512) styles less the average that say how styles vary.
 
     Returns:
         (len(NAMES), 512), each the change of a style that changes its attribute by 1.
@@ -49,8 +49,8 @@ def fit_directions(styles: np.ndarray, values: np.ndarray, identities: np.ndarra
     x = styles @ axes.T / np.square(axes).sum(1)
     regress = np.linalg.solve(x.T @ x + RIDGE * np.eye(AXES), x.T)
     values = values - values.mean(0)
-    told = np.c_[np.ones(len(values)), values / values.std(0)]
-    left = identities - told @ np.linalg.lstsq(told, identities, rcond=None)[0]  # what pose explains is not identity
+    terms = np.c_[np.ones(len(values)), values / values.std(0)]
+    left = identities - terms @ np.linalg.lstsq(terms, identities, rcond=None)[0]  # what pose explains is not identity
     _, _, main = np.linalg.svd(left - left.mean(0), full_matrices=False)
     person = left @ main[:PERSON_AXES].T
     b, i = (regress @ values).T, (regress @ (person / person.std())).T

@@ -57,7 +57,7 @@ def random_code(generator: FixedGenerator, seed: int, number: int) -> WPlus:
 
 
 class Artist:
-    """Draws people and looks at them.
+    """Draws people and measures them.
 
     Args:
         generator: fixed; runs in bfloat16, half a level from single precision.
@@ -78,7 +78,7 @@ class Artist:
         return levels.byte().numpy()
 
     @torch.inference_mode()
-    def look(self, w_plus: WPlus) -> DrawnPerson:
+    def measure(self, w_plus: WPlus) -> DrawnPerson:
         """Draws a code and notes what is seen of it."""
         picture = self.picture(w_plus)
         features = self.body(torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 127.5 - 1)
@@ -89,4 +89,4 @@ class Artist:
     def people(self, seed: int, numbers: range) -> Iterator[DrawnPerson]:
         """The people of a seed, one after the other."""
         for number in numbers:
-            yield self.look(random_code(self.generator, seed, number))
+            yield self.measure(random_code(self.generator, seed, number))

@@ -1,4 +1,4 @@
-"""The exact answer of a swap in W+, and the transfer and heads that learn it.
+"""The exact ground truth of a swap in W+, and the transfer and heads that learn it.
 
 A person whose code is known, moved along measured directions until pose and expression are another's, is that person in
 the other's place: no proxy of a swapped picture is needed, and any two drawn people are a pair.
@@ -150,11 +150,11 @@ def train_transfer(
     groups = [{"params": moving, "lr": lr}, {"params": heads.parameters(), "lr": lr / 10}]
     descent = torch.optim.AdamW(groups, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(descent, lambda k: min(1.0, (k + 1) / 50) * (1 - k / steps))
-    spread = (people.codes - people.codes.mean((0, 1))).square().mean()
+    variance = (people.codes - people.codes.mean((0, 1))).square().mean()
     for step in range(steps):
         source, target = people.pairs(batch, rng, people.usable)
         made = heads(transfer(people.store.features(source), people.store.features(target)))
-        loss = F.mse_loss(made, people.swap_code(source, target, directions)) / spread
+        loss = F.mse_loss(made, people.swap_code(source, target, directions)) / variance
         descent.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_([*moving, *heads.parameters()], 1.0)

@@ -1,4 +1,4 @@
-"""Where an identity network looks at training pictures that come without landmarks: read off canonical coordinates."""
+"""The crops of identity networks for training pictures without landmarks, from canonical coordinates."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def meshes_at(canonical: torch.Tensor, size: int) -> torch.Tensor:
     """(B, 468, 3) meshes in pixels of pictures; only the points of `POINTS` are set, each to the nearest pixel.
 
     Args:
-        canonical: (B, 3, s, s) of `mattface.mesh.shape.canonical`.
+        canonical: (B, 3, s, s) of `mattface.mesh.shape.canonical_coordinates`.
         size: size of the pictures.
     """
     mean = torch.from_numpy(topology().mean[POINTS, :2]).to(canonical)
@@ -41,7 +41,7 @@ class LocatedFaces:
 
     Attributes:
         pixels: (B, 3, S, S) in [-1, 1].
-        canonical: (B, 3, s, s) of `mattface.mesh.shape.canonical`.
+        canonical: (B, 3, s, s) of `mattface.mesh.shape.canonical_coordinates`.
     """
 
     pixels: torch.Tensor

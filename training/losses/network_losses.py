@@ -1,4 +1,4 @@
-"""Losses of a swap that ask a network: identity, perceptual features, 3D shape, and what CLIP sees."""
+"""Losses of a swap that use a network: identity, perceptual features, 3D shape, and what CLIP sees."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NETWORK_OF_LOSS = {
     "clip_identity": "clip",
     "shape": "shape",
 }
-"""Loss -> kind of network it asks."""
+"""Loss -> kind of network it uses."""
 
 
 def networks_needed(recipe: SwapRecipe) -> set[str]:
@@ -32,11 +32,11 @@ def networks_needed(recipe: SwapRecipe) -> set[str]:
 
 
 class NetworkLosses:
-    """A recipe's losses that ask a network.
+    """A recipe's losses that use a network.
 
     Args:
         recipe: says which of them count, and how.
-        networks: whom they ask.
+        networks: those that they use.
     """
 
     def __init__(self, recipe: SwapRecipe, networks: LoadedNetworks) -> None:

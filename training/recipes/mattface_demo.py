@@ -34,7 +34,7 @@ def optimisers(warmup: int) -> dict[str, Optimiser]:
 
 
 def recipe() -> TripletRecipe:
-    """The configuration of the bundled checkpoint (1024 px; its card tells how it was run)."""
+    """The configuration of the bundled checkpoint (1024 px; its card says how it was run)."""
     channels = {4: 96, 8: 96, 16: 96, 32: 96, 64: 64, 128: 32, 256: 16, 512: 8, 1024: 8}
     config = Config(
         encoder_size=128,
@@ -46,7 +46,7 @@ def recipe() -> TripletRecipe:
         noise=False,
         channels=channels,
         detail_widths=(64, 48, 24),
-        places=True,
+        coordinates=True,
         shape=0.5,
     )
     return TripletRecipe(
@@ -66,7 +66,7 @@ def recipe() -> TripletRecipe:
 
 
 def tiny() -> TripletRecipe:
-    """The same at a size that a processor trains in a minute; nobody is asked who it is."""
+    """The same at a size that a processor trains in a minute; without the identity network."""
     config = Config(
         resolution=64,
         encoder_size=64,
@@ -78,7 +78,7 @@ def tiny() -> TripletRecipe:
         noise=False,
         channels={4: 16, 8: 16, 16: 16, 32: 16, 64: 8},
         detail_widths=(16, 16, 8),
-        places=True,
+        coordinates=True,
         shape=0.5,
     )
     return TripletRecipe(

@@ -1,4 +1,4 @@
-"""What the tiny versions of the real-time recipes share: sizes, and toy networks in the place of those losses ask."""
+"""What the tiny versions of the real-time recipes share: sizes, and toy networks in place of the loss networks."""
 
 from __future__ import annotations
 

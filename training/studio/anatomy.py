@@ -1,6 +1,6 @@
 """What a head has beside its skin: where the face ends and hair begins, hair's volume, eyes.
 
-All places are told by the landmarks of the neutral head, in units of which the nose's root is 11.3 from
+All positions are given by the landmarks of the neutral head, in units of which the nose's root is 11.3 from
 the chin (centimetres in the ICT model), so that they hold for any model.
 """
 

@@ -39,10 +39,6 @@ class Camera:
         out[:, 2] = -turned[:, 2] * self.scale
         return out
 
-    def towards(self) -> np.ndarray:
-        """(3,) direction from the origin to the camera in model space."""
-        return self.rotation[2]
-
     def moved(self, matrix: np.ndarray) -> Camera:
         """The camera whose pictures are this one's, moved by a similarity (3, 3) of pixels."""
         size = float(np.hypot(*matrix[0, :2]))

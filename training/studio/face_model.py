@@ -125,7 +125,7 @@ def load_model(path: Path | str | None = None) -> FaceModel:
 
 
 def from_arrays(arrays: dict[str, np.ndarray]) -> FaceModel:
-    """A model out of arrays of any number format."""
+    """A model out of arrays of any dtype."""
     floats = ("neutral", "identity_deltas", "expression_deltas", "uv")
     whole = ("quads", "quad_uv", "landmarks")
     return FaceModel(

@@ -19,7 +19,7 @@ from mattface.training.studio.texture import seen_colours
 
 ROUNDS = 8
 DISTANCE = 80.0
-"""Centimetres from which a portrait is taken, unless told otherwise."""
+"""Centimetres from which a portrait is taken, unless stated."""
 NOISE = 0.10
 """How exact a landmark is, centimetres: it weighs landmarks against the priors."""
 IDENTITY_STD = 1.0
@@ -136,18 +136,18 @@ class Fitter:
 
     def _start(self, pixels: np.ndarray, distance: float) -> Camera:
         """A camera that looks at the face from the front, as large as it is."""
-        spread = np.sqrt(((pixels - pixels.mean(0)) ** 2).sum(1).mean())
+        radius = np.sqrt(((pixels - pixels.mean(0)) ** 2).sum(1).mean())
         own = self.model.neutral[self.vertices, :2]
         size = np.sqrt(((own - own.mean(0)) ** 2).sum(1).mean())
-        return Camera(np.eye(3), float(spread / size), pixels.mean(0), distance)
+        return Camera(np.eye(3), float(radius / size), pixels.mean(0), distance)
 
     def _take_deltas(self) -> None:
         """Keeps the offsets of the landmarks and of the strips that they slide on."""
-        self.places = np.unique(np.concatenate([self.vertices, *self.bands]))
-        self.deltas = np.concatenate([self.model.identity_deltas, self.model.expression_deltas])[:, self.places]
+        self.kept = np.unique(np.concatenate([self.vertices, *self.bands]))
+        self.deltas = np.concatenate([self.model.identity_deltas, self.model.expression_deltas])[:, self.kept]
 
     def _rows(self, vertices: np.ndarray) -> np.ndarray:
-        return np.searchsorted(self.places, vertices)
+        return np.searchsorted(self.kept, vertices)
 
     def _points(self, vertices: np.ndarray, identity: np.ndarray, expression: np.ndarray) -> np.ndarray:
         """(K, 3) float64 positions of vertices that are kept."""

@@ -11,7 +11,7 @@ from mattface.training.studio.camera import Camera
 
 @dataclass(frozen=True)
 class Fit:
-    """A face model laid over a photograph.
+    """A face model fitted to a photograph.
 
     Attributes:
         identity: (I,) and expression: (E,) float32 coefficients.

@@ -52,7 +52,7 @@ def grid(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def over(layer: Layer, other: Layer) -> Layer:
-    """The second layer laid over the first."""
+    """The second layer composited over the first."""
     clear = 1 - other[1]
     return other[0] + layer[0] * clear[..., None], other[1] + layer[1] * clear
 

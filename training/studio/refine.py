@@ -24,7 +24,7 @@ FINE, COARSE = 0.12, 0.9
 """Centimetres of the blurs whose difference is compared."""
 ROUNDS = 3
 NOISE = 0.35
-"""How far pictures of well fitted faces differ, in units of their own spread."""
+"""How far pictures of well fitted faces differ, in units of their own standard deviation."""
 INDEPENDENT = 400.0
 """So many of the compared points count as independent of each other."""
 
@@ -33,7 +33,7 @@ class Refiner:
     """Improves fits by pixels.
 
     Args:
-        fitter: laid the model over the photograph by landmarks.
+        fitter: fitted the model to the photograph by landmarks.
         anatomy: says where the face is.
         mean: (2, U, U, 3) linear albedo of the mean face.
     """
@@ -86,11 +86,11 @@ class Refiner:
         weight = visibility(screen, drawing.facing[self.chosen], depth, SCALE, (side, side))
         here, there = sample_image(drawn, screen[:, :2]), sample_image(seen, screen[:, :2])
         total = max(float(weight.sum()), 1e-6)
-        spread = [np.sqrt((weight * (v - weight @ v / total) ** 2).sum() / total) + 1e-6 for v in (here, there)]
-        off = here / spread[0] - there / spread[1]
+        std = [np.sqrt((weight * (v - weight @ v / total) ** 2).sum() / total) + 1e-6 for v in (here, there)]
+        off = here / std[0] - there / std[1]
         weight = weight / (1 + (off / 1.5) ** 2)  # Cauchy: hair and shadows pull little
         slope = np.stack([cv2.Sobel(seen, cv2.CV_32F, *d, ksize=3, scale=1 / 8) for d in ((1, 0), (0, 1))], -1)
-        slope = sample_image(slope, screen[:, :2]) / spread[1]
+        slope = sample_image(slope, screen[:, :2]) / std[1]
         near = SCALE / (1 + screen[:, 2] / SCALE / camera.distance)
         axes = camera.rotation[:2] * np.array([[1.0], [-1.0]])
         way = (slope @ axes * (near * np.sqrt(weight))[:, None]).astype(np.float32)  # (K, 3)

@@ -40,7 +40,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A drawn head before it is laid over anything. S: side in pixels.
+    """A drawn head before it is composited. S: side in pixels.
 
     Attributes:
         colour: (S, S, 3) float32 linear light, multiplied by coverage.

@@ -1,4 +1,4 @@
-"""Triplets for training: streamed without touching the disk, or written as WebDataset shards and read again."""
+"""Triplets as WebDataset shards, written and read, and as tensors for training."""
 
 from __future__ import annotations
 
@@ -8,18 +8,14 @@ import os
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import IterableDataset, get_worker_info
 
 from mattface.errors import InputError
 from mattface.training.studio.triplet import Triplet
-
-if TYPE_CHECKING:  # who reads shards need not have what draws them
-    from mattface.training.studio.triplets import TripletMaker
 
 PICTURES = ("source", "target", "swap")
 MASKS = ("visible", "matte", "mask", "occluder")
@@ -40,30 +36,6 @@ def as_tensors(triplet: Triplet) -> dict[str, torch.Tensor]:
     flow = np.where(known, triplet.flow, here) * np.float32(2 / size) - 1
     out["flow"] = torch.from_numpy(np.ascontiguousarray(flow.transpose(2, 0, 1), np.float32))
     return out | {"exact": torch.tensor(float(triplet.exact))}
-
-
-class TripletStream(IterableDataset):
-    """An endless, repeatable stream of triplets: sample i has seed `seed` + i, whoever draws it.
-
-    With W loader workers, worker w draws samples w, w + W, ...; the samples of all together do not depend on W.
-
-    Args:
-        maker: makes triplets.
-        seed: of the first sample.
-        first: samples already consumed, to continue a run.
-        count: samples in all; None never ends.
-    """
-
-    def __init__(self, maker: TripletMaker, seed: int = 0, first: int = 0, count: int | None = None) -> None:
-        self.maker, self.seed, self.first, self.count = maker, seed, first, count
-
-    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        """Samples of `as_tensors`."""
-        worker = get_worker_info()
-        index, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        while self.count is None or index < self.count:
-            yield as_tensors(self.maker(self.seed + self.first + index))
-            index += step
 
 
 def encode_triplet(triplet: Triplet) -> dict[str, bytes]:

@@ -103,8 +103,8 @@ def seen_depth(model: FaceModel, screen: np.ndarray, height: int, width: int) ->
 def sample_image(image: np.ndarray, at: np.ndarray, border: int = cv2.BORDER_REPLICATE) -> np.ndarray:
     """Values of (H, W, C) at (..., 2) pixel positions, centres at +0.5, linear."""
     x, y = np.ascontiguousarray((at.reshape(-1, 2) - 0.5).T.astype(np.float32))[..., None]
-    places = zip(pieces(x), pieces(y), strict=True)
-    out = [cv2.remap(image, a, b, cv2.INTER_LINEAR, borderMode=border) for a, b in places]
+    tiles = zip(pieces(x), pieces(y), strict=True)
+    out = [cv2.remap(image, a, b, cv2.INTER_LINEAR, borderMode=border) for a, b in tiles]
     return np.concatenate(out).reshape(*at.shape[:-1], *image.shape[2:])
 
 
@@ -156,7 +156,7 @@ def unwrap(atlas: Atlas, fit: Fit, rgb: np.ndarray) -> Unwrapped:
 
     Args:
         atlas: texture space.
-        fit: the model laid over the photograph.
+        fit: the model fitted to the photograph.
         rgb: (H, W, 3) uint8.
     """
     model, camera = atlas.model, fit.camera

@@ -1,4 +1,4 @@
-"""Triplets: (source, target, swap) whose ground truth is known, with everything a loss or a measurement may ask for."""
+"""Triplets: (source, target, swap) whose ground truth is known, with everything a loss or a measurement may need."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class JointTask:
 
     Args:
         recipe: configuration.
-        loss_networks: what the losses ask.
+        loss_networks: networks that the losses use.
         fixed: (N, 3, S, S) pictures of the grid.
     """
 

@@ -40,7 +40,7 @@ class SwapTask:
     Args:
         recipe: configuration.
         network: the swap network.
-        loss_networks: what the losses ask.
+        loss_networks: networks that the losses use.
         fixed: a batch of the same samples for every grid.
         held_out: scores people who do not train; None scores nobody.
     """

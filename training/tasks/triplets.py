@@ -104,7 +104,7 @@ class TripletTask:
     def terms(self, batch: Batch, _: Clock) -> Terms:
         """See `triplet_losses`."""
         triplets = Triplets(**batch)
-        placed = self.recipe.config.places
+        placed = self.recipe.config.coordinates
         source = self.network.encode_source(triplets.source, triplets.source_canonical if placed else None, self.upto)
         canonical = triplets.canonical if placed else None
         swap = self.network(source, triplets.target, triplets.mask, canonical, self.upto)
@@ -139,7 +139,7 @@ class InvertTask(TripletTask):
         wanted = torch.cat([triplets.source, triplets.swap])
         canonical = torch.cat(triplets.canonical_maps)
         network = self.network
-        w_plus = network.invert(network.encode(wanted, canonical if self.recipe.config.places else None))
+        w_plus = network.invert(network.encode(wanted, canonical if self.recipe.config.coordinates else None))
         drawn = network.generate(w_plus, noise="const" if self.recipe.config.noise else "none", upto=self.upto).image
         if drawn is None:
             raise UsageError("expected a generator that draws a picture; this one returned none.")
@@ -173,8 +173,8 @@ def stage(
         network.train(not known).requires_grad_(not known)  # what stands still keeps its batch statistics, too
         network.invert.train().requires_grad_(True)
         network.generate.requires_grad_(False)
-    kind, asked = InvertTask if name == "invert" else TripletTask, loss_networks if name == "swap" else None
-    task = kind(recipe, network, recipe.optimisers[name], size, name, asked, latents)
+    kind, networks = InvertTask if name == "invert" else TripletTask, loss_networks if name == "swap" else None
+    task = kind(recipe, network, recipe.optimisers[name], size, name, networks, latents)
     return Stage(name, task, feed, recipe.stage_loop(name))
 
 
@@ -249,7 +249,7 @@ def stages(
     """The five stages on the portraits and the shards of triplets in one folder; full resolution needs portraits."""
     triplets, notes = load_triplets(recipe, data)
     loss_networks = (
-        load_loss_networks(LOSS_NETWORKS, set(WITHOUT), device, fallback, WITHOUT) if recipe.asks_identity else None
+        load_loss_networks(LOSS_NETWORKS, set(WITHOUT), device, fallback, WITHOUT) if recipe.uses_identity else None
     )
     torch.manual_seed(recipe.loop.seed)
     network, latents, started = start_network(recipe)

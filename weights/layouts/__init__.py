@@ -7,7 +7,7 @@ loads the result strictly.
 
 from mattface.weights.layouts.alphaface import alphaface_swapper
 from mattface.weights.layouts.arcface import arcface_torch, folded_arcface
-from mattface.weights.layouts.estimators import bisenet, deep3d, hopenet
+from mattface.weights.layouts.estimators import bisenet, deep3d
 from mattface.weights.layouts.psp import PspParts, ir_se50, psp_encoder, psp_file
 from mattface.weights.layouts.stylegan2 import (
     nvidia_discriminator,
@@ -27,7 +27,6 @@ __all__ = [
     "bisenet",
     "deep3d",
     "folded_arcface",
-    "hopenet",
     "ir_se50",
     "nvidia_discriminator",
     "nvidia_generator",

@@ -1,4 +1,4 @@
-"""Networks that read a face: BiSeNet's parsing, Hopenet's pose, Deep3DFaceRecon's coefficients.
+"""Networks that read a face: BiSeNet's parsing and Deep3DFaceRecon's coefficients.
 
 Our modules bear the names of the public files; what is left out are heads that only training uses.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from mattface.weights.layouts.renaming import Rule, State, rename
-from mattface.weights.layouts.shapes import Shapes, batch_norm, below, conv, linear
+from mattface.weights.layouts.shapes import Shapes, batch_norm, below, conv
 
 HEADS_3D = (80, 64, 80, 3, 27, 2, 1)
 """Outputs of Deep3DFaceRecon: identity, expression, texture, angles, light, translation x and y, translation z."""
@@ -18,15 +18,6 @@ def bisenet(state: State) -> dict[str, torch.Tensor]:
     """79999_iter.pth -> `BiSeNet`; the two training heads are left out."""
     rules: list[Rule] = [(r"((?:cp|ffm|conv_out)\..+)", r"\1")]
     return rename(state, rules, [r"conv_out(16|32)\..+"], "face-parsing BiSeNet")
-
-
-def hopenet(state: State) -> dict[str, torch.Tensor]:
-    """hopenet_robust_alpha1.pkl -> `Hopenet`; `fc_finetune`, which nothing uses, is left out."""
-    rules: list[Rule] = [
-        (r"((?:conv1|bn1|layer[1-4])\..+)", r"backbone.\1"),
-        (r"fc_(yaw|pitch|roll)\.(weight|bias)", r"heads.\1.\2"),
-    ]
-    return rename(state, rules, [r"fc_finetune\..+"], "Hopenet")
 
 
 def deep3d(state: State) -> dict[str, torch.Tensor]:
@@ -50,14 +41,6 @@ def resnet50_shapes() -> Shapes:
                 out |= batch_norm(f"{unit}.downsample.1", 4 * width)
             before = 4 * width
     return out
-
-
-def hopenet_shapes() -> Shapes:
-    """Every key and shape of the Hopenet files."""
-    out = resnet50_shapes()
-    for angle in ("yaw", "pitch", "roll"):
-        out |= linear(f"fc_{angle}", 66, 2048)
-    return out | linear("fc_finetune", 3, 2048 + 3)
 
 
 def deep3d_shapes() -> Shapes:

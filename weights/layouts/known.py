@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from mattface.errors import WeightsError
-from mattface.weights.layouts import alphaface, arcface, estimators, judges, psp, sdxl, stylegan2
+from mattface.weights.layouts import alphaface, arcface, estimators, loss_networks, psp, sdxl, stylegan2
 from mattface.weights.layouts.renaming import State
 from mattface.weights.layouts.shapes import COUNTER, Shapes
 
@@ -181,14 +181,10 @@ LAYOUTS: dict[str, Layout] = {
             convert=_plain(arcface.arcface_torch),
         ),
         Layout("bisenet", "a 19-class BiSeNet", estimators.bisenet_shapes, _plain(estimators.bisenet)),
-        Layout("hopenet", "a Hopenet", estimators.hopenet_shapes, _plain(estimators.hopenet)),
         Layout("deep3d", "Deep3DFaceRecon", estimators.deep3d_shapes, _plain(estimators.deep3d), "net_recon"),
-        _kept("lpips-vgg", "LPIPS heads for VGG16", lambda: judges.lpips_shapes(judges.LPIPS_VGG)),
-        _kept("lpips-alex", "LPIPS heads for AlexNet", lambda: judges.lpips_shapes(judges.LPIPS_ALEX)),
-        _kept("vgg16", "torchvision's VGG16", judges.vgg16_shapes),
-        _kept("alexnet", "torchvision's AlexNet", judges.alexnet_shapes),
-        _kept("inception-fid", "the Inception for FID", judges.inception_shapes),
-        _kept("clip-vit-b32", "CLIP ViT-B/32 of open_clip", judges.clip_shapes),
+        _kept("lpips-vgg", "LPIPS heads for VGG16", loss_networks.lpips_shapes),
+        _kept("vgg16", "torchvision's VGG16", loss_networks.vgg16_shapes),
+        _kept("clip-vit-b32", "CLIP ViT-B/32 of open_clip", loss_networks.clip_shapes),
         _kept("sdxl-unet", "SDXL's UNet", sdxl.unet_shapes),
         _kept("sdxl-vae", "SDXL's VAE", sdxl.vae_shapes),
         _kept("sdxl-text-encoder", "SDXL's first text encoder", sdxl.text_encoder_shapes, (r".*\.position_ids",)),

@@ -1,1 +1,1 @@
-"""Networks that losses ask and that never train."""
+"""Networks that losses use and that never train."""

@@ -11,7 +11,7 @@ from torch import nn
 
 from mattface.estimate import FaceRegressor
 from mattface.layers import resize
-from mattface.weights.layouts.judges import VGG_WIDTHS
+from mattface.weights.layouts.loss_networks import VGG_WIDTHS
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 VGG_TAPS = (3, 8, 15, 22)

@@ -1,4 +1,4 @@
-"""Networks that losses ask and that never train: identity, perceptual features, CLIP, 3D shape.
+"""Networks that losses use and that never train: identity, perceptual features, CLIP, 3D shape.
 
 A recipe names them, and their weights are found by their cards (`mattface weights pull` or `adopt`). One that is not
 here is rejected by name; it is replaced only if the recipe says by what (`mattface train RECIPE --set
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,6 @@ from torch import nn
 from mattface import perception, weights
 from mattface.embed import Embedder
 from mattface.errors import UsageError, WeightsError
-from mattface.estimate import FaceRegressor
 from mattface.training.config import LossNetworks
 from mattface.training.losses.networks.features import LPIPS_TAPS, VGG16, VGG_TAPS, FaceShape, ResNetMaps
 from mattface.training.losses.networks.toy import Encoders, toy_clip, toy_shape
@@ -208,7 +207,7 @@ def load_shape(name: str, device: torch.device) -> nn.Module:
         return toy_shape(device)
     if name != "d3dfr":
         raise UsageError(f"loss_networks.shape must be d3dfr or toy; got {name!r}.")
-    return FaceShape(cast(FaceRegressor, perception.load("estimator", "deep3d", device))).eval()
+    return FaceShape(perception.load("estimator", "deep3d", device)).eval()
 
 
 def _perceptual(name: str, device: torch.device) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the ops refuse: errors of one line that name the op and the argument, what was expected and what came."""
+"""What the ops reject: errors of one line that name the op and the argument, what was expected and what came."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(("op", "case"), [(op, case) for op, cases in CASES.items() for case in range(len(cases))])
-def test_refusals_are_one_line(op: str, case: int) -> None:
+def test_errors_are_one_line(op: str, case: int) -> None:
     call, kind, words = CASES[op][case]
     with pytest.raises(kind, match=f"({op}): .*{words}") as caught:
         call()
