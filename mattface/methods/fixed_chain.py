@@ -158,6 +158,7 @@ def build_fixed(
     device: torch.device,
     dtype: torch.dtype,
     parser: Parser,
+    commercial: bool | None = None,
 ) -> FixedMethod:
     """Puts the taught parts between the fixed ones.
 
@@ -166,11 +167,13 @@ def build_fixed(
         name: of the checkpoint.
         detail: "flow" or "off".
         device, dtype, parser: see `FixedMethod`.
+        commercial: see the contract.
 
     Raises:
+        UsageError: the generator forbids the commercial use that is asked for.
         WeightsError: recognition network or generator are missing, or the checkpoint is damaged.
     """
-    generator: FixedGenerator = load_generator(metadata.get(GENERATOR, "mobile-ffhq"), device)
+    generator: FixedGenerator = load_generator(metadata.get(GENERATOR, "mobile-ffhq"), device, commercial)
     shapes = {key: tuple(value.shape) for key, value in tensors.items()}
     if "heads.mean" not in shapes or "heads.project.weight" not in shapes:
         raise WeightsError(f"expected heads in {name}; it holds none. Get it again.")
