@@ -24,6 +24,7 @@ from mattface.generate.named import EMBEDDED, Synthesis, load_generator
 from mattface.layers import resize
 from mattface.refine import Progress, refine_code
 from mattface.vocabulary import WPlus
+from mattface.weights.licences import commercial_only, require
 
 WEIGHTS, BODY = "ffhq-encoder", "identity-resnet"
 SAME = 0.6
@@ -138,24 +139,32 @@ class Inverter:
         }
 
 
-def load_inverter(generator: str = EMBEDDED, weights: str = WEIGHTS, device: str | torch.device = "auto") -> Inverter:
+def load_inverter(
+    generator: str = EMBEDDED,
+    weights: str = WEIGHTS,
+    device: str | torch.device = "auto",
+    commercial: bool | None = None,
+) -> Inverter:
     """Builds an inverter.
 
     Args:
         generator: "mobile-ffhq" or "stylegan2-ffhq"; codes of one drive the other.
         weights: the heads, by name or file.
         device: "auto", "cpu", "cuda" or "cuda:N".
+        commercial: refuse parts that forbid commercial use, as all known ones do; None: as $MATTFACE_COMMERCIAL says.
 
     Raises:
-        UsageError: an unknown generator.
+        UsageError: an unknown generator, or a part that forbids the commercial use that is asked for.
         WeightsError: heads, recognition network or generator are missing or damaged.
     """
     where = resolve_device(device)
+    if commercial_only(commercial):
+        require(weights, "Pictures cannot be inverted for commercial use: no other encoder is known.")
     tensors, _ = registry.load_tensors(registry.checkpoint_in(weights))
     heads = CodeHeads(len(tensors["mean"]), len(tensors["project.weight"])) if "mean" in tensors else CodeHeads()
     registry.load_strictly(heads, {name: value.float() for name, value in tensors.items()}, weights)
     body = RecognitionBody(read(registry.find(BODY)))
-    fixed = load_generator(generator, where)
+    fixed = load_generator(generator, where, commercial)
     for network in (body, heads):
         network.to(where).eval().requires_grad_(False)
     return Inverter(body, heads, fixed.synthesis, fixed.name, where)
@@ -188,13 +197,14 @@ def invert(
     generator: str = EMBEDDED,
     device: str | torch.device = "auto",
     progress: Progress | None = None,
+    commercial: bool | None = None,
 ) -> WPlus:
     """The W+ code of a photograph's largest face.
 
     Args:
         picture: path, PIL image, array or Picture.
         steps: of refinement; 0 is the encoder alone.
-        generator, device: see `load_inverter`.
+        generator, device, commercial: see `load_inverter`.
         progress: called after every step; returning False ends it, and the best code so far is given.
 
     Returns:
@@ -203,4 +213,4 @@ def invert(
     Raises:
         NoFaceError, InputError, WeightsError, UsageError: see `crop_of` and `load_inverter`.
     """
-    return load_inverter(generator, device=device)(crop_of(picture), steps, progress).w_plus
+    return load_inverter(generator, device=device, commercial=commercial)(crop_of(picture), steps, progress).w_plus

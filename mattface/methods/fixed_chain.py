@@ -125,6 +125,7 @@ class FixedMethod:
         generator: name of the generator.
         device, dtype: where, and in which dtype, the generator runs.
         refine: steps of `FixedChain.refine` for every swap; about a second each on one CPU core.
+        notes: sentences for every report.
 
     Attributes:
         progress: called after every step of refinement; returning False ends it with the best code so far.
@@ -143,10 +144,11 @@ class FixedMethod:
         device: torch.device,
         dtype: torch.dtype,
         refine: int = 0,
+        notes: tuple[str, ...] = (),
     ) -> None:
         if refine < 0:
             raise UsageError(f"refine must be 0 steps (none) or more; got {refine}.")
-        self.refine = refine
+        self.refine, self.notes = refine, notes
         self.progress: Progress | None = None
         self.chain = chain.to(device).eval().requires_grad_(False)
         self.placing, self.detail = placing, detail
@@ -165,7 +167,7 @@ class FixedMethod:
 
     def describe(self) -> Description:
         """See the contract."""
-        return Description(self.name, self.weights, self.placing.matte.parser.name)
+        return Description(self.name, self.weights, self.placing.matte.parser.name, notes=self.notes)
 
     def swap(self, encoded: Encoded, target: Crop, *, matte_filter: MatteFilter | None = None) -> Swap:
         """Swaps one 1024 px crop; extras hold "side" (1, 3, 1024, 1024) and "w_plus" besides those of `mesh`.
@@ -229,6 +231,8 @@ def build_fixed(
     dtype: torch.dtype,
     parser: Parser,
     refine: int = 0,
+    commercial: bool | None = None,
+    notes: tuple[str, ...] = (),
 ) -> FixedMethod:
     """Puts the trained parts between the fixed ones.
 
@@ -236,12 +240,14 @@ def build_fixed(
         tensors, metadata: of a checkpoint whose metadata says chain: fixed.
         name: of the checkpoint.
         detail: "flow" or "off".
-        device, dtype, parser, refine: see `FixedMethod`.
+        device, dtype, parser, refine, notes: see `FixedMethod`.
+        commercial: see the contract.
 
     Raises:
+        UsageError: the generator forbids the commercial use that is asked for.
         WeightsError: recognition network or generator are missing, or the checkpoint is damaged.
     """
-    generator: FixedGenerator = load_generator(metadata.get(GENERATOR, "mobile-ffhq"), device)
+    generator: FixedGenerator = load_generator(metadata.get(GENERATOR, "mobile-ffhq"), device, commercial)
     shapes = {key: tuple(value.shape) for key, value in tensors.items()}
     if "heads.mean" not in shapes or "heads.project.weight" not in shapes:
         raise WeightsError(f"expected heads in {name}; it holds none. Get it again.")
@@ -253,4 +259,4 @@ def build_fixed(
     body = RecognitionBody(read(registry.find(BODY)))
     chain = FixedChain(body, transfer, heads, generator.synthesis)
     placing = mesh.MeshMethod(mesh.Config(), parser, device)
-    return FixedMethod(chain, placing, detail == "flow", name, generator.name, device, dtype, refine)
+    return FixedMethod(chain, placing, detail == "flow", name, generator.name, device, dtype, refine, notes)
