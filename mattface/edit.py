@@ -16,6 +16,7 @@ import torch
 from mattface import weights as registry
 from mattface.errors import UsageError, WeightsError
 from mattface.vocabulary import WPlus
+from mattface.weights.licences import commercial_only, require
 
 WEIGHTS = "ffhq-directions"
 

@@ -188,7 +188,7 @@ def test_missing_or_unknown_embedder(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         load_embedder()
     with pytest.raises(UsageError, match=r"arcface, arcface-r100, insightface.*resnet"):
         load_embedder("facenet")
-    assert [usable for _, usable, _ in embed.available()] == [False] * len(embed.LOADERS)
+    assert [one.usable for one in embed.available()] == [False] * len(embed.LOADERS)
 
 
 def test_arcface_takes_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--out", type=Path, default=Path(), metavar="DIR|FILE.png",
                         help="folder for SEED.png, made if need be, or one person's file (default: .)")  # fmt: skip
     parser.add_argument("--edit", metavar="NAME=X,...", help="yaw and pitch in degrees, smile, mouth: see below")
-    parser.add_argument("--weights", metavar="NAME|FILE|DIR", help="default: mobile-ffhq, or mattface-demo with --commercial")
+    parser.add_argument("--weights", metavar="NAME|FILE|DIR",
+                        help="default: mobile-ffhq; with --commercial mattface-demo")  # fmt: skip
     parser.add_argument("--truncation", type=float, metavar="0..1", help="0: everybody alike; default: 0.7")
     parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda[:N]", help="default: auto")
     add_commercial(parser)

@@ -294,8 +294,8 @@ def build_trained(
 ) -> AlignedMethod:
     """The method of a checkpoint, with the identity part its configuration names and the strongest parser.
 
-    Args and errors: see `open_checkpoint` and, for `commercial`, the contract; WeightsError, too, when the identity part
-    is not here.
+    Args and errors: see `open_checkpoint`, for `commercial` the contract; WeightsError, too, when the identity part is
+    not here.
     """
     config, network = open_checkpoint(name, weights, kind, build_network, options, earlier)
     embedder = perception.load("identity", config.identity, device, commercial=commercial)
