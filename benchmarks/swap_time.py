@@ -40,6 +40,8 @@ def main() -> None:
         except (WeightsError, LicenceError) as error:
             print(f"{method}: left out. {error}")
             continue
+        for note in numbers[method]["notes"]:
+            print(f"{method}: {note}")
         for part in ("prepare", "swap"):
             seconds = numbers[method][part]
             print(f"{method} {part}: {seconds['median']:.3f} s ({seconds['fastest']:.3f} to {seconds['slowest']:.3f})")

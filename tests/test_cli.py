@@ -133,6 +133,7 @@ def test_every_command_is_documented() -> None:
         "live",
         "export",
         "sample",
+        "invert",
         "studio",
         "data",
         "train",
