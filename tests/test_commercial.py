@@ -43,10 +43,10 @@ def unset(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def taught(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
-    """mattface-ffhq has a card; gives the weights that are on this machine, to be changed."""
+    """mattface-ffhq has a card that makes it a default; gives the weights that are here, to be changed."""
     demo = weights.card("mattface-demo")
     made = replace(demo, name=method.TAUGHT, licence="for research", commercial_use=False,
-                   needs=("mobile-ffhq", "identity-resnet"))  # fmt: skip
+                   groups=("default",), needs=("mobile-ffhq", "identity-resnet"))  # fmt: skip
     here = {method.TAUGHT, *made.needs}
     known = {**weights.cards(), method.TAUGHT: made}
     monkeypatch.setattr(registry, "cards", lambda: known)
@@ -193,7 +193,7 @@ def test_nothing_left_out_is_said_too(strict: None, monkeypatch: pytest.MonkeyPa
 # The default of mattface
 
 
-def test_without_its_card_the_demo_is_the_only_default() -> None:
+def test_as_long_as_its_card_is_no_default_the_demo_is() -> None:
     assert method.default_weights(False) == method.default_weights(True) == ("mattface-demo", ())
 
 
