@@ -108,7 +108,7 @@ class FeaturePyramid:
 
     The names are MAttFace's, whose attention has most positions at the coarse level: "coarse" is the encoder's first
     and largest map. pSp, whose encoder it is, names styles the other way round: its coarse styles are read from `fine`
-    (`mattface.invert`).
+    (`mattface.latent_heads`).
 
     Attributes:
         coarse: (B, 128, 64, 64) at the official size.

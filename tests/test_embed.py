@@ -18,6 +18,7 @@ from mattface.embed.resnet import Block, IdentityResNet
 from mattface.errors import UsageError, WeightsError
 from mattface.geometry import sample
 from mattface.vocabulary import Face
+from mattface.weights.adopt import adopt
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -199,9 +200,9 @@ def test_published_networks_take_over(
     name: str, keys: str, file: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("MATTFACE_HOME", str(tmp_path))
-    (tmp_path / "weights").mkdir()
     shapes = json.loads((GOLDEN / f"{keys}_keys.json").read_text())
-    torch.save(seeded_state(shapes, False), tmp_path / "weights" / file)
+    torch.save(seeded_state(shapes, False), tmp_path / file)
+    adopt(tmp_path / file)
     part = perception.load("identity")
     assert (part.name, part.dim, part.size) == (name, 512, 112)
     points = ARCFACE_112

@@ -15,7 +15,7 @@ from mattface.embed.arcface import IRSE50, IResNet, iresnet50
 from mattface.encode import Encoder
 from mattface.generate.discriminator import Discriminator
 from mattface.generate.generator import build_generator
-from mattface.invert import OFFICIAL_LEVELS, LatentHeads
+from mattface.latent_heads import OFFICIAL_LEVELS, LatentHeads
 from mattface.weights import layouts
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -9,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+import mattface
 
 HEAVY = (
     "ai_edge_litert",
@@ -93,3 +96,8 @@ def test_import_works_without_torch_loaded_first(tmp_path: Path) -> None:
         timeout=120,
     )
     assert done.stdout.strip()
+
+
+def test_no_module_hides_a_function_of_the_front_door() -> None:
+    """Importing mattface.NAME anywhere would put the module in the place of the function mattface.NAME."""
+    assert [name for name in mattface.__all__ if importlib.util.find_spec(f"mattface.{name}")] == []

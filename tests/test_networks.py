@@ -15,7 +15,7 @@ from mattface.generate.discriminator import Discriminator, batch_deviation
 from mattface.generate.generator import build_generator
 from mattface.generate.mapping import MappingNetwork
 from mattface.generate.synthesis import SynthesisNetwork, channel_counts, num_styles
-from mattface.invert import LatentHeads
+from mattface.latent_heads import LatentHeads
 from mattface.vocabulary import FeaturePyramid
 from mattface.weights import layouts
 

@@ -17,7 +17,7 @@ from mattface.errors import UsageError, WeightsError
 from mattface.estimate import FaceRegressor
 from mattface.generate.discriminator import Discriminator
 from mattface.generate.generator import build_generator
-from mattface.invert import LatentHeads
+from mattface.latent_heads import LatentHeads
 from mattface.parse.bisenet import BiSeNet
 from mattface.realtime.methods import alphaface as alphaface_method
 from mattface.weights import layouts, load_strictly

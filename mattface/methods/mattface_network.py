@@ -22,7 +22,7 @@ from mattface.encode import Encoder
 from mattface.errors import UsageError, WeightsError
 from mattface.generate.latents import PREFIX as LATENTS
 from mattface.generate.synthesis import Noise, SynthesisNetwork, num_styles
-from mattface.invert import OFFICIAL_LEVELS, LatentHeads
+from mattface.latent_heads import OFFICIAL_LEVELS, LatentHeads
 from mattface.layers import Window, resize
 from mattface.matte import MatteConfig
 from mattface.transfer.correspond import Correspond

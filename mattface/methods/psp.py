@@ -5,7 +5,7 @@ from __future__ import annotations
 from mattface import weights
 from mattface.encode import Encoder
 from mattface.generate.synthesis import SynthesisNetwork
-from mattface.invert import LatentHeads
+from mattface.latent_heads import LatentHeads
 from mattface.weights.convert import official
 
 OFFICIAL = "psp-ffhq"

@@ -13,7 +13,7 @@ from mattface.encode import Encoder
 from mattface.errors import UsageError
 from mattface.generate.synthesis import SynthesisNetwork
 from mattface.geometry import box, widened
-from mattface.invert import LatentHeads
+from mattface.latent_heads import LatentHeads
 from mattface.layers import resize
 from mattface.methods.contract import CropSpec, Description, filtered
 from mattface.methods.psp import OFFICIAL, official_parts
