@@ -42,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--questions", type=int, metavar="N", help="some N triplets only, always the same")
     parser.add_argument("--lpips", type=Path, metavar="FILE", help="torchvision's VGG16 weights: measure LPIPS too")
     parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda[:N]", help="default: auto")
+    parser.add_argument("--commercial", action="store_true", default=None,
+                        help="pick only parts whose licences allow commercial use; says what is left out")  # fmt: skip
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
     parser.add_argument("--earlier", type=Path, metavar="FILE.json", help="take what it has measured already")
     parser.add_argument("--out", type=Path, default=Path("runs/quality.json"), metavar="FILE.json")
@@ -55,15 +57,17 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError("expected --portraits DIR with --scoring FILE, --triplets DIR, or both.")
     if min(args.pairs, args.workers, args.rows, args.questions or 1) < 1:
         raise UsageError("expected --pairs, --workers, --rows and --questions of at least 1.")
-    asked = [read_candidate(name) for name in args.methods.split(",")]
+    asked = [read_candidate(name, args.commercial) for name in args.methods.split(",")]
     if len({who.name for who in asked}) < len(asked):
         raise UsageError(f"expected every method once; got {args.methods}.")
     earlier = {} if args.earlier is None else read(args.earlier)
     parts = [part for part in ("portraits", "triplets") if getattr(args, part) is not None]
+    notes: dict[str, None] = {}
     for who in asked:
         if not all(who.name in earlier.get(part, {}).get("methods", {}) for part in parts):
-            who.load(args.device)  # weights that are missing are missed now, not after an hour
+            notes |= dict.fromkeys(who.load(args.device).notes)  # what is missing is missed now, not after an hour
     report: dict[str, Any] = {"seed": args.seed, "baseline": baseline_of([who.name for who in asked])}
+    report["notes"] = list(notes)
     if args.portraits is not None:
         evaluation = portraits.Portraits(args.portraits, args.scoring, args.pairs, args.seed)
         described = portraits.describe_cases(evaluation)
@@ -77,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
         rows = evaluate(cases, asked, args, reuse_rows(earlier, "triplets", described, "questions"), "triplets")
         groups = triplets.group_rows(rows)
         report["triplets"] = described | compare_methods(groups, rows, triplets.NUMBERS, "exact triplets")
-    print("\n".join(note for part in parts for note in report[part]["notes"]))
+    print("\n".join([*notes, *(note for part in parts for note in report[part]["notes"])]))
     save(report, args.out)
     print(args.out.resolve())
 

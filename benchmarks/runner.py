@@ -44,14 +44,18 @@ class Candidate:
         return swapper
 
 
-def read_candidate(name: str) -> Candidate:
+def read_candidate(name: str, commercial: bool | None = None) -> Candidate:
     """Reads METHOD:OPTION=VALUE:...
+
+    Args:
+        name: as given.
+        commercial: of `mattface.load`.
 
     Raises:
         UsageError: an option without a value.
     """
     method, *given = name.split(":")
-    options = []
+    options: list[tuple[str, Any]] = [("commercial", True)] if commercial else []
     for one in given:
         key, equals, value = one.partition("=")
         if not (key and equals and value):

@@ -22,21 +22,27 @@ def load(
     device: str = "auto",
     dtype: str | None = None,
     grain: float = 1.0,
+    commercial: bool | None = None,
     **options: Any,
 ) -> Swapper:
     """Builds a ready swapper. See `mattface.pipeline.load`."""
     from mattface import pipeline
 
-    return pipeline.load(method, weights=weights, device=device, dtype=dtype, grain=grain, **options)
+    return pipeline.load(method, weights, device, dtype, grain, commercial, **options)
 
 
 def sample(
-    seed: int = 0, count: int = 1, weights: str | None = None, truncation: float = 0.7, device: str = "auto"
+    seed: int = 0,
+    count: int = 1,
+    weights: str | None = None,
+    truncation: float = 0.7,
+    device: str = "auto",
+    commercial: bool | None = None,
 ) -> list[np.ndarray]:
     """Draws people who do not exist. See `mattface.sampling.sample`."""
     from mattface import sampling
 
-    return sampling.sample(seed, count, weights, truncation, device)
+    return sampling.sample(seed, count, weights, truncation, device, commercial)
 
 
 def invert(
@@ -45,8 +51,9 @@ def invert(
     generator: str = "mobile-ffhq",
     device: str = "auto",
     progress: Callable[[int, int, float], bool] | None = None,
+    commercial: bool | None = None,
 ) -> torch.Tensor:
     """The (1, 18, 512) W+ code of a photograph's largest face. See `mattface.inversion.invert`."""
     from mattface import inversion
 
-    return inversion.invert(picture, steps, generator, device, progress)
+    return inversion.invert(picture, steps, generator, device, progress, commercial)

@@ -16,6 +16,7 @@ import torch
 from mattface import weights as registry
 from mattface.errors import UsageError, WeightsError
 from mattface.vocabulary import WPlus
+from mattface.weights.licences import commercial_only, require
 
 WEIGHTS = "ffhq-directions"
 
@@ -65,12 +66,19 @@ class Directions:
         return moved
 
 
-def load_directions(weights: str = WEIGHTS) -> Directions:
+def load_directions(weights: str = WEIGHTS, commercial: bool | None = None) -> Directions:
     """Reads the directions.
 
+    Args:
+        weights: name or file.
+        commercial: refuse those that forbid commercial use; None: as $MATTFACE_COMMERCIAL says.
+
     Raises:
+        UsageError: they forbid the commercial use that is asked for.
         WeightsError: missing, damaged or of another kind.
     """
+    if commercial_only(commercial):
+        require(weights, "No others are known: leave the edit out.")
     tensors, metadata = registry.load_tensors(weights)
     try:
         said = json.loads(metadata["attributes"])

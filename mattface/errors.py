@@ -18,6 +18,10 @@ class UsageError(MattfaceError, ValueError):
     exit_code = 2
 
 
+class LicenceError(UsageError):
+    """A part was asked for whose licence forbids the use that was asked for, too."""
+
+
 class InputError(MattfaceError, ValueError):
     """A picture that cannot be read or is of no supported kind, or an output that cannot be written."""
 

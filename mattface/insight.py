@@ -15,6 +15,7 @@ NAME = "face-analysis"
 PACK = "buffalo_l"
 FOLDER = "~/.insightface"
 """Where the package keeps its model packs."""
+LICENCE = "the package's model packs are for non-commercial research only"
 SIDE = 640
 """Of the square that its detector is given."""
 INSTALL = "Type: pip install 'mattface[perception]'"
@@ -23,11 +24,11 @@ INSTALL = "Type: pip install 'mattface[perception]'"
 def status() -> Status:
     """Whether package and model pack are here. Nothing is fetched: the package itself would, without being asked."""
     if importlib.util.find_spec("insightface") is None:
-        return Status(NAME, False, f"the package insightface is not installed. {INSTALL}")
+        return Status(NAME, False, f"the package insightface is not installed. {INSTALL}", LICENCE)
     folder = Path(FOLDER).expanduser() / "models" / PACK
     if not any(folder.glob("*.onnx")):
-        return Status(NAME, False, f"expected insightface's model pack {PACK} in {folder}; unpack it there.")
-    return Status(NAME, True)
+        return Status(NAME, False, f"expected insightface's model pack {PACK} in {folder}; unpack it there.", LICENCE)
+    return Status(NAME, True, "", LICENCE)
 
 
 def open_pack(device: torch.device, modules: tuple[str, ...]) -> Any:

@@ -6,14 +6,12 @@ until the drawn picture agrees with the photograph in pixels and in what a recog
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from mattface import align, perception, picture_io, pixels
 from mattface import weights as registry
@@ -24,16 +22,15 @@ from mattface.embed.resnet import read
 from mattface.errors import NoFaceError, UsageError
 from mattface.generate.named import EMBEDDED, Synthesis, load_generator
 from mattface.layers import resize
+from mattface.refine import Progress, refine_code
 from mattface.vocabulary import WPlus
+from mattface.weights.licences import commercial_only, require
 
 WEIGHTS, BODY = "ffhq-encoder", "identity-resnet"
 SAME = 0.6
 """Distance of identities below which its makers call two pictures one person."""
-RATE = 0.03
-"""Largest step of a style in one refinement step, over the standard deviation of styles."""
-
-Progress = Callable[[int, int, float], bool]
-"""(steps done, steps in all, loss) -> whether to go on."""
+FEATURES = 0.1
+"""Weight of what the recognition network sees beside pixels."""
 
 
 @dataclass(frozen=True)
@@ -86,24 +83,12 @@ class Inverter:
         wanted = resize(crop.to(self.device), SIZE)
         with torch.no_grad():
             seen = self._standard(wanted)
-        start = w_plus.detach().clone()
-        code = nn.Parameter(start.clone())
-        std = float((start - self.heads.w_avg).square().mean().sqrt())
-        descent = torch.optim.Adam([code], lr=RATE * std, betas=(0.9, 0.99))
-        best, least = start, float("inf")
-        for step in range(steps):
+
+        def loss_of(code: WPlus) -> torch.Tensor:
             drawn = resize(self._draw(code), SIZE)
-            loss = F.mse_loss(drawn, wanted) + 0.1 * F.mse_loss(self._standard(drawn), seen)
-            loss = loss + 0.01 * (code - start).square().mean() / std**2
-            value = float(loss.detach())
-            if value < least:
-                best, least = code.detach().clone(), value
-            if progress is not None and not progress(step + 1, steps, value):
-                break
-            descent.zero_grad(set_to_none=True)
-            loss.backward()
-            descent.step()
-        return best
+            return F.mse_loss(drawn, wanted) + FEATURES * F.mse_loss(self._standard(drawn), seen)
+
+        return refine_code(w_plus, self.heads.w_avg, loss_of, steps, progress)
 
     def __call__(self, crop: torch.Tensor, steps: int = 0, progress: Progress | None = None) -> Inversion:
         """Inverts one aligned crop.
@@ -122,7 +107,7 @@ class Inverter:
         if steps:
             w_plus = self.refine(crop, w_plus, steps, progress)
         with torch.inference_mode():
-            drawn = self.generate(w_plus).image
+            drawn = self._draw(w_plus)
             report = self._report(crop.to(self.device), drawn, steps)
         return Inversion(w_plus, crop, drawn, report)
 
@@ -154,24 +139,32 @@ class Inverter:
         }
 
 
-def load_inverter(generator: str = EMBEDDED, weights: str = WEIGHTS, device: str | torch.device = "auto") -> Inverter:
+def load_inverter(
+    generator: str = EMBEDDED,
+    weights: str = WEIGHTS,
+    device: str | torch.device = "auto",
+    commercial: bool | None = None,
+) -> Inverter:
     """Builds an inverter.
 
     Args:
         generator: "mobile-ffhq" or "stylegan2-ffhq"; codes of one drive the other.
         weights: the heads, by name or file.
         device: "auto", "cpu", "cuda" or "cuda:N".
+        commercial: refuse parts that forbid commercial use, as all known ones do; None: as $MATTFACE_COMMERCIAL says.
 
     Raises:
-        UsageError: an unknown generator.
+        UsageError: an unknown generator, or a part that forbids the commercial use that is asked for.
         WeightsError: heads, recognition network or generator are missing or damaged.
     """
     where = resolve_device(device)
+    if commercial_only(commercial):
+        require(weights, "Pictures cannot be inverted for commercial use: no other encoder is known.")
     tensors, _ = registry.load_tensors(registry.checkpoint_in(weights))
     heads = CodeHeads(len(tensors["mean"]), len(tensors["project.weight"])) if "mean" in tensors else CodeHeads()
     registry.load_strictly(heads, {name: value.float() for name, value in tensors.items()}, weights)
     body = RecognitionBody(read(registry.find(BODY)))
-    fixed = load_generator(generator, where)
+    fixed = load_generator(generator, where, commercial)
     for network in (body, heads):
         network.to(where).eval().requires_grad_(False)
     return Inverter(body, heads, fixed.synthesis, fixed.name, where)
@@ -204,13 +197,14 @@ def invert(
     generator: str = EMBEDDED,
     device: str | torch.device = "auto",
     progress: Progress | None = None,
+    commercial: bool | None = None,
 ) -> WPlus:
     """The W+ code of a photograph's largest face.
 
     Args:
         picture: path, PIL image, array or Picture.
         steps: of refinement; 0 is the encoder alone.
-        generator, device: see `load_inverter`.
+        generator, device, commercial: see `load_inverter`.
         progress: called after every step; returning False ends it, and the best code so far is given.
 
     Returns:
@@ -219,4 +213,4 @@ def invert(
     Raises:
         NoFaceError, InputError, WeightsError, UsageError: see `crop_of` and `load_inverter`.
     """
-    return load_inverter(generator, device=device)(crop_of(picture), steps, progress).w_plus
+    return load_inverter(generator, device=device, commercial=commercial)(crop_of(picture), steps, progress).w_plus

@@ -15,7 +15,7 @@ from mattface.data.topology import FIVE_POINTS, LEFT_EYE_CORNERS, RIGHT_EYE_CORN
 from mattface.errors import WeightsError
 from mattface.geometry import block_means, extent, shift, warp
 from mattface.vocabulary import Face
-from mattface.weights.parts import Status, choose
+from mattface.weights.parts import Status, choose, states
 
 if TYPE_CHECKING:
     import torch
@@ -250,10 +250,11 @@ def fan_square(mesh: np.ndarray) -> np.ndarray:
 
 def available() -> list[Status]:
     """The state of every landmark part, strongest first."""
-    notes = {name: weights.status(weight)["note"] for name, weight in PARTS.items()}
-    if not notes["fan"] and importlib.util.find_spec("face_alignment") is None:
-        notes["fan"] = f"the package face-alignment is not installed. {INSTALL_FAN}"
-    return [Status(name, note == "", note) for name, note in notes.items()]
+    fan, *others = states(PARTS)
+    if fan.usable and importlib.util.find_spec("face_alignment") is None:
+        note = f"the package face-alignment is not installed. {INSTALL_FAN}"
+        fan = fan._replace(usable=False, note=note)
+    return [fan, *others]
 
 
 def build(

@@ -10,7 +10,8 @@ import torch
 
 from mattface import detect, embed, estimate, landmarks, parse
 from mattface.errors import UsageError
-from mattface.weights.parts import Status
+from mattface.weights.licences import commercial_only
+from mattface.weights.parts import Status, choose_permitted
 
 if TYPE_CHECKING:
     from mattface.detect import Detector
@@ -43,21 +44,36 @@ KINDS: dict[str, Kind] = {
     "estimator": Kind("crop -> 3D coefficients", estimate.available, estimate.build),
 }
 Where = str | torch.device
+Asked = bool | None
 
 
-@overload
-def load(kind: Literal["detector"], name: str = ..., device: Where = ..., dtype: torch.dtype = ...) -> Detector: ...
-@overload
-def load(kind: Literal["landmarks"], name: str = ..., device: Where = ..., dtype: torch.dtype = ...) -> Landmarker: ...
-@overload
-def load(kind: Literal["identity"], name: str = ..., device: Where = ..., dtype: torch.dtype = ...) -> Embedder: ...
-@overload
-def load(kind: Literal["parser"], name: str = ..., device: Where = ..., dtype: torch.dtype = ...) -> Parser: ...
 @overload
 def load(
-    kind: Literal["estimator"], name: str = ..., device: Where = ..., dtype: torch.dtype = ...
+    kind: Literal["detector"], name: str = ..., device: Where = ..., dtype: torch.dtype = ..., commercial: Asked = ...
+) -> Detector: ...
+@overload
+def load(
+    kind: Literal["landmarks"], name: str = ..., device: Where = ..., dtype: torch.dtype = ..., commercial: Asked = ...
+) -> Landmarker: ...
+@overload
+def load(
+    kind: Literal["identity"], name: str = ..., device: Where = ..., dtype: torch.dtype = ..., commercial: Asked = ...
+) -> Embedder: ...
+@overload
+def load(
+    kind: Literal["parser"], name: str = ..., device: Where = ..., dtype: torch.dtype = ..., commercial: Asked = ...
+) -> Parser: ...
+@overload
+def load(
+    kind: Literal["estimator"], name: str = ..., device: Where = ..., dtype: torch.dtype = ..., commercial: Asked = ...
 ) -> FaceRegressor: ...
-def load(kind: str, name: str = "auto", device: Where = "cpu", dtype: torch.dtype = torch.float32) -> Any:
+def load(
+    kind: str,
+    name: str = "auto",
+    device: Where = "cpu",
+    dtype: torch.dtype = torch.float32,
+    commercial: Asked = None,
+) -> Any:
     """Loads a part.
 
     Args:
@@ -65,12 +81,16 @@ def load(kind: str, name: str = "auto", device: Where = "cpu", dtype: torch.dtyp
         name: which one; "auto" takes the strongest that can run here.
         device: where it shall run; a part says in its own `device` where it does.
         dtype: for parts that have a choice.
+        commercial: only a part whose licence allows commercial use; None: as $MATTFACE_COMMERCIAL says.
 
     Raises:
-        UsageError: no such kind or name.
+        UsageError: no such kind or name, or the part that is named forbids commercial use.
         WeightsError: its weights or its package are not here; the message says what to type.
     """
-    return _kind(kind).build(name, device, dtype)
+    found = _kind(kind)
+    if commercial_only(commercial):
+        name = choose_permitted(kind, found.status(), name)
+    return found.build(name, device, dtype)
 
 
 def status(kind: str) -> list[Status]:
@@ -80,6 +100,18 @@ def status(kind: str) -> list[Status]:
         UsageError: no such kind.
     """
     return _kind(kind).status()
+
+
+def usable(kind: str, commercial: bool) -> bool:
+    """Whether a part of a kind can run here, and where `commercial`, may be used commercially."""
+    return any(one.usable and not (commercial and one.restriction) for one in status(kind))
+
+
+def left_out() -> str:
+    """A note for reports: the parts that can run here and are left out where only commercial use is allowed."""
+    kinds = [kind for kind in KINDS if kind != "estimator"]  # which is never picked, only named
+    names = [f"{one.part} ({kind})" for kind in kinds for one in status(kind) if one.usable and one.restriction]
+    return f"commercial use only: left out {', '.join(names) or 'no part, all that are here allow it'}"
 
 
 def _kind(kind: str) -> Kind:

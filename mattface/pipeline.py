@@ -15,9 +15,10 @@ from mattface.devices import DTYPES, Stopwatch, resolve_device, resolve_dtype
 from mattface.errors import NoFaceError, UsageError, WeightsError
 from mattface.geometry import to_opencv
 from mattface.mesh.pose import by_pose
-from mattface.methods import entry
+from mattface.methods import entry, require_commercial
 from mattface.methods.contract import Method
 from mattface.vocabulary import Crop, Face, Identity, MatteFilter, Picture, Swap, SwappedFace, SwapResult
+from mattface.weights.licences import commercial_only
 
 
 def load(
@@ -26,6 +27,7 @@ def load(
     device: str | torch.device = "auto",
     dtype: str | torch.dtype | None = None,
     grain: float = 1.0,
+    commercial: bool | None = None,
     **options: Any,
 ) -> Swapper:
     """Builds a ready swapper with the strongest perception parts that are here.
@@ -36,23 +38,29 @@ def load(
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
         dtype: "fp32" (default), "bf16" or "fp16" (CUDA only): the dtype in which the method's networks multiply.
         grain: how far `Swapper.swap` gives faces the sharpness and grain of the picture, from 0 (or False) to 1.
+        commercial: pick only parts whose licences allow commercial use, and name in the report's notes what is left
+            out; None: as $MATTFACE_COMMERCIAL says.
         options: of the method's builder.
 
     Raises:
-        UsageError: unknown method, device, dtype or option, or a grain beyond [0, 1].
+        UsageError: unknown method, device, dtype or option, a grain beyond [0, 1], or a method or weights that forbid
+            the commercial use that is asked for.
         DeviceError: the device or the dtype is not available here.
         WeightsError: weights are missing; the message says what to type.
     """
     found = entry(method)
     where = resolve_device(device)
     kind = resolve_dtype(dtype, where)
-    built = found.builder()(weights, where, kind, **options)
-    detector, landmarker = perception.load("detector", device=where), perception.load("landmarks", device=where)
-    known = any(one.usable for one in perception.status("identity"))
-    embedder = perception.load("identity", device=where) if known else None
-    notes: tuple[str, ...] = ()
+    only = commercial_only(commercial)
+    notes = [*require_commercial(method, weights), perception.left_out()] if only else []
+    built = found.builder()(weights, where, kind, only, **options)
+    detector = perception.load("detector", device=where, commercial=only)
+    landmarker = perception.load("landmarks", device=where, commercial=only)
+    known = perception.usable("identity", only)
+    embedder = perception.load("identity", device=where, commercial=only) if known else None
+    notes += built.describe().notes
     if where.type == "cuda" and detector.device.type == "cpu":
-        notes = ("faces are detected on the CPU: for CUDA, install onnxruntime-gpu in place of onnxruntime",)
+        notes.append("faces are detected on the CPU: for CUDA, install onnxruntime-gpu in place of onnxruntime")
     return Swapper(built, detector, landmarker, embedder, where, kind, grain, notes)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,9 +17,10 @@ from mattface.generate.generator import build_generator
 from mattface.generate.latents import Latents
 from mattface.generate.named import EMBEDDED, OFFICIAL, Synthesis, load_generator
 from mattface.generate.synthesis import SynthesisNetwork
-from mattface.methods.mattface import network_of
+from mattface.methods.mattface import DEMO, network_of
 from mattface.vocabulary import WPlus
 from mattface.weights.convert import LAYOUT_KEY, official
+from mattface.weights.licences import commercial_only, require, restriction
 
 LAYOUTS = ("stylegan2-rosinality", "stylegan2-nvidia")
 """Of files that hold a mapping network beside their generator."""
@@ -39,12 +41,14 @@ class Sampler:
         draw: random numbers to W+, on the CPU.
         weights: where both come from.
         device: where the generator runs.
+        notes: what was left out for commercial use.
     """
 
     generate: Synthesis
     draw: Draw
     weights: str
     device: torch.device
+    notes: tuple[str, ...] = ()
 
     def __call__(self, seed: int, truncation: float = TRUNCATION) -> np.ndarray:
         """The person of a seed: the same picture every time on one machine; see `code` and `picture`."""
@@ -89,20 +93,32 @@ def check(seed: int, count: int, truncation: float) -> None:
         raise UsageError(f"expected truncation between 0 and 1; got {truncation}.")
 
 
-def load(weights: str | None = None, device: str | torch.device = "auto") -> Sampler:
+def load(
+    weights: str | None = None, device: str | torch.device = "auto", commercial: bool | None = None
+) -> Sampler:
     """Builds a sampler.
 
     Args:
         weights: "mobile-ffhq" or "stylegan2-ffhq"; or another name of weights, a safetensors file or a folder that
             holds one: a mattface checkpoint with latents, or a StyleGAN2 generator with its mapping network. None takes
-            mobile-ffhq.
+            mobile-ffhq, or for commercial use mattface-demo.
         device: "auto", "cpu", "cuda" or "cuda:N".
+        commercial: only weights that allow commercial use; None: as $MATTFACE_COMMERCIAL says.
 
     Raises:
-        UsageError: weights that draw nothing.
+        UsageError: weights that draw nothing, or forbid the commercial use that is asked for.
         WeightsError: missing, damaged, or without what people are drawn from.
     """
-    name, where = weights or EMBEDDED, resolve_device(device)
+    if not commercial_only(commercial):
+        return _load(weights or EMBEDDED, resolve_device(device))
+    if weights is None:
+        note = f"commercial use only: left out {EMBEDDED} ({restriction(EMBEDDED)}); {DEMO} draws instead"
+        return replace(_load(DEMO, resolve_device(device)), notes=(note,))
+    notes = require(weights, f"Leave them out: {DEMO} draws then.")
+    return replace(_load(weights, resolve_device(device)), notes=notes)
+
+
+def _load(name: str, where: torch.device) -> Sampler:
     if name in (EMBEDDED, OFFICIAL):
         return by_name(name, where)
     layout = registry.card(name).layout if name in registry.cards() else ""
@@ -119,7 +135,7 @@ def load(weights: str | None = None, device: str | torch.device = "auto") -> Sam
 
 def by_name(name: str, device: torch.device) -> Sampler:
     """One of the fixed generators."""
-    fixed = load_generator(name, device)
+    fixed = load_generator(name, device, commercial=False)  # `load` has looked at the licence
     mapping = fixed.mapping
 
     def draw(rng: torch.Generator, truncation: float) -> WPlus:
@@ -166,13 +182,14 @@ def sample(
     weights: str | None = None,
     truncation: float = TRUNCATION,
     device: str | torch.device = "auto",
+    commercial: bool | None = None,
 ) -> list[np.ndarray]:
     """Draws people who do not exist; seed N + 1 alone gives what seed N gives second.
 
     Args:
         seed: of the first; the others follow by one.
         count: how many.
-        weights, device: see `load`.
+        weights, device, commercial: see `load`. What is left out for commercial use is said in a warning.
         truncation: see `Sampler.__call__`.
 
     Returns:
@@ -182,5 +199,7 @@ def sample(
         UsageError, WeightsError, DeviceError: see `load` and `Sampler.__call__`.
     """
     check(seed, count, truncation)
-    sampler = load(weights, device)
+    sampler = load(weights, device, commercial)
+    for note in sampler.notes:
+        warnings.warn(note, stacklevel=2)
     return [sampler(one, truncation) for one in range(seed, seed + count)]

@@ -129,6 +129,8 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Oracle:
     """Gives the ground truth, gives the target, or finds no face."""
 
+    notes = ("told once",)
+
     def __init__(self, cases: triplets.Triplets, answer: str) -> None:
         made = [cases.triplet(q) for q in cases.order()]
         self.known = {t.target.tobytes(): getattr(t, answer) for t in made} if answer else {}
@@ -230,7 +232,7 @@ def test_quality_walks_from_order_to_report(
     assert cli.main([*order, *out]) == 0
     saved = json.loads((tmp_path / "r.json").read_text())
     mine = saved["triplets"]["methods"]["mine"]
-    assert saved["baseline"] == "mesh" and len(mine["rows"]) == 4
+    assert saved["baseline"] == "mesh" and len(mine["rows"]) == 4 and saved["notes"] == ["told once"]
     assert mine["summary"]["all"]["psnr"]["against"]["low"] > 0
     assert picture_io.read(tmp_path / "s-triplets.png").pixels.shape[1] == 5 * sheets.TILE
     again = ["--earlier", str(tmp_path / "r.json"), "--out", str(tmp_path / "again.json")]

@@ -140,7 +140,7 @@ def test_unknown_detector() -> None:
 def test_available_says_what_to_type(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     monkeypatch.setenv("MATTFACE_HOME", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
-    states = {name: (usable, note) for name, usable, note in detect.available()}
+    states = {one.part: (one.usable, one.note) for one in detect.available()}
     assert list(states) == ["face-analysis", "scrfd", "centerface"]
     assert not states["centerface"][0]
     assert "mattface weights pull centerface" in states["centerface"][1]

@@ -97,6 +97,10 @@ def test_training_lowers_the_error_of_codes(people: KnownPeople, monkeypatch: py
         people, transfer, heads, directions(), steps=5, lr=3e-4, batch=32, report=lambda step, loss: losses.append(loss)
     )
     assert len(losses) == 5
+    assert people.explained(transfer, heads, directions(), 40, count=64) > people.explained(
+        transfer, type(heads)(heads.mean.shape[0], 16), directions(), 40, count=64
+    )
+    assert len(people.without(20).usable) < len(people.usable)
     assert error(people, transfer, heads) < before
     assert all(torch.isfinite(p).all() for p in transfer.parameters())
 

@@ -189,7 +189,7 @@ def test_missing_or_unknown_embedder(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         perception.load("identity")
     with pytest.raises(UsageError, match=r"arcface, arcface-r100, insightface.*resnet"):
         perception.load("identity", "facenet")
-    assert [usable for _, usable, _ in embed.available()] == [False] * len(embed.LOADERS)
+    assert [one.usable for one in embed.available()] == [False] * len(embed.LOADERS)
 
 
 @pytest.mark.parametrize(

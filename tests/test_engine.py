@@ -271,7 +271,7 @@ def test_exports_reject_what_they_cannot_write(tmp_path: Path, monkeypatch: pyte
 
 
 def test_export_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch) -> None:
-    monkeypatch.setattr("mattface.cli.loading.load", lambda name, weights, device: swapper(method(name)))
+    monkeypatch.setattr("mattface.cli.loading.load", lambda name, **_: swapper(method(name)))
     weights, out = tmp_path / "own.safetensors", tmp_path / "out.pt"
     save_checkpoint(weights, "alphaface", TINY, method().network)
     assert main(["export", "--method", "alphaface", "--weights", str(weights), "-o", str(out)]) == 0

@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("name", list(METHODS))
 def test_an_entry_leads_to_a_builder_of_the_contract(name: str) -> None:
     parameters = list(inspect.signature(entry(name).builder()).parameters)
-    assert parameters == ["weights", "device", "dtype", "options"]
+    assert parameters == ["weights", "device", "dtype", "commercial", "options"]
 
 
 @pytest.mark.parametrize("name", list(METHODS))

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from seeded import seeded_tensor
 from test_mattface_method import TINY, randomised
-from test_training import MemoryStore, begun, tiny_recipe
+from test_training import MemoryStore, begin, tiny_recipe
 
 import mattface
 from mattface import cli, picture_io, sampling
@@ -20,7 +20,9 @@ from mattface.generate.latents import Latents
 from mattface.methods.mattface import build
 from mattface.pixels import to_pixels
 from mattface.provenance import GENERATED
-from mattface.training.tasks import pairs
+from mattface.training.data.feed import PositionFeed
+from mattface.training.data.triplets import TripletSamples
+from mattface.training.tasks import triplets
 
 STYLES, WIDTH = 10, 8
 """Of the tiny network."""
@@ -162,6 +164,7 @@ def test_weights_that_draw_nothing_are_rejected(tmp_path):
         (["--seed", str(2**63 - 1), "--count", "2"], "seeds between 0"),
         (["--truncation", "1.1"], "truncation between 0 and 1"),
         (["--truncation", "nan"], "truncation between 0 and 1"),
+        (["--edit", "yaw"], "expected NAME=NUMBER"),
         (["--out", "a.jpg"], "a name ending in .png; got a.jpg"),
         (["--out", "a.png", "--count", "2"], "a name ending in .png; got a.png for 2"),
     ],
@@ -193,9 +196,9 @@ def test_the_command_writes_marked_pictures_once(tmp_path, capsys):
 def test_exports_carry_the_latents(tmp_path):
     recipe = tiny_recipe()
     latents = Latents.fit(known())
-    network, feed = pairs.build_network(recipe.config), pairs.PairFeed(MemoryStore(), 0)
-    made = pairs.stage(recipe, "swap", network, feed, None, latents)
+    network, feed = triplets.build_network(recipe.config), PositionFeed(TripletSamples(MemoryStore(), 0))
+    made = triplets.stage(recipe, "swap", network, feed, None, latents)
     made.task.export(made.task.networks, tmp_path, "now")
     assert torch.equal(load_file(tmp_path / "tiny.safetensors")["latents.axes"], latents.axes.half())
-    begun(recipe, "swap").task.export(made.task.networks, tmp_path, "now")
+    begin(recipe, "swap").task.export(made.task.networks, tmp_path, "now")
     assert not any(key.startswith("latents") for key in load_file(tmp_path / "tiny.safetensors"))

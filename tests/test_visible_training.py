@@ -87,7 +87,7 @@ def test_what_is_only_estimated_to_be_hidden_weighs_little():
 
 
 def test_training_may_start_from_a_checkpoint(tmp_path, monkeypatch):
-    monkeypatch.setattr(perception, "load", lambda kind: found(1.0))
+    monkeypatch.setattr(perception, "load", lambda kind, *_: found(1.0))
     recipe = find_recipe("visible-face", True, [])
     known = visible.VisibleFace(recipe.widths)
     save_weights(tmp_path / "known.safetensors", known.state_dict(), {})
@@ -124,13 +124,13 @@ def test_augmentation_repeats_and_covers_more():
 def test_no_shards_and_no_faces_are_rejected(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="mattface studio shards"):
         next(task.stages(find_recipe("visible-face", True, []), Data(tmp_path), torch.device("cpu")))
-    monkeypatch.setattr(perception, "load", lambda kind: found(0.0))
+    monkeypatch.setattr(perception, "load", lambda kind, *_: found(0.0))
     with pytest.raises(InputError, match="found none"):
         visible_faces.read_squares(write_shards(triplet, tmp_path, 2, 2, 0))
 
 
 def test_it_learns_to_see_things_before_a_face(tmp_path, monkeypatch):
-    monkeypatch.setattr(perception, "load", lambda kind: found(1.0))
+    monkeypatch.setattr(perception, "load", lambda kind, *_: found(1.0))
     write_shards(triplet, tmp_path / "data", 12, 6, 0)
     recipe = find_recipe("visible-face", True, ["loop.images=480", "loop.save_every=480"])
     stage = next(task.stages(recipe, Data(tmp_path / "data", out=tmp_path / "run"), torch.device("cpu")))
@@ -140,8 +140,8 @@ def test_it_learns_to_see_things_before_a_face(tmp_path, monkeypatch):
     network = visible.VisibleFace((8, 8, 8, 8)).eval()
     weights.load_strictly(network, {k: v.float() for k, v in tensors.items()}, "visible-face")
     new = triplet(99)
-    found = visible.predict(network, new.target.astype(np.float32) / 127.5 - 1, MESH)
-    shown = visible.paint_visibility(found, MESH, SIDE, SIDE)
+    seen = visible.predict(network, new.target.astype(np.float32) / 127.5 - 1, MESH)
+    shown = visible.paint_visibility(seen, MESH, SIDE, SIDE)
     face = cv2.erode(visible_of(new), np.ones((5, 5))) > 0
     assert metadata["method"] == "visible"
     assert shown[face & (new.occluder > 0)].mean() < 0.4 < 0.6 < shown[face & (new.matte > 0)].mean()

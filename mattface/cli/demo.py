@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mattface.errors import WeightsError
+from mattface.cli.loading import add_commercial
+from mattface.errors import LicenceError, WeightsError
 from mattface.examples import example_pair
 from mattface.methods import METHODS
 
@@ -38,6 +40,7 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("demo", help="swap an example pair", description=__doc__, formatter_class=raw)
     parser.add_argument("--out", default="demo-out", metavar="DIR", help="folder to write into (default: demo-out)")
     parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda[:N]", help="default: auto")
+    add_commercial(parser)
     parser.set_defaults(run=run)
 
 
@@ -47,7 +50,8 @@ def run(args: argparse.Namespace) -> None:
     from mattface.cli.swap import plain
 
     start = time.perf_counter()
-    pictures = {name: picture_io.read(path) for name, path in example_pair().items()} | {"drawn": drawn(args.device)}
+    pictures = {name: picture_io.read(path) for name, path in example_pair().items()}
+    pictures["drawn"] = drawn(args.device, args.commercial)
     weights.pull(["embedded"])
     folder = Path(args.out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,8 +60,8 @@ def run(args: argparse.Namespace) -> None:
     for method in sorted(METHODS, reverse=True):
         begun = time.perf_counter()
         try:
-            results[method] = swap_all(method, pictures, args.device, folder)
-        except WeightsError as error:
+            results[method] = swap_all(method, pictures, args.device, folder, args.commercial)
+        except (WeightsError, LicenceError) as error:
             missing.append(f"{method:16} left out: {_subject(error)}")
         else:
             each = (time.perf_counter() - begun) / len(results[method])
@@ -71,17 +75,20 @@ def run(args: argparse.Namespace) -> None:
     print(f"\nDone in {seconds:.0f} s. Look at {sheet.resolve()}; the pictures and report.json lie beside it.")
 
 
-def _subject(error: WeightsError) -> str:
+def _subject(error: WeightsError | LicenceError) -> str:
     """What an error message is about, without its explanation: "weights 'inswapper-128' (purpose)"."""
     return re.split("[:;]", str(error))[0]
 
 
-def drawn(device: str) -> Picture:
+def drawn(device: str, commercial: bool | None) -> Picture:
     """Somebody who does not exist."""
     from mattface import sampling
     from mattface.vocabulary import Picture
 
-    return Picture(sampling.load(None, device)(SEED))
+    sampler = sampling.load(None, device, commercial)
+    for note in sampler.notes:
+        print(f"mattface: note: {note}", file=sys.stderr)
+    return Picture(sampler(SEED))
 
 
 def directions(pictures: dict[str, Picture]) -> list[tuple[str, str]]:
@@ -90,12 +97,14 @@ def directions(pictures: dict[str, Picture]) -> list[tuple[str, str]]:
     return [(second, first), (first, second), (made, second)]
 
 
-def swap_all(method: str, pictures: dict[str, Picture], device: str, folder: Path) -> list[SwapResult]:
+def swap_all(
+    method: str, pictures: dict[str, Picture], device: str, folder: Path, commercial: bool | None = None
+) -> list[SwapResult]:
     """Swaps, and writes each result as a PNG."""
     from mattface import picture_io
     from mattface.cli.loading import load
 
-    swapper = load(method, device=device)
+    swapper = load(method, device=device, commercial=commercial)
     results = []
     for source, target in directions(pictures):
         result = swapper.swap(swapper.prepare(pictures[source]), pictures[target])

@@ -31,6 +31,7 @@ STAGES = {
     "parsing": "mattface.parse",
     "estimation": "mattface.estimate",
 }
+COMMERCIAL, MISSING = "commercial", "weights missing, see below"
 NEEDED = ("detection", "landmarks")
 """Stages without which no method swaps; identity is measured, parsing and the default method come with the package."""
 
@@ -59,21 +60,26 @@ def examine() -> dict[str, Any]:
     Returns:
         "obstacles": why no face can be swapped here, a sentence each, none when it can;
         "mattface", "python", "platform": text; "packages": name -> version or None; "devices": list;
-        "ops": op -> {"chosen", "missing"}; "parts": stage -> [{"part", "usable", "note"}], the first usable one runs;
-        "methods": names; "weights": states as `mattface.weights.status` gives them, each with "how".
+        "commercial_only": what MATTFACE_COMMERCIAL says; "ops": op -> {"chosen", "missing"}; "parts": stage ->
+        [{"part", "usable", "note", "commercial"}], the first usable one runs; "methods": name -> {"commercial",
+        "licence"}; "weights": states as `mattface.weights.status` gives them, each with "how".
     """
     from mattface import cuda_ops, weights
     from mattface.methods import METHODS
+    from mattface.weights.licences import commercial_only
 
     found = {
         "mattface": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in PACKAGES},
+        "commercial_only": commercial_only(),
         "devices": devices(),
         "ops": cuda_ops.available(),
         "parts": {stage: _parts(module) for stage, module in STAGES.items() if importlib.util.find_spec(module)},
-        "methods": sorted(METHODS),
+        "methods": {
+            name: {"commercial": METHODS[name].commercial, "licence": METHODS[name].licence} for name in sorted(METHODS)
+        },
         "weights": [{**weights.status(name), "how": card.how} for name, card in weights.cards().items()],
     }
     return {"obstacles": obstacles(found), **found}
@@ -83,7 +89,9 @@ def obstacles(found: dict[str, Any]) -> list[str]:
     """What has to be mended before a face can be swapped: a package or a part that is missing."""
     packages = [name for name, version in found["packages"].items() if version is None and name not in OPTIONAL]
     said = [f"the package {name} is missing{_advice(None)}" for name in packages]
-    stages = [stage for stage in NEEDED if not any(part["usable"] for part in found["parts"][stage])]
+    only = found["commercial_only"]
+    usable = {s: any(p["usable"] and (p["commercial"] or not only) for p in ps) for s, ps in found["parts"].items()}
+    stages = [stage for stage in NEEDED if not usable[stage]]
     if stages:
         said.append(f"no weights for {' and '.join(stages)}. Type: mattface weights pull embedded")
     return said
@@ -128,7 +136,9 @@ def devices() -> list[dict[str, Any]]:
 
 def _parts(module: str) -> list[dict[str, Any]]:
     found = importlib.import_module(module).available()
-    return [{"part": part, "usable": usable, "note": note} for part, usable, note in found]
+    return [
+        {"part": one.part, "usable": one.usable, "note": one.note, "commercial": not one.restriction} for one in found
+    ]
 
 
 def lines(found: dict[str, Any]) -> list[str]:
@@ -145,12 +155,18 @@ def lines(found: dict[str, Any]) -> list[str]:
     for op, state in found["ops"].items():
         missing = "; ".join(f"{name}: {reason}" for name, reason in state["missing"].items())
         out.append(f"  {op:24} {state['chosen']}" + (f" ({missing})" if missing else ""))
-    out += ["", "parts (the first usable one runs)"]
+    allowed = ", if it allows commercial use: MATTFACE_COMMERCIAL=1" if found["commercial_only"] else ""
+    out += ["", f"parts (the first usable one runs{allowed})", f"  {'stage':12} {'part':23} {COMMERCIAL} state"]
     for stage, parts in found["parts"].items():
-        out += [
-            f"  {stage:12} {p['part']:12} {'usable' if p['usable'] else 'weights missing, see below'}" for p in parts
-        ]
-    return [*out, "", "methods", "  " + ", ".join(found["methods"]), "", "weights", *_weight_lines(found["weights"])]
+        out += [f"  {stage:12} {p['part']:23} {_use(p)} {'usable' if p['usable'] else MISSING}" for p in parts]
+    out += ["", "methods", f"  {'name':36} {COMMERCIAL} licence"]
+    out += [f"  {name:36} {_use(method)} {method['licence']}" for name, method in found["methods"].items()]
+    return [*out, "", "weights", *_weight_lines(found["weights"])]
+
+
+def _use(part: dict[str, Any]) -> str:
+    """An entry of the column of commercial use."""
+    return f"{'yes' if part['commercial'] else 'no':{len(COMMERCIAL)}}"
 
 
 def _weight_lines(states: list[dict[str, Any]]) -> list[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
+from mattface.cli import loading
 from mattface.errors import UsageError
 from mattface.methods import METHODS
 
@@ -31,6 +33,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--weights", metavar="NAME|FILE", help="weights of the method (default: its own)")
     parser.add_argument("--format", choices=FORMATS, help="default: what the output's ending says")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="file to write: .onnx or .pt")
+    loading.add_commercial(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
     parser.set_defaults(run=run)
 
@@ -40,11 +43,13 @@ def run(args: argparse.Namespace) -> None:
     kind = args.format or next((k for k, ending in FORMATS.items() if Path(args.output).suffix == ending), None)
     if kind is None:
         raise UsageError(f"expected an output ending in .onnx or .pt, or --format; got {args.output!r}.")
-    from mattface.cli.loading import load
     from mattface.realtime.engine.export import export_onnx, export_torchscript
 
     write = export_onnx if kind == "onnx" else export_torchscript
-    report = write(load(args.method, weights=args.weights, device="cpu"), args.output, args.overwrite)
+    swapper = loading.load(args.method, weights=args.weights, device="cpu", commercial=args.commercial)
+    report = write(swapper, args.output, args.overwrite)
+    for note in swapper.notes:
+        print(f"mattface: note: {note}", file=sys.stderr)
     for name, shape in (report["inputs"] | report["output"]).items():
         print(f"{name}: {' x '.join(map(str, shape))}")
     print(f"largest difference from PyTorch: {report['difference']:.1e} (allowed: {report['tolerance']:g})")

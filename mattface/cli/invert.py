@@ -14,6 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mattface.cli.loading import add_commercial
 from mattface.errors import InputError, UsageError
 
 EPILOG = """examples:
@@ -37,6 +38,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--compare", type=Path, metavar="FILE.png", help="photograph and drawing side by side")
     parser.add_argument("--generator", default="mobile-ffhq", metavar="NAME", help="mobile-ffhq or stylegan2-ffhq")
     parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda[:N]", help="default: auto")
+    add_commercial(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     parser.set_defaults(run=run)
@@ -52,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError(f"{args.output} exists. Take another name, or --overwrite.")
     if args.compare:
         picture_io.check_output(args.compare, args.overwrite)
-    inverter = inversion.load_inverter(args.generator, device=args.device)
+    inverter = inversion.load_inverter(args.generator, device=args.device, commercial=args.commercial)
     crop = inversion.crop_of(args.photo, str(args.photo))
     with _steps(args.steps, args.quiet) as progress:
         found = inverter(crop, args.steps, progress)

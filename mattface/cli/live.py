@@ -68,6 +68,7 @@ def run(args: argparse.Namespace) -> None:
         sink = _sink(args, stop)
         stack.callback(sink.close)
         swapper, cast = moving.build(args, method.live, quick if quick in method.dtypes else None)
+        moving.say_notes(status, swapper)
         tracker = Tracker(swapper.detector, swapper.landmarker, cast, moving.pace(args, LIVE))
         for watcher in _watchers(args, cast, status) if args.watch else ():
             stack.enter_context(watcher)

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 STDERR = 2
 
 
+def add_commercial(parser: Any) -> None:
+    """The switch of every command that picks parts."""
+    parser.add_argument("--commercial", action="store_true", default=None,
+                        help="pick only parts whose licences allow commercial use; says what is left out")  # fmt: skip
+
+
 def load(*args: Any, **options: Any) -> Swapper:
     """`mattface.load`, without the lines that native libraries print about themselves."""
     with _native_chatter_held_back():

@@ -13,6 +13,7 @@ from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from mattface.cli import loading
 from mattface.cli.swap import DTYPES, _device, plain
 from mattface.errors import InputError, UsageError
 from mattface.methods import METHODS
@@ -57,6 +58,7 @@ def add_how(parser: Any, default: str | None = None) -> None:
     group.add_argument("--report", metavar="FILE.json", help="write what was done, as JSON")
     group.add_argument("--overwrite", action="store_true", help="replace files that exist")
     group.add_argument("--no-mark", action="store_true", help="leave the origin mark out of the file's tags")
+    loading.add_commercial(group)
     group.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
 
@@ -91,7 +93,6 @@ def build(args: argparse.Namespace, options: Mapping[str, Any], dtype: str | Non
     """
     import cv2
 
-    from mattface.cli.loading import load
     from mattface.realtime.engine import accelerate
     from mattface.realtime.faces import Cast
 
@@ -100,7 +101,8 @@ def build(args: argparse.Namespace, options: Mapping[str, Any], dtype: str | Non
     cv2.setNumThreads(1)  # the stages run side by side; threads inside one would only wait for each other
     method = args.method or "mesh"
     load_in = None if args.engine else args.dtype or dtype
-    swapper = load(method, weights=args.weights, device=args.device, dtype=load_in, **options)
+    chosen = {"weights": args.weights, "device": args.device, "dtype": load_in, "commercial": args.commercial}
+    swapper = loading.load(method, **chosen, **options)
     if args.engine:
         swapper = accelerate(swapper, args.engine, args.dtype)
     return swapper, Cast(swapper, args.source or None, args.map)
@@ -134,9 +136,10 @@ def write_report(report: dict[str, Any], path: str | None, overwrite: bool) -> N
 
 
 def parts_of(swapper: Swapper) -> dict[str, Any]:
-    """Method, device and parts for a report, by the names that a still's report gives them."""
+    """Method, device, parts and notes for a report, by the names that a still's report gives them."""
     described = swapper.describe()
-    return {name: described[name] for name in ("method", "weights", "device", "dtype", "engine", "parts")}
+    said = {name: described[name] for name in ("method", "weights", "device", "dtype", "engine", "parts")}
+    return {**said, "notes": list(swapper.notes)}
 
 
 class Status:
@@ -169,6 +172,12 @@ class Status:
         if self._wide:
             print("\r" + " " * self._wide + "\r", end="", file=sys.stderr, flush=True)
             self._wide = 0
+
+
+def say_notes(status: Status, swapper: Swapper) -> None:
+    """What the swapper's parts leave to be said."""
+    for note in swapper.notes:
+        status.say(note)
 
 
 def summary(report: dict[str, Any]) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mattface.cli.loading import add_commercial
 from mattface.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -35,9 +37,11 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--out", type=Path, default=Path(), metavar="DIR|FILE.png",
                         help="folder for SEED.png, made if need be, or one person's file (default: .)")  # fmt: skip
     parser.add_argument("--edit", metavar="NAME=X,...", help="yaw and pitch in degrees, smile, mouth: see below")
-    parser.add_argument("--weights", metavar="NAME|FILE|DIR", help="default: mobile-ffhq")
+    parser.add_argument("--weights", metavar="NAME|FILE|DIR",
+                        help="default: mobile-ffhq, or mattface-demo with --commercial")  # fmt: skip
     parser.add_argument("--truncation", type=float, metavar="0..1", help="0: everybody alike; default: 0.7")
     parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda[:N]", help="default: auto")
+    add_commercial(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     parser.set_defaults(run=run)
 
@@ -50,12 +54,14 @@ def run(args: argparse.Namespace) -> None:
 
     truncation = sampling.TRUNCATION if args.truncation is None else args.truncation
     sampling.check(args.seed, args.count, truncation)
+    changes = edit.read_changes(args.edit) if args.edit else {}
     paths = output_paths(args.out, args.seed, args.count)
     for path in paths.values():
         picture_io.check_output(path, args.overwrite)
-    sampler = sampling.load(args.weights, args.device)
-    changes = edit.read_changes(args.edit) if args.edit else {}
-    directions = edit.load_directions() if changes else None
+    directions = edit.load_directions(commercial=args.commercial) if changes else None
+    sampler = sampling.load(args.weights, args.device, args.commercial)
+    for note in sampler.notes:
+        print(f"mattface: note: {note}", file=sys.stderr)
     mark = {"xmp": add_mark(None, __version__, GENERATED)}
     for seed, path in paths.items():
         code = sampler.code(seed, truncation)

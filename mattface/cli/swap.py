@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mattface import __version__
+from mattface.cli import loading
 from mattface.errors import UsageError
 from mattface.methods import METHODS
 
@@ -64,6 +65,7 @@ def add_parser(commands: Any) -> None:
                      help="which face of the target: N counts from 0, largest first (default: largest)")  # fmt: skip
     how.add_argument("--device", type=_device, default="auto", metavar="auto|cpu|cuda[:N]", help="default: auto")
     how.add_argument("--dtype", choices=DTYPES, help="dtype of the networks (default: fp32)")
+    loading.add_commercial(how)
     how.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
 
@@ -94,7 +96,6 @@ def _device(text: str) -> str:
 def run(args: argparse.Namespace) -> None:
     """Reads, swaps, writes."""
     from mattface import picture_io
-    from mattface.cli.loading import load
 
     start = time.perf_counter()
     _check_paths(args)
@@ -103,8 +104,8 @@ def run(args: argparse.Namespace) -> None:
         sources = [picture_io.read(path, args.allow_huge) for path in args.source]
         target = picture_io.read(args.target, args.allow_huge)
         step("loading")
-        chosen = {name: value for name in ("method", "detail") if (value := getattr(args, name))}
-        swapper = load(**chosen, weights=args.weights, device=args.device, dtype=args.dtype, grain=args.grain)
+        chosen = {name: value for name in ("method", "detail", "commercial") if (value := getattr(args, name))}
+        swapper = loading.load(**chosen, weights=args.weights, device=args.device, dtype=args.dtype, grain=args.grain)
         step("swapping")
         result = swapper.swap(swapper.prepare(sources), target, face=args.face)
         step("writing")

@@ -7,6 +7,7 @@ from typing import Any
 
 from mattface.cli import moving
 from mattface.errors import Interrupted
+from mattface.weights.licences import commercial_only
 
 EPILOG = """examples:
   mattface video -s alice.jpg -t clip.mp4 -o swapped.mp4
@@ -52,6 +53,7 @@ def run(args: argparse.Namespace) -> None:
     moving.readable([args.target])
     status = moving.Status(args.quiet)
     swapper, cast = moving.build(args, {})
+    moving.say_notes(status, swapper)
     job = Job(
         source=args.target,
         output=args.output,
@@ -67,14 +69,16 @@ def run(args: argparse.Namespace) -> None:
     status.end()
     for note in report["notes"]:
         status.say(f"{args.target}: {note}")
-    moving.write_report({**report, **moving.parts_of(swapper)}, args.report, args.overwrite)
+    report["notes"] = [*swapper.notes, *report["notes"]]
+    moving.write_report({**moving.parts_of(swapper), **report}, args.report, args.overwrite)
     _tell(args, report)
 
 
 def _work(args: argparse.Namespace) -> dict[str, Any]:
     """What parts of an interrupted run must agree in."""
     names = ("source", "map", "face", "method", "weights", "engine", "dtype", "detect_every")
-    return {name: [list(p) for p in args.map] if name == "map" else getattr(args, name) for name in names}
+    work = {name: [list(p) for p in args.map] if name == "map" else getattr(args, name) for name in names}
+    return work | {"commercial": commercial_only(args.commercial)}
 
 
 def _progress(report: dict[str, Any]) -> str:

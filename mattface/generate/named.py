@@ -18,6 +18,7 @@ from mattface.generate.mapping import MappingNetwork
 from mattface.generate.mobile import MobileSynthesis
 from mattface.generate.synthesis import Noise, Start, SynthesisNetwork
 from mattface.vocabulary import Box, GeneratorFeatures, WPlus
+from mattface.weights.licences import commercial_only, require
 
 EMBEDDED, OFFICIAL = "mobile-ffhq", "stylegan2-ffhq"
 MEAN_OF = 4096
@@ -72,21 +73,26 @@ class FixedGenerator:
         return registry.card(self.name).commercial_use
 
 
-def load_generator(name: str = EMBEDDED, device: str | torch.device = "cpu") -> FixedGenerator:
+def load_generator(
+    name: str = EMBEDDED, device: str | torch.device = "cpu", commercial: bool | None = None
+) -> FixedGenerator:
     """Builds a generator whose weights are on this machine.
 
     Args:
         name: "mobile-ffhq" or "stylegan2-ffhq".
         device: where it runs.
+        commercial: refuse one that forbids commercial use; None: as $MATTFACE_COMMERCIAL says.
 
     Raises:
-        UsageError: another name.
+        UsageError: another name, or one that forbids the commercial use that is asked for.
         WeightsError: the weights are missing or damaged; the message says what to type.
     """
     builders: dict[str, Callable[[], tuple[MappingNetwork, MobileSynthesis | SynthesisNetwork]]]
     builders = {EMBEDDED: _mobile, OFFICIAL: _official}
     if name not in builders:
         raise UsageError(f"expected a generator, {' or '.join(builders)}; got {name!r}.")
+    if commercial_only(commercial):
+        require(name, "No fixed generator does; mattface-demo has one of its own.")
     mapping, synthesis = builders[name]()
     for network in (mapping, synthesis):
         network.to(device).eval().requires_grad_(False)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mattface import perception
 from mattface.detect import Detector
 from mattface.errors import InputError
 from mattface.landmarks import Landmarker
@@ -127,8 +128,6 @@ class HeldOut:
                 f"scoring needs at least two held-out people with landmarks; found {len(faces)}. "
                 "Run mattface data prepare on the data, or leave --scoring out."
             )
-        from mattface import perception
-
         embed = load_scorer(scoring, trains_with)
         self.samples = list(faces.values())
         self.faces = [as_face(sample) for sample in self.samples]

@@ -24,7 +24,7 @@ class Entry:
         needs: further registered weights, or kinds of parts, without which it cannot run.
         resolution: side in pixels of what it makes; None for the picture's own.
         licence: of code and default weights together.
-        commercial: whether that licence allows commercial use.
+        commercial: whether code and default weights allow commercial use.
         dtypes: those it takes, the default first.
         live: options that trade a little of a still's detail for speed.
     """
@@ -103,3 +103,28 @@ def entry(name: str) -> Entry:
     if name not in METHODS:
         raise UsageError(f"expected a method, one of {', '.join(sorted(METHODS))}; got {name!r}.")
     return METHODS[name]
+
+
+def require_commercial(name: str, weights: str | None) -> tuple[str, ...]:
+    """Refuses a method, or the weights named for it, whose licence forbids commercial use.
+
+    Args:
+        name: of the method.
+        weights: name or path of its weights; None for its default.
+
+    Returns:
+        Notes for reports: a file of weights that has no card.
+
+    Raises:
+        UsageError: there is no such method, or it or its weights forbid commercial use.
+    """
+    from mattface.weights import licences
+
+    found = entry(name)
+    ready = [method for method, one in METHODS.items() if one.commercial and (one.weights or not one.needs)]
+    instead = f"Take one of the methods {', '.join(ready)}."
+    if weights is not None:
+        return licences.require(weights, "Leave them out." if found.commercial and found.weights else instead)
+    if not found.commercial:
+        licences.refuse(f"the method {name}", found.licence, instead)
+    return ()

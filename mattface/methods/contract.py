@@ -42,12 +42,14 @@ class Description:
         weights: name of the weights in use, None for a method without any.
         parser: the part that finds the inner face.
         engine: what runs the network; None for a method that has no choice.
+        notes: sentences for every report.
     """
 
     name: str
     weights: str | None
     parser: str
     engine: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @runtime_checkable
@@ -91,16 +93,25 @@ class Method(Protocol):
 class Builder(Protocol):
     """Builds a method."""
 
-    def __call__(self, weights: str | None, device: torch.device, dtype: torch.dtype, **options: Any) -> Method:
+    def __call__(
+        self,
+        weights: str | None,
+        device: torch.device,
+        dtype: torch.dtype,
+        commercial: bool | None = None,
+        **options: Any,
+    ) -> Method:
         """The method, ready to swap.
 
         Args:
             weights: name or path; None takes the method's default.
             device, dtype: where the networks run, and the dtype in which they multiply.
+            commercial: pick only parts that allow commercial use; None: as $MATTFACE_COMMERCIAL says. Method and named
+                weights are checked before, see `mattface.methods.require_commercial`.
             options: the method's own.
 
         Raises:
-            UsageError: an unknown option or value.
+            UsageError: an unknown option or value, or a part that forbids the commercial use that is asked for.
             WeightsError: weights are missing or damaged.
         """
 

@@ -120,13 +120,16 @@ class Inswapper:
         return filtered(swap, matte_filter)
 
 
-def build(weights: str | None, device: torch.device, dtype: torch.dtype, **options: Any) -> Inswapper:
+def build(
+    weights: str | None, device: torch.device, dtype: torch.dtype, commercial: bool | None = None, **options: Any
+) -> Inswapper:
     """Builds the method.
 
     Args:
         weights: None or "inswapper-128" for the registered file, or a path of an .onnx file of this kind.
         device: "cuda" needs onnxruntime-gpu.
         dtype: must be float32: the graph has a dtype of its own.
+        commercial: see the contract.
         options: none are known.
 
     Raises:
@@ -143,7 +146,7 @@ def build(weights: str | None, device: torch.device, dtype: torch.dtype, **optio
         how = registry.card(WEIGHTS).how
         raise WeightsError(f"expected the name {WEIGHTS} or an .onnx file; got {weights!r}. {how}")
     signature = read_signature(path)
-    embedder = perception.load("identity", IDENTITY, device)
+    embedder = perception.load("identity", IDENTITY, device, commercial=commercial)
     graph = session(path, device.type)
-    parser = perception.load("parser", device=device, dtype=dtype)
+    parser = perception.load("parser", device=device, dtype=dtype, commercial=commercial)
     return Inswapper(graph, signature, embedder, parser, weights or WEIGHTS, device)

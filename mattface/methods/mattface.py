@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,12 +16,16 @@ from mattface.layers import resize
 from mattface.matte import MatteStage
 from mattface.mesh.shape import blend_shapes, canonical_coordinates
 from mattface.methods.contract import CropSpec, Description, filtered
+from mattface.methods.fixed_chain import CHAIN, FIXED, GENERATOR, FixedMethod, build_fixed
 from mattface.methods.mattface_network import Config, Encoded, MattfaceNetwork, build_network, network_of
 from mattface.methods.psp import OFFICIAL
 from mattface.parse import Parser
 from mattface.vocabulary import Crop, MatteFilter, Swap
+from mattface.weights.licences import commercial_only, restriction
 
-__all__ = ["Config", "MattfaceMethod", "MattfaceNetwork", "build", "build_network", "network_of"]
+__all__ = ["Config", "MattfaceMethod", "MattfaceNetwork", "build", "build_network", "default_weights", "network_of"]
+DEMO, TAUGHT = "mattface-demo", "mattface-ffhq"
+"""Bundled weights for any use; weights that were taught with a fixed generator, and run with it."""
 
 
 class MattfaceMethod:
@@ -30,13 +34,19 @@ class MattfaceMethod:
     name = "mattface"
 
     def __init__(
-        self, network: MattfaceNetwork, parser: Parser, weights: str, device: torch.device, dtype: torch.dtype
+        self,
+        network: MattfaceNetwork,
+        parser: Parser,
+        weights: str,
+        device: torch.device,
+        dtype: torch.dtype,
+        notes: tuple[str, ...] = (),
     ) -> None:
         self.matte = MatteStage(parser, network.config.matte)
         self.network = network.to(device).eval().requires_grad_(False)
         self.crop = CropSpec("ffhq", network.config.resolution)
         self.weights = weights
-        self.device, self.dtype = device, dtype
+        self.device, self.dtype, self.notes = device, dtype, notes
         self.engine: str | None = None
 
     def encode(self, source: Crop) -> Encoded:
@@ -52,7 +62,7 @@ class MattfaceMethod:
 
     def describe(self) -> Description:
         """See the contract."""
-        return Description(self.name, self.weights, self.matte.parser.name, self.engine)
+        return Description(self.name, self.weights, self.matte.parser.name, self.engine, self.notes)
 
     def swap(self, encoded: Encoded, target: Crop, *, matte_filter: MatteFilter | None = None) -> Swap:
         """Swaps one target crop of the network's resolution."""
@@ -91,22 +101,60 @@ class MattfaceMethod:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
 
-def build(weights: str | None, device: torch.device, dtype: torch.dtype, **options: Any) -> MattfaceMethod:
+class Default(NamedTuple):
+    """The weights that run where none are named.
+
+    Attributes:
+        weights: their name.
+        notes: for reports: which, and why; none where there is no choice.
+    """
+
+    weights: str
+    notes: tuple[str, ...] = ()
+
+
+def default_weights(commercial: bool) -> Default:
+    """mattface-demo; or mattface-ffhq where its card is in the group "default", which it joins once it wins the
+    examination, all it needs is on this machine and its licence allows the use.
+
+    Args:
+        commercial: only weights that allow commercial use.
+    """
+    if TAUGHT not in registry.cards() or "default" not in registry.card(TAUGHT).groups:
+        return Default(DEMO)
+    if commercial and (licence := restriction(TAUGHT)):
+        return Default(DEMO, (f"weights {DEMO}: {TAUGHT} is left out, it forbids commercial use ({licence})",))
+    needed = (TAUGHT, *registry.card(TAUGHT).needs)
+    if missing := [name for name in needed if not registry.present(name)]:
+        how = f"Type: mattface weights pull {' '.join(missing)}"
+        return Default(DEMO, (f"weights {DEMO}: {TAUGHT} would run, but {', '.join(missing)} is not here. {how}",))
+    use = "it forbids commercial use, for which --commercial takes" if restriction(TAUGHT) else "the other one is"
+    return Default(TAUGHT, (f"weights {TAUGHT}: all that it needs is here; {use} {DEMO}",))
+
+
+def build(
+    weights: str | None, device: torch.device, dtype: torch.dtype, commercial: bool | None = None, **options: Any
+) -> MattfaceMethod | FixedMethod:
     """Builds the method from a checkpoint that carries its configuration.
 
     Args:
-        weights: name of registered weights, a safetensors file, or a folder that holds one; None takes mattface-demo.
+        weights: name of registered weights, a safetensors file, or a folder that holds one; None: see
+            `default_weights`.
         device, dtype: where and in which dtype the network runs.
-        options: `detail`, "flow" or "off" (the paper: nothing of the source is sampled); as trained by default.
+        commercial: see the contract.
+        options: `detail`, "flow" or "off" (the paper: nothing of the source is sampled), as trained by default; for
+            weights over a fixed generator `generator`, "mobile-ffhq" or "stylegan2-ffhq", the checkpoint's by default,
+            and `refine`, steps by which every code is moved towards the source's identity (about a second each).
 
     Raises:
         UsageError: an unknown option or value.
         WeightsError: weights that are missing, damaged, without a trained IDATT, or trained without the detail that is
             asked for.
     """
-    detail = options.pop("detail", None)
+    detail, generator = options.pop("detail", None), options.pop("generator", None)
+    refine = int(options.pop("refine", 0))
     if options:
-        raise UsageError(f"mattface has the option detail; got {', '.join(sorted(options))}.")
+        raise UsageError(f"mattface has the options detail, generator and refine; got {', '.join(sorted(options))}.")
     if detail not in (None, "flow", "off"):
         raise UsageError(f'detail must be "flow" or "off"; got {detail!r}.')
     if weights == OFFICIAL:
@@ -114,11 +162,17 @@ def build(weights: str | None, device: torch.device, dtype: torch.dtype, **optio
             f"{OFFICIAL} holds encoder and generator, but no trained IDATT and no blend; both are needed to swap. "
             "Train them, take --weights mattface-demo, or mix W+ codes instead: --method psp-mix."
         )
-    name = weights or "mattface-demo"
+    name, notes = (weights, ()) if weights else default_weights(commercial_only(commercial))
     tensors, metadata = registry.load_tensors(registry.checkpoint_in(name))
+    parser = perception.load("parser", device=device, dtype=dtype, commercial=commercial)
+    if metadata.get(CHAIN) == FIXED:
+        named = {**metadata, GENERATOR: generator} if generator else metadata
+        return build_fixed(tensors, named, name, detail or "flow", device, dtype, parser, refine, commercial, notes)
+    if generator is not None or refine:
+        raise UsageError(f"{name} carries a generator of its own, without generator= and refine=. Leave them out.")
     network = network_of(tensors, metadata, name)
     if detail == "flow" and network.correspond is None:
         raise WeightsError(f'{name} was trained without detail; got detail="flow". Leave it out or take other weights.')
     if detail == "off":
         network.correspond = None
-    return MattfaceMethod(network, perception.load("parser", device=device, dtype=dtype), name, device, dtype)
+    return MattfaceMethod(network, parser, name, device, dtype, notes)

@@ -307,13 +307,16 @@ def resample(pixels: np.ndarray, flow: np.ndarray) -> np.ndarray:
     return np.clip(sampled, 0, 1)
 
 
-def build(weights: str | None, device: torch.device, dtype: torch.dtype, **options: Any) -> MeshMethod:
+def build(
+    weights: str | None, device: torch.device, dtype: torch.dtype, commercial: bool | None = None, **options: Any
+) -> MeshMethod:
     """Builds the method.
 
     Args:
         weights: must be None; the method has none.
         device: where the returned tensors lie (the work itself is done on the CPU).
         dtype: of the parser's network; there is no other.
+        commercial: see the contract.
         options: fields of `Config` and of its `MatteConfig`.
 
     Raises:
@@ -326,4 +329,5 @@ def build(weights: str | None, device: torch.device, dtype: torch.dtype, **optio
         raise UsageError(f"mesh options are {', '.join([*sorted(own), *of_matte])}; got {', '.join(unknown)}.")
     matte = replace(MATTE, **{name: value for name, value in options.items() if name in of_matte})
     config = Config(**{name: value for name, value in options.items() if name in own}, matte=matte)
-    return MeshMethod(config, perception.load("parser", device=device, dtype=dtype), device)
+    parser = perception.load("parser", device=device, dtype=dtype, commercial=commercial)
+    return MeshMethod(config, parser, device)

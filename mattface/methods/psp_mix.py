@@ -76,12 +76,15 @@ class PspMixMethod:
         return filtered(Swap(resize(pixels.float(), target.size), mask), matte_filter)
 
 
-def build(weights: str | None, device: torch.device, dtype: torch.dtype, **options: Any) -> PspMixMethod:
+def build(
+    weights: str | None, device: torch.device, dtype: torch.dtype, commercial: bool | None = None, **options: Any
+) -> PspMixMethod:
     """Builds the method.
 
     Args:
         weights: None or the name of the official pSp file.
         device, dtype: where and in which dtype the networks run.
+        commercial: see the contract.
         options: none are known.
 
     Raises:
@@ -92,5 +95,5 @@ def build(weights: str | None, device: torch.device, dtype: torch.dtype, **optio
         raise UsageError(f"psp-mix has no options; got {', '.join(sorted(options))}.")
     if weights not in (None, OFFICIAL):
         raise UsageError(f"psp-mix runs on the weights {OFFICIAL}; got {weights!r}. Leave weights out.")
-    parser = perception.load("parser", device=device, dtype=dtype)
+    parser = perception.load("parser", device=device, dtype=dtype, commercial=commercial)
     return PspMixMethod(*official_parts(), parser, OFFICIAL, device, dtype)

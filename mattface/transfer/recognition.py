@@ -8,6 +8,8 @@ distance of positions in the crop.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -49,18 +51,17 @@ class RecognitionTransfer(nn.Module):
 
     def begin_beside(self) -> None:
         """Start of a training: gamma 1, and `out` writes the source's own values into the empty channels."""
-        for level in self.levels.values():
+        for level in cast("list[IDATT]", list(self.levels.values())):
             width = level.value.out_channels
             with torch.no_grad():
                 level.gamma.fill_(1.0)
-                for layer in (level.value, level.out):
-                    layer.weight.zero_()
-                    layer.bias.zero_()
+                for layer in (level.query, level.key, level.value, level.out):
+                    for parameter in layer.parameters():
+                        parameter.zero_()
                 level.value.weight[:, :width, 0, 0] = torch.eye(width)
                 level.out.weight[width:, :, 0, 0] = torch.eye(width)
                 for layer in (level.query, level.key):
                     layer.weight.normal_(std=0.01)
-                    layer.bias.zero_()
 
 
 def widen(x: torch.Tensor) -> torch.Tensor:

@@ -288,36 +288,40 @@ def build_trained(
     weights: str | None,
     device: torch.device,
     dtype: torch.dtype,
+    commercial: bool | None,
     options: dict[str, Any],
     earlier: tuple[str, ...] = (),
 ) -> AlignedMethod:
     """The method of a checkpoint, with the identity part its configuration names and the strongest parser.
 
-    Args and errors: see `open_checkpoint`; WeightsError, too, when the identity part is not here.
+    Args and errors: see `open_checkpoint` and, for `commercial`, the contract; WeightsError, too, when the identity
+    part is not here.
     """
     config, network = open_checkpoint(name, weights, kind, build_network, options, earlier)
-    coder = IdentityCoder(perception.load("identity", config.identity, device), config.identity_crop)
-    crop = CropSpec(config.template, config.size)
-    return AlignedMethod(
-        name, crop, network, coder, perception.load("parser", device=device, dtype=dtype), str(weights), device, dtype
-    )
+    embedder = perception.load("identity", config.identity, device, commercial=commercial)
+    parser = perception.load("parser", device=device, dtype=dtype, commercial=commercial)
+    coder, crop = IdentityCoder(embedder, config.identity_crop), CropSpec(config.template, config.size)
+    return AlignedMethod(name, crop, network, coder, parser, str(weights), device, dtype)
 
 
 def builder_of(name: str, kind: type[C], build_network: Callable[[C], SwapNetwork]) -> Callable[..., AlignedMethod]:
     """`build` of a method without published weights; arguments as in `open_checkpoint`."""
 
-    def build(weights: str | None, device: torch.device, dtype: torch.dtype, **options: Any) -> AlignedMethod:
+    def build(
+        weights: str | None, device: torch.device, dtype: torch.dtype, commercial: bool | None = None, **options: Any
+    ) -> AlignedMethod:
         """Builds the method from a trained checkpoint.
 
         Args:
             weights: a safetensors file; there are no published weights.
             device, dtype: where and in which dtype the network runs.
+            commercial: see the contract.
             options: fields of the method's `Config`; they must be those of the checkpoint.
 
         Raises:
             UsageError: an unknown option.
             WeightsError: no weights, or of another method or variant, or the identity part is not here.
         """
-        return build_trained(name, kind, build_network, weights, device, dtype, options)
+        return build_trained(name, kind, build_network, weights, device, dtype, commercial, options)
 
     return build

@@ -109,12 +109,15 @@ def build_network(config: Config) -> SwapNetwork:
     return SwapNetwork(ImageEncoder(config.widths), blocks, decoder, config.code, half_range=True)
 
 
-def build(weights: str | None, device: torch.device, dtype: torch.dtype, **options: Any) -> AlignedMethod:
+def build(
+    weights: str | None, device: torch.device, dtype: torch.dtype, commercial: bool | None = None, **options: Any
+) -> AlignedMethod:
     """Builds the method.
 
     Args:
         weights: None or "alphaface" for the public checkpoint, or a safetensors file of a trained variant.
         device, dtype: where and in which dtype the network runs.
+        commercial: see the contract.
         options: `injection`, see `Config`; by default what the weights were trained with.
 
     Raises:
@@ -122,15 +125,15 @@ def build(weights: str | None, device: torch.device, dtype: torch.dtype, **optio
         WeightsError: the network or the identity part is not here, damaged, or of another variant.
     """
     if weights not in (None, NAME):
-        return build_trained(NAME, Config, build_network, weights, device, dtype, options)
+        return build_trained(NAME, Config, build_network, weights, device, dtype, commercial, options)
     unknown = sorted(set(options) - {"injection"})
     if unknown:
         raise UsageError(f"{NAME} with its public weights has the option injection; got {', '.join(unknown)}.")
     config = Config(**options)
     network = public_network(config)
-    coder = IdentityCoder(public_identity(device), config.identity_crop, identity_map(device))
+    coder = IdentityCoder(public_identity(device, commercial), config.identity_crop, identity_map(device))
     crop = CropSpec(config.template, config.size)
-    parser = perception.load("parser", device=device, dtype=dtype)
+    parser = perception.load("parser", device=device, dtype=dtype, commercial=commercial)
     return AlignedMethod(NAME, crop, network, coder, parser, NAME, device, dtype)
 
 
@@ -141,14 +144,14 @@ def public_network(config: Config) -> SwapNetwork:
     return network
 
 
-def public_identity(device: torch.device) -> Embedder:
+def public_identity(device: torch.device, commercial: bool | None = None) -> Embedder:
     """The identity network the public checkpoint was trained with: ArcFace w600k, from either of its two files."""
     if registry.present("alphaface-identity") or not registry.present("insightface-recognition"):
         network = iresnet50()
         registry.load_strictly(network, official("alphaface-identity"), "the ArcFace w600k ResNet-50")
         network = network.eval().requires_grad_(False).to(device)
         return Embedder("arcface-w600k", network, 512, 112, lambda mesh, points: _unused())
-    return perception.load("identity", "insightface", device)
+    return perception.load("identity", "insightface", device, commercial=commercial)
 
 
 def _unused() -> Any:

@@ -173,16 +173,19 @@ def build_network(config: Config) -> FoldedNetwork:
     return FoldedNetwork(encoder, blocks, decoder, config.code, portrait)
 
 
-def build(weights: str | None, device: torch.device, dtype: torch.dtype, **options: Any) -> AlignedMethod:
+def build(
+    weights: str | None, device: torch.device, dtype: torch.dtype, commercial: bool | None = None, **options: Any
+) -> AlignedMethod:
     """Builds the method.
 
     Args:
         weights: a safetensors file, or None for the bundled alphaface-demo.
         device, dtype: where and in which dtype the network runs.
+        commercial: see the contract.
         options: fields of `Config`; they must be those of the checkpoint.
 
     Raises:
         UsageError: an unknown option.
         WeightsError: weights of another method or variant, or the identity part is not here.
     """
-    return build_trained(NAME, Config, build_network, weights or WEIGHTS, device, dtype, options, EARLIER)
+    return build_trained(NAME, Config, build_network, weights or WEIGHTS, device, dtype, commercial, options, EARLIER)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mattface import align, picture_io
+from mattface import align, perception, picture_io
 from mattface.errors import InputError
 from mattface.measure.held_out import as_pixels
 from mattface.parse import inner_face
@@ -57,8 +57,6 @@ class Preparer:
     """
 
     def __init__(self, settings: Settings, out: Path) -> None:
-        from mattface import perception
-
         self.settings, self.out = settings, out
         self.detector, self.landmarker = perception.load("detector"), perception.load("landmarks")
         self.parser = perception.load("parser")

@@ -10,12 +10,13 @@ from tqdm import tqdm
 from mattface import align, perception, picture_io
 from mattface.errors import InputError
 from mattface.measure.held_out import is_held_out
+from mattface.training.data.files import images_in
 from mattface.vocabulary import Crop
 
 
 def pictures_in(folder: Path) -> list[Path]:
     """Picture files in a folder, sorted by name."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    return images_in(folder)[0]
 
 
 def training_portraits(folder: Path) -> list[Path]:

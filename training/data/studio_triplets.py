@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from mattface import landmarks, perception
+from mattface import perception
 from mattface.errors import InputError
+from mattface.landmarks import Landmarker
 from mattface.mesh.shape import canonical_coordinates
 from mattface.parse import Parser
 from mattface.training.data.mesh_triplets import PARSER
@@ -31,13 +32,13 @@ def as_detection(marks: np.ndarray) -> Face:
     return Face(np.concatenate([xy.min(0), xy.max(0)]), 1.0, points)
 
 
-def find_mesh(pixels: np.ndarray, marks: np.ndarray, locate: landmarks.Landmarker) -> np.ndarray | None:
+def find_mesh(pixels: np.ndarray, marks: np.ndarray, locate: Landmarker) -> np.ndarray | None:
     """(468, 3) landmarks found in (S, S, 3) uint8 pixels; None where no face is seen."""
     face = locate(pixels, as_detection(marks))
     return face.mesh if face.presence is not None and face.presence >= SURE else None
 
 
-def read_as_photo(triplet: Triplet, locate: landmarks.Landmarker, parser: Parser, size: int) -> Triplets | None:
+def read_as_photo(triplet: Triplet, locate: Landmarker, parser: Parser, size: int) -> Triplets | None:
     """A triplet as a batch of one of that size; None where the landmarks of a face are not found.
 
     The mask is what the parser lets through, as in use; nothing beyond it is replaced.

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from mattface import landmarks, perception
+from mattface import perception
 from mattface.errors import InputError
+from mattface.landmarks import Landmarker
 from mattface.parse import visible
 from mattface.training.data.augment import affine_matrices, blob, colour_curve, recolour, resample, uniform
 from mattface.training.data.shards import index_shards, read_bytes
@@ -34,7 +35,7 @@ CLEAR = 0.75
 """Part of a pixel that must be seen face; what is less, and its neighbours, is to be hidden: frames are thin."""
 
 
-def read_square(triplet: Triplet, picture: str, locate: landmarks.Landmarker) -> np.ndarray | None:
+def read_square(triplet: Triplet, picture: str, locate: Landmarker) -> np.ndarray | None:
     """A picture of a triplet: RGB, the maps of `visible.expected`, what of the face is seen, how sure that is.
 
     An open mouth is part of the face. What is half hidden counts as hidden, and so does what lies beside it. What an

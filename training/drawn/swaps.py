@@ -7,7 +7,7 @@ the other's place: no proxy of a swapped picture is needed, and any two drawn pe
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -78,6 +78,28 @@ class KnownPeople:
         late = self.codes[target][:, LIGHT_FROM:]
         code[:, LIGHT_FROM:] = torch.lerp(code[:, LIGHT_FROM:], late, LIGHT)
         return code
+
+    def without(self, first: int) -> KnownPeople:
+        """The same people, of whom the first ones are in no pair."""
+        return replace(self, usable=self.usable[self.usable >= first])
+
+    def explained(
+        self, transfer: RecognitionTransfer, heads: CodeHeads, directions: Directions, first: int, count: int = 400
+    ) -> float:
+        """Share of the variance of swap codes that is explained, for pairs of the first people.
+
+        Args:
+            transfer, heads, directions: see `train_transfer`.
+            first: number of the people.
+            count: of the pairs.
+        """
+        source, target = self.pairs(count, torch.Generator().manual_seed(1), self.usable[self.usable < first])
+        wanted, made = self.swap_code(source, target, directions), []
+        with torch.no_grad():
+            for s, t in zip(source.split(CHUNK), target.split(CHUNK), strict=True):
+                made.append(heads(transfer(self.store.features(s), self.store.features(t))))
+        error = (torch.cat(made) - wanted).square().sum()
+        return float(1 - error / (wanted - heads.w_avg).square().sum())
 
     def pairs(self, count: int, rng: torch.Generator, among: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(count,) sources and targets, `SAME` of them the same picture."""
