@@ -121,7 +121,8 @@ def test_contact_sheet_shows_every_picture(tmp_path: Path) -> None:
     sheet = np.asarray(contact_sheet([{"source": red, "target": blue}, {"source": blue, "target": red}]))
     for colour in ((255, 0, 0), (0, 0, 255)):
         assert (sheet == colour).all(-1).sum() == 2 * 256 * 512
-    assert directions({"a": red, "b": blue, "c": red}) == [("b", "a"), ("a", "b"), ("c", "b")]
+    pictures = {"photo": red, "photo 2": blue, "drawn": red, "drawn 2": blue}
+    assert directions(pictures) == [("drawn", "drawn 2"), ("drawn 2", "drawn"), ("photo", "photo 2")]
 
 
 def test_every_command_is_documented() -> None:
@@ -157,7 +158,7 @@ def test_demo_writes_a_sheet_and_says_how_it_went(need: Any, tmp_path: Path, cap
     for method in METHODS:
         assert re.search(rf"^{method} +(3 pictures, [0-9.]+ s each|left out: )", said, re.MULTILINE)
     reports = json.loads((folder / "report.json").read_text())
-    assert (folder / "mattface-drawn-onto-astronaut.png").exists() and len(list(folder.glob("*.png"))) > 6
+    assert (folder / "mattface-person-24-onto-person-21.png").exists() and len(list(folder.glob("*.png"))) > 6
     for report in (reports["mattface"][0], reports["mesh"][2]):
         assert report["device"].startswith("cuda" if cuda() else "cpu") and report["seconds"]
         assert "upfirdn2d" in str(report["ops"])

@@ -265,7 +265,7 @@ def test_pictures_cannot_be_inverted_nor_codes_edited() -> None:
     with pytest.raises(LicenceError, match=r"the weights ffhq-directions .* leave the edit out"):
         edit.load_directions(commercial=True)
     with pytest.raises(LicenceError, match="the weights mobile-ffhq"):
-        fixed_chain.build_fixed({}, {}, "mine", "off", CPU, torch.float32, Parser("mesh"), True)
+        fixed_chain.build_fixed({}, {}, "mine", "off", CPU, torch.float32, Parser("mesh"), commercial=True)
 
 
 # The command line

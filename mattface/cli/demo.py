@@ -1,7 +1,7 @@
-"""mattface demo: an example pair, swapped both ways by every method that has weights, and somebody who does not exist.
+"""mattface demo: two people who do not exist, swapped both ways by every method that has weights, and two photographs.
 
-The pair is two public-domain photographs out of installed packages: matplotlib's Grace Hopper and scikit-image's
-astronaut (Eileen Collins). The third source is drawn (`mattface sample`).
+The people are drawn (`mattface sample`). The photographs are public-domain pictures out of installed packages:
+matplotlib's Grace Hopper and scikit-image's astronaut (Eileen Collins).
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 TILE = 512
 MARGIN = 12
 CAPTION = 26
-SEED = 0
-"""Of the person who is drawn."""
+SEEDS = (24, 21)
+"""Of the people who are drawn."""
+FIXED = "mattface-ffhq"
+"""Weights of mattface that are shown beside its default."""
 HEAD = 2.2
 """Side of a close-up, in sides of the face's box."""
 
@@ -51,13 +53,13 @@ def run(args: argparse.Namespace) -> None:
 
     start = time.perf_counter()
     pictures = {name: picture_io.read(path) for name, path in example_pair().items()}
-    pictures["drawn"] = drawn(args.device, args.commercial)
     weights.pull(["embedded"])
+    pictures |= drawn(args.device, args.commercial)
     folder = Path(args.out)
     folder.mkdir(parents=True, exist_ok=True)
     results: dict[str, list[SwapResult]] = {}
     missing: list[str] = []
-    for method in sorted(METHODS, reverse=True):
+    for method in [FIXED, *sorted(METHODS, reverse=True)]:
         begun = time.perf_counter()
         try:
             results[method] = swap_all(method, pictures, args.device, folder, args.commercial)
@@ -80,31 +82,32 @@ def _subject(error: WeightsError | LicenceError) -> str:
     return re.split("[:;]", str(error))[0]
 
 
-def drawn(device: str, commercial: bool | None) -> Picture:
-    """Somebody who does not exist."""
+def drawn(device: str, commercial: bool | None) -> dict[str, Picture]:
+    """People who do not exist, by name."""
     from mattface import sampling
     from mattface.vocabulary import Picture
 
     sampler = sampling.load(None, device, commercial)
     for note in sampler.notes:
         print(f"mattface: note: {note}", file=sys.stderr)
-    return Picture(sampler(SEED))
+    return {f"person-{seed}": Picture(sampler(seed)) for seed in SEEDS}
 
 
 def directions(pictures: dict[str, Picture]) -> list[tuple[str, str]]:
-    """(source, target): the photographs both ways, then who is drawn onto the second of them."""
-    first, second, made = pictures
-    return [(second, first), (first, second), (made, second)]
+    """(source, target): the drawn people both ways, then one photograph onto the other."""
+    first, second, one, other = pictures
+    return [(one, other), (other, one), (first, second)]
 
 
 def swap_all(
     method: str, pictures: dict[str, Picture], device: str, folder: Path, commercial: bool | None = None
 ) -> list[SwapResult]:
-    """Swaps, and writes each result as a PNG."""
+    """Swaps, and writes each result as a PNG; `method` is one of `METHODS`, or `FIXED`."""
     from mattface import picture_io
     from mattface.cli.loading import load
 
-    swapper = load(method, device=device, commercial=commercial)
+    named = ("mattface", FIXED) if method == FIXED else (method, None)
+    swapper = load(*named, device=device, commercial=commercial)
     results = []
     for source, target in directions(pictures):
         result = swapper.swap(swapper.prepare(pictures[source]), pictures[target])
