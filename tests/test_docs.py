@@ -96,6 +96,8 @@ def check_module(words: list[str]) -> None:
     """`python -m MODULE ...`: the module is there and names every option."""
     module, *rest = words
     spec = importlib.util.find_spec(module)
+    if spec is not None and spec.submodule_search_locations:
+        spec = importlib.util.find_spec(f"{module}.__main__")
     assert spec is not None and spec.origin, f"no module {module}"
     source = Path(spec.origin).read_text(encoding="utf-8")
     assert [word for word in rest if word.startswith("--") and f'"{word}"' not in source] == []
