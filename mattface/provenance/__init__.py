@@ -1,0 +1,1 @@
+from mattface.provenance.xmp import *
