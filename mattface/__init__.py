@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load", "sample"]
+__all__ = ["__version__", "load", "sample", "verify"]
 
 if TYPE_CHECKING:
+    import os
+
     import numpy as np
 
     from mattface.pipeline import Swapper
@@ -34,3 +36,10 @@ def sample(
     from mattface import sampling
 
     return sampling.sample(seed, count, weights, truncation, device)
+
+
+def verify(path: str | os.PathLike[str], anchors: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+    """Reads the marks of origin of a picture or video. See `mattface.verification.verify`."""
+    from mattface import verification
+
+    return verification.verify(path, anchors)

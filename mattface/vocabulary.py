@@ -150,6 +150,7 @@ class Identity:
         primary: index of the crop whose embedding is nearest to the mean; its pixels are used.
         embedding: (D,) unit length mean embedding, or None when no identity network is available.
         encoded: what the method keeps (feature pyramid, textures, ...).
+        hashes: SHA-256 of the pictures, as files where they came as files.
     """
 
     method: str
@@ -157,6 +158,7 @@ class Identity:
     primary: int
     embedding: np.ndarray | None
     encoded: Any
+    hashes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

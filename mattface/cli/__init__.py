@@ -1,4 +1,4 @@
-"""The command line: mattface swap | video | live | sample | studio | data | train | bench | doctor | weights | ...
+"""The command line: mattface swap | video | live | verify | sample | studio | data | train | bench | doctor | weights | ...
 
 Exit codes: 0 done, 2 wrong usage, 3 input unreadable or unsupported (or output not writable), 4 no face found,
 5 weights missing or damaged, 6 device unavailable, 1 anything else, 130 interrupted.
@@ -17,7 +17,7 @@ from types import FrameType
 from typing import NoReturn
 
 from mattface import __version__
-from mattface.cli import bench, data, demo, doctor, export, live, ops, sample, studio, swap, train, video, weights
+from mattface.cli import bench, data, demo, doctor, export, live, ops, sample, studio, swap, train, verify, video, weights
 from mattface.errors import MattfaceError
 
 INTERRUPTED = 130
@@ -27,6 +27,7 @@ EPILOG = """examples:
   mattface swap -s alice.jpg -t portrait.jpg -o swapped.png
   mattface video -s alice.jpg -t clip.mp4 -o swapped.mp4
   mattface live -s alice.jpg
+  mattface verify swapped.png
   mattface doctor
   mattface weights pull embedded
 
@@ -52,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     top = Parser("mattface", description=DESCRIPTION, epilog=EPILOG, formatter_class=raw)
     top.add_argument("--version", action="version", version=f"mattface {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (swap, video, live, export, sample, studio, data, train, bench, doctor, weights, ops, demo):
+    for command in (swap, video, live, verify, export, sample, studio, data, train, bench, doctor, weights, ops, demo):
         command.add_parser(commands)
     return top
 

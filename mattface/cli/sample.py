@@ -36,8 +36,8 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Draws and writes one picture after the other."""
-    from mattface import __version__, picture_io, sampling
-    from mattface.provenance import GENERATED, add_mark
+    from mattface import picture_io, sampling
+    from mattface.provenance import Settings
     from mattface.vocabulary import Picture
 
     truncation = sampling.TRUNCATION if args.truncation is None else args.truncation
@@ -46,10 +46,9 @@ def run(args: argparse.Namespace) -> None:
     for path in paths.values():
         picture_io.check_output(path, args.overwrite)
     sampler = sampling.load(args.weights, args.device)
-    mark = {"xmp": add_mark(None, __version__, GENERATED)}
     for seed, path in paths.items():
-        picture = Picture(sampler(seed, truncation), metadata=mark)
-        picture_io.write(picture, path, args.overwrite, mark=False)
+        picture = Picture(sampler(seed, truncation))
+        picture_io.write(picture, path, args.overwrite, Settings(generated=True))
         print(f"{path}: {picture.size[0]}x{picture.size[1]}, seed {seed}", flush=True)
 
 
