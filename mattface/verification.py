@@ -133,7 +133,8 @@ def _frames(path: Path, step: int) -> Iterator[np.ndarray]:
 
 
 @cache
-def _perception() -> tuple[Any, Any]:
+def perception() -> tuple[Any, Any]:
+    """The detector and the landmarker that look for marked faces."""
     from mattface import detect, landmarks
 
     return detect.load_detector(), landmarks.load_landmarker()
@@ -168,7 +169,7 @@ def _faces(rgb: np.ndarray) -> list[Found]:
 
     from mattface.provenance import watermark
 
-    find, locate = _perception()
+    find, locate = perception()
     faces = find(rgb)
     if not faces:  # a face that fills the picture is found once there is something around it
         height, width = (int(n * BORDER) for n in rgb.shape[:2])

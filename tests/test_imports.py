@@ -13,6 +13,8 @@ import pytest
 HEAVY = (
     "ai_edge_litert",
     "av",
+    "c2pa",
+    "cryptography",
     "cv2",
     "face_alignment",
     "imagecodecs",

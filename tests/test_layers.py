@@ -26,6 +26,7 @@ MODULES = {
     "methods": 3,
     "pipeline": 4,
     "sampling": 4,
+    "verification": 4,
     "measure": 4,
     "cli": 7,
     "ui": 7,

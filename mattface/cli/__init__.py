@@ -1,4 +1,4 @@
-"""The command line: mattface swap | video | live | verify | sample | studio | data | train | bench | doctor | weights | ...
+"""The command line: mattface swap | video | live | verify | sample | train | bench | doctor | ...
 
 Exit codes: 0 done, 2 wrong usage, 3 input unreadable or unsupported (or output not writable), 4 no face found,
 5 weights missing or damaged, 6 device unavailable, 1 anything else, 130 interrupted.
@@ -17,7 +17,22 @@ from types import FrameType
 from typing import NoReturn
 
 from mattface import __version__
-from mattface.cli import bench, data, demo, doctor, export, live, ops, sample, studio, swap, train, verify, video, weights
+from mattface.cli import (
+    bench,
+    data,
+    demo,
+    doctor,
+    export,
+    live,
+    ops,
+    sample,
+    studio,
+    swap,
+    train,
+    verify,
+    video,
+    weights,
+)
 from mattface.errors import MattfaceError
 
 INTERRUPTED = 130

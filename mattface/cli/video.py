@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from mattface.cli import moving
+from mattface.cli import moving, origin
 from mattface.errors import Interrupted
 
 EPILOG = """examples:
@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> None:
 
     moving.check_report(args.report, args.overwrite, [args.target, args.output])
     moving.readable([args.target])
+    marking = origin.settings(args)
     status = moving.Status(args.quiet)
     swapper, cast = moving.build(args, {})
     job = Job(
@@ -60,12 +61,12 @@ def run(args: argparse.Namespace) -> None:
         pace=moving.pace(args, OFFLINE),
         resume=args.resume,
         overwrite=args.overwrite,
-        mark=not args.no_mark,
+        mark=marking,
     )
     with moving.stopping(status.say) as stop:
         report = convert(job, swapper, cast, stop, lambda told: status.line(_progress(told)))
     status.end()
-    for note in report["notes"]:
+    for note in [*origin.off(marking), *report["notes"]]:
         status.say(f"{args.target}: {note}")
     moving.write_report({**report, **moving.parts_of(swapper)}, args.report, args.overwrite)
     _tell(args, report)

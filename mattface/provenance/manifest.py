@@ -219,7 +219,7 @@ def _explained() -> Iterator[None]:
         yield
     except c2pa.C2paError as error:
         text = " ".join(str(error).split())
-        if "time" in text.lower() and "stamp" in text.lower() or "TimeStamp" in text or "ureq" in text.lower():
+        if ("time" in text.lower() and "stamp" in text.lower()) or "TimeStamp" in text or "ureq" in text.lower():
             text = f"the time stamp authority did not answer ({text})"
         raise ManifestError(text) from error
 

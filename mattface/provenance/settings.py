@@ -168,7 +168,9 @@ def hash_of(value: Any) -> str | None:
         with suppress(OSError), open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     pixels = getattr(value, "pixels", value)
-    return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest() if isinstance(pixels, np.ndarray) else None
+    if not isinstance(pixels, np.ndarray):
+        return None
+    return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
 def folder() -> Path:

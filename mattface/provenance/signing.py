@@ -205,13 +205,16 @@ def _made() -> tuple[bytes, bytes]:
     from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
     root, own = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-    organisation = x509.NameAttribute(NameOID.ORGANIZATION_NAME, OWN)
-    names = [x509.Name([organisation, x509.NameAttribute(NameOID.COMMON_NAME, f"{OWN} {w}")]) for w in ("root", "signer")]
+    organisation, common = NameOID.ORGANIZATION_NAME, NameOID.COMMON_NAME
+    signer_name, root_name = (
+        x509.Name([x509.NameAttribute(organisation, OWN), x509.NameAttribute(common, f"{OWN}, {who}")])
+        for who in ("signer", "root")
+    )
     now = datetime.now(UTC)
     chain = b""
-    for name, key, is_root in ((names[1], own, False), (names[0], root, True)):
+    for name, key, is_root in ((signer_name, own, False), (root_name, root, True)):
         built = (
-            x509.CertificateBuilder(names[0], name, key.public_key(), x509.random_serial_number())
+            x509.CertificateBuilder(root_name, name, key.public_key(), x509.random_serial_number())
             .not_valid_before(now - timedelta(days=1))
             .not_valid_after(now + timedelta(days=365 * YEARS))
             .add_extension(x509.BasicConstraints(is_root, 0 if is_root else None), True)
