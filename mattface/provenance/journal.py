@@ -43,7 +43,9 @@ def write(payload: str, output: str, record: Swapped | None, manifest: bytes | N
     temporary = path.with_name(f".{payload}-{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(entry, indent=1), encoding="utf-8")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(entry, file, indent=1)
         os.replace(temporary, path)
     except OSError as error:
         with suppress(OSError):

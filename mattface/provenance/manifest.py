@@ -28,6 +28,8 @@ SWAP = "mattface.swap"
 """Label of our own assertion."""
 UNKNOWN = "application/octet-stream"
 VALID, UNTRUSTED, ALTERED, ABSENT = "valid", "untrusted", "altered", "absent"
+NO_MANIFEST, NO_FILE = ("ManifestNotFound", "NotSupported"), ("Io:", "Other: asset could not be parsed")
+"""Beginnings of c2pa's errors that do not speak about a manifest."""
 UNTRUSTED_CODE = "signingCredential.untrusted"
 
 
@@ -119,9 +121,11 @@ def read_bytes(data: bytes, ending: str, anchors: bytes | None = None, detached:
         found = json.loads(reader.json())
         state = reader.get_validation_state()
     except c2pa.C2paError as error:
-        text = str(error)
-        if any(word in text for word in ("ManifestNotFound", "NotSupported", "UnsupportedType", "no JUMBF")):
+        text = " ".join(str(error).split())
+        if text.startswith(NO_MANIFEST):
             return Read(ABSENT)
+        if text.startswith(NO_FILE):
+            return Read(ABSENT, (f"the file cannot be read: {text}",))
         return Read(ALTERED, (f"broken manifest: {text}",))
     active = found.get("manifests", {}).get(found.get("active_manifest"))
     codes = tuple(dict.fromkeys(s["code"] for s in found.get("validation_status") or ()))

@@ -143,15 +143,16 @@ def consent_note(value: str) -> str:
     Raises:
         InputError: the file cannot be read, or the text is too long.
     """
-    path = Path(value)
-    try:
-        if path.is_file():
-            return f"{path.name}, SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
-    except OSError as error:
-        raise InputError(f"{value}: expected a readable document or a text; {error}.") from error
     if len(value) > LONGEST_NOTE:
         raise InputError(f"consent: expected at most {LONGEST_NOTE} characters; got {len(value)}. Name a file instead.")
-    return value
+    path = Path(value)
+    try:
+        content = path.read_bytes()
+    except PermissionError as error:
+        raise InputError(f"{value}: expected a readable document or a text; {error.strerror}.") from error
+    except (OSError, ValueError):  # no file of that name: a text
+        return value
+    return f"{path.name}, SHA-256 {hashlib.sha256(content).hexdigest()}"
 
 
 def file_of(value: Any) -> Path | None:
