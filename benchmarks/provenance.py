@@ -29,8 +29,7 @@ from mattface.benchmarks.portraits import choose_pairs
 from mattface.errors import MattfaceError, UsageError
 from mattface.landmarks import five_points
 from mattface.provenance import manifest, watermark
-from mattface.provenance.laying import settled
-from mattface.provenance.signing import signer
+from mattface.provenance.laying import Laying, settled
 from mattface.vocabulary import Face
 
 CLIP = 8
@@ -57,7 +56,8 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError("expected --pairs of at least 1, --clips and --untouched of at least 0.")
     cv2.setNumThreads(1)
     rng = np.random.default_rng(args.seed)
-    rows, clips = [], []
+    rows: list[dict[str, Any]] = []
+    clips: list[bool] = []
     for number, (swapped, record) in enumerate(swaps(args)):
         rows.append(one(swapped, record, rng))
         if args.show:
@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> None:
         rows[-1].pop("marked", None)
         if number < args.clips:
             clips.append(clip(swapped, record, rng))
+        save({"attacks": survived(rows, clips), "cost": cost(rows), "rows": rows}, args.out)  # what an end would lose
     numbers = {"attacks": survived(rows, clips), "cost": cost(rows), "manifests": manifests(args.portraits)}
     numbers["untouched"] = untouched(args.portraits, args.untouched, rng)
     tell(numbers)
@@ -167,10 +168,8 @@ def manifests(folder: Path) -> dict[str, Any]:
             picture_io.write(picture_io.read(pixels), plain, mark="xmp")
             picture_io.write(picture_io.read(other), second, mark="none")
             start = time.perf_counter()
-            data, _, _ = manifest.sign(
-                plain.read_bytes(), ending, plain.name, __version__, signer(provenance.Signing()),
-                provenance.Settings(), record, "0123456789ab",
-            )  # fmt: skip
+            laying = Laying(provenance.Settings(), record)
+            data = laying.sign(plain.read_bytes(), plain, __version__)
             seconds = time.perf_counter() - start
             table[ending] = {
                 "written": manifest.read_bytes(data, ending).state,

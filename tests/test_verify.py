@@ -15,7 +15,7 @@ import mattface
 from mattface import cli, picture_io, provenance, verification
 from mattface.errors import InputError
 from mattface.provenance import Swapped
-from mattface.provenance.laying import settled
+from mattface.provenance.laying import Laying, settled
 from mattface.vocabulary import Face, Picture
 
 
@@ -81,14 +81,9 @@ def test_a_mark_under_the_manifest_of_another_picture_is_altered(
 ) -> None:
     pixels = picture_io.read(file).pixels
     record = portrait[1]
-    from mattface.provenance import manifest, signing
-
-    by = signing.signer(provenance.Signing())
     picture_io.write(picture_io.read(pixels), tmp_path / "a.png", mark=False)
-    data, *_ = manifest.sign(
-        (tmp_path / "a.png").read_bytes(), ".png", "a.png", "1", by, provenance.Settings(), record, "000000000001"
-    )
-    (tmp_path / "a.png").write_bytes(data)
+    laying = Laying(provenance.Settings(), record, payload=1)
+    (tmp_path / "a.png").write_bytes(laying.sign((tmp_path / "a.png").read_bytes(), Path("a.png"), "1"))
     assert states(mattface.verify(tmp_path / "a.png"))["mark"] == "altered"
 
 
@@ -163,7 +158,7 @@ def test_a_video_is_marked_in_its_frames_and_on_its_file(
     av = pytest.importorskip("av", reason="av is not installed")
     from mattface import __version__
     from mattface.provenance import Settings, watermark
-    from mattface.provenance.laying import Laying, seal, tags
+    from mattface.provenance.laying import seal, tags
 
     picture, record = portrait
     laying = Laying(Settings(), record)

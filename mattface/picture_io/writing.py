@@ -74,8 +74,7 @@ def write_with_origin(
     if laying.wants(XMP):
         picture = _marked(picture, form, laying)
     data, conversions = encode(picture, form)
-    signed, _ = laying.sign(data, Path(path), __version__)
-    write_whole(data if signed is None else signed, path, overwrite)
+    write_whole(laying.sign(data, Path(path), __version__), path, overwrite)
     laying.notes += conversions
     return laying.done(str(path))
 
@@ -105,8 +104,7 @@ def write_matte(
     else:
         data = png_bytes(np.rint(values.astype(np.float64) * 65535).astype(np.uint16), kept)
     laying.absent(MARK, "a matte shows no face")
-    signed, _ = laying.sign(data, Path(path), __version__)
-    write_whole(data if signed is None else signed, path, overwrite)
+    write_whole(laying.sign(data, Path(path), __version__), path, overwrite)
 
 
 def check_output(

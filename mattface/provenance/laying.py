@@ -5,6 +5,7 @@ Nothing here loses a picture: what cannot be laid is left out, and said.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import secrets
@@ -12,13 +13,16 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from mattface.errors import MattfaceError
 from mattface.provenance import journal
-from mattface.provenance.settings import C2PA, LAYERS, MARK, XMP, Laid, Settings, Swapped
+from mattface.provenance.settings import C2PA, LAYERS, MARK, XMP, Laid, Settings, Signing, Swapped
+
+if TYPE_CHECKING:
+    from mattface.provenance.signing import Signer
 
 LAID, OFF = "laid", "off"
 UNTRUSTED = "laid, signed by this machine's own certificate"
@@ -70,48 +74,56 @@ class Laying:
             return watermark.embed(pixels, record.matte, record.meshes, self.number)
         return pixels
 
-    def sign(self, data: Any, path: Path, version: str) -> tuple[bytes | None, bytes | None]:
-        """Signs a file's content.
+    def sign(self, data: bytes, path: Path, version: str) -> bytes:
+        """A file's content with its signed manifest; as it is where none could be made.
 
         Args:
-            data: bytes or an open file.
+            data: the content of a format that holds manifests.
             path: the name it will have.
             version: of this tool.
+        """
+        out = io.BytesIO()
+        return out.getvalue() if self.sign_into(io.BytesIO(data), out, path, version) else data
+
+    def sign_into(self, source: BinaryIO, out: BinaryIO, path: Path, version: str) -> bool:
+        """Signs what `source` holds into `out`; the manifest is kept in `manifest`, too.
 
         Returns:
-            The content to write, None where it stays as it is; and a manifest to lay beside it, or None.
+            Whether there is a manifest now.
         """
         if not self.wants(C2PA):
-            return None, None
-        try:
-            from mattface.provenance import manifest, signing
+            return False
+        from mattface.provenance import manifest
 
-            by = self._signer(signing)
-            marked = self.payload if self.wants(MARK) else None
-            asked = (path.suffix, path.name, version)
+        try:
             try:
-                content, store, notes = manifest.sign(data, *asked, by, self.settings, self.record, marked)
+                by = self._signed(source, out, path, version, self.settings.signing)
             except manifest.ManifestError as error:
                 if not self.settings.signing.timestamp:
                     raise
                 self.notes.append(f"signed without a time stamp: {error}")
-                by = signing.signer(replace(self.settings.signing, timestamp=None))
-                if not isinstance(data, bytes):
-                    data.seek(0)
-                content, store, notes = manifest.sign(data, *asked, by, self.settings, self.record, marked)
-        except (MattfaceError, ImportError, OSError) as error:
+                for file in (source, out):
+                    file.seek(0)
+                out.truncate()
+                by = self._signed(source, out, path, version, replace(self.settings.signing, timestamp=None))
+        except (MattfaceError, ImportError, OSError) as error:  # nothing about signing may cost the picture
             self.absent(C2PA, str(error))
             self.notes.append(f"written without a signed manifest: {error}")
-            return None, None
-        self.manifest = store
-        self.notes += notes
+            return False
+        self.notes += [by.note] if by.note else []
         if by.own:
             self.states[C2PA] = UNTRUSTED
-        return content, (store if content is None else None)
+        return True
 
-    def _signer(self, signing: Any) -> Any:
-        by = signing.signer(self.settings.signing)
-        self.notes += [by.note] if by.note else []
+    def _signed(self, source: BinaryIO, out: BinaryIO, path: Path, version: str, who: Signing) -> Signer:
+        from mattface.provenance import manifest, signing
+
+        by = signing.signer(who)
+        payload = self.payload if self.wants(MARK) else None
+        self.manifest, notes = manifest.sign(
+            source, out, path.suffix, path.name, version, by, self.settings, self.record, payload
+        )
+        self.notes += notes
         return by
 
     def done(self, output: str) -> Laid:
@@ -132,17 +144,20 @@ def seal(path: Path, named: Path, laying: Laying, version: str) -> None:
         laying: settings and states.
         version: of this tool.
     """
-    from mattface.provenance.manifest import SIDECAR
+    from mattface.provenance.manifest import SIDECAR, TYPES
 
-    with open(path, "rb") as file:
-        content, beside = laying.sign(file, named, version)
-    target, data = (path, content) if content is not None else (named.with_name(named.name + SIDECAR), beside)
-    if data is None:
-        return
-    temporary = target.with_name(f".mattface-{secrets.token_hex(6)}.tmp")
+    sidecar = named.with_name(named.name + SIDECAR)
+    temporary = path.with_name(f".mattface-{secrets.token_hex(6)}.tmp")
     try:
-        temporary.write_bytes(data)
-        os.replace(temporary, target)
+        with open(path, "rb") as source, open(temporary, "w+b") as out:
+            signed = laying.sign_into(source, out, named, version)
+        if signed and named.suffix.lower() in TYPES:
+            os.replace(temporary, path)
+        elif signed:
+            temporary.write_bytes(laying.manifest or b"")
+            os.replace(temporary, sidecar)
+        else:
+            sidecar.unlink(missing_ok=True)  # of an earlier file of that name
     except OSError as error:
         laying.manifest = None
         laying.absent(C2PA, f"the manifest could not be written ({error.strerror or error})")

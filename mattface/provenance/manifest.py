@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from mattface import weights
 from mattface.errors import InputError, MattfaceError
 from mattface.provenance.settings import Settings, Swapped
 from mattface.provenance.signing import Signer
@@ -57,13 +58,15 @@ class Read:
 
 
 def sign(
-    data: Any, ending: str, title: str, version: str, signer: Signer, settings: Settings,
+    source: BinaryIO, out: BinaryIO, ending: str, title: str, version: str, signer: Signer, settings: Settings,
     record: Swapped | None = None, payload: str | None = None,
-) -> tuple[bytes | None, bytes, list[str]]:  # fmt: skip
+) -> tuple[bytes, list[str]]:  # fmt: skip
     """Signs a file's content.
 
     Args:
-        data: bytes, or a file opened for reading.
+        source: the content, opened for reading.
+        out: opened for writing and reading; gets the content with its manifest, and nothing where the format holds
+            none (see `TYPES`).
         ending: of the file's name; says whether it can hold a manifest.
         title: name of the file.
         version: of this tool.
@@ -73,7 +76,7 @@ def sign(
         payload: id of the imperceptible mark.
 
     Returns:
-        The content with its manifest, or None where the manifest has to lie beside it; the manifest; notes.
+        The manifest; notes.
 
     Raises:
         ManifestError: it could not be made; the message says why.
@@ -87,13 +90,12 @@ def sign(
         build.set_intent(c2pa.C2paBuilderIntent.EDIT) if parent else build.set_intent(
             c2pa.C2paBuilderIntent.CREATE, _source_type(settings.generated)
         )
-        out = io.BytesIO()
-        embedded = ending.lower() in TYPES
-        if not embedded:
+        if ending.lower() in TYPES:
+            manifest = build.sign(signer.native, TYPES[ending.lower()], source, out)
+        else:
             build.set_no_embed()
-        source = io.BytesIO(data) if isinstance(data, bytes) else data
-        manifest = build.sign(signer.native, TYPES.get(ending.lower(), UNKNOWN), source, out)
-    return (out.getvalue() if embedded else None), bytes(manifest), notes
+            manifest = build.sign(signer.native, UNKNOWN, source, io.BytesIO())
+    return bytes(manifest), notes
 
 
 def read(path: Path, anchors: bytes | None = None) -> Read:
@@ -105,19 +107,23 @@ def read(path: Path, anchors: bytes | None = None) -> Read:
     """
     beside = path.with_name(path.name + SIDECAR)
     detached = beside.read_bytes() if beside.is_file() else None
-    return read_bytes(path.read_bytes(), path.suffix, anchors, detached)
+    with open(path, "rb") as file:
+        return _read(file, path.suffix, anchors, detached)
 
 
 def read_bytes(data: bytes, ending: str, anchors: bytes | None = None, detached: bytes | None = None) -> Read:
     """Reads and checks a manifest in bytes. Arguments as `read`; `detached` is a manifest from beside the file."""
+    return _read(io.BytesIO(data), ending, anchors, detached)
+
+
+def _read(file: BinaryIO, ending: str, anchors: bytes | None, detached: bytes | None) -> Read:
     import c2pa
 
     kind = TYPES.get(ending.lower(), UNKNOWN)
     trust = {"trust": {"user_anchors": anchors.decode()}} if anchors else {}
     context = c2pa.Context.from_dict({"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}, **trust})
     try:
-        extra = (detached,) if detached is not None else (None,)
-        reader = c2pa.Reader(kind, io.BytesIO(data), *extra, context=context)
+        reader = c2pa.Reader(kind, file, detached, context=context)
         found = json.loads(reader.json())
         state = reader.get_validation_state()
     except c2pa.C2paError as error:
@@ -149,6 +155,8 @@ def _builder(
     if record is not None:
         own |= {"method": record.method, "weights": record.weights, "target_sha256": record.target_hash}
         own |= {"source_sha256": list(record.source_hashes)}
+        card = weights.cards().get(record.weights or "")
+        own["weights_sha256"] = card.sha256 if card is not None else None
     if settings.consent:
         own["consent"] = settings.consent
     own = {name: value for name, value in own.items() if value}

@@ -75,7 +75,9 @@ class Settings:
         if isinstance(value, bool):
             return Settings(LAYERS if value else ())
         given = value.split(",") if isinstance(value, str) else list(value)
-        names = [] if given == ["none"] else list(LAYERS) if given == ["all"] else given
+        if given in (["all"], ["none"]):
+            return Settings.of(given == ["all"])
+        names = given
         unknown = [name for name in names if name not in LAYERS]
         if unknown:
             raise UsageError(f"expected all, none or layers out of {', '.join(LAYERS)}; got {', '.join(unknown)}.")

@@ -181,7 +181,7 @@ def _change(light: np.ndarray, matte: np.ndarray, matrix: np.ndarray, payload: i
 def _needed(shown: np.ndarray, codeword: np.ndarray, goal: float) -> float:
     """Length of the step after which values and codeword correlate by `goal`."""
     low, high = 0.0, 2 * float(np.linalg.norm(shown))
-    for _ in range(12):
+    for _ in range(8):
         middle = (low + high) / 2
         low, high = (middle, high) if _aim(shown, codeword, middle)[1] < goal else (low, middle)
     return high
@@ -222,15 +222,16 @@ def _least(step: np.ndarray, gain: np.ndarray, room: np.ndarray, rounds: int = 8
 def _project(image: np.ndarray) -> np.ndarray:
     """(288,) sums of signed coefficients of a (192, 192) float32 image."""
     index, weight = _layout()
-    return (cv2.dct(image).ravel()[index] * weight).reshape(code.LENGTH, -1).sum(1)
+    spectrum = _cosines() @ image @ _cosines().T
+    return (spectrum.ravel()[index] * weight).reshape(code.LENGTH, -1).sum(1)
 
 
 def _spread(step: np.ndarray, gain: np.ndarray) -> np.ndarray:
     """Transpose of `_project`, times the gain."""
     index, weight = _layout()
-    spectrum = np.zeros(SIDE * SIDE, np.float32)
+    spectrum = np.zeros(HIGHEST * HIGHEST, np.float32)
     spectrum[index] = np.repeat(step, len(index) // code.LENGTH) * weight
-    return cv2.idct(spectrum.reshape(SIDE, SIDE)) * gain
+    return (_cosines().T @ spectrum.reshape(HIGHEST, HIGHEST) @ _cosines()) * gain
 
 
 def _view(seen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -270,12 +271,21 @@ def _level(dtype: np.dtype) -> float:
 @cache
 def _layout() -> tuple[np.ndarray, np.ndarray]:
     """Coefficients in the key's order, and their signed weights; equally many for every bit of the codeword."""
-    radius = np.hypot(*np.mgrid[:SIDE, :SIDE]).ravel()
+    radius = np.hypot(*np.mgrid[:HIGHEST, :HIGHEST]).ravel()
     index = np.flatnonzero((radius >= LOWEST) & (radius < HIGHEST))
     stream = np.frombuffer(hashlib.shake_256(KEY).digest(8 * len(index)), "<u8")
     order = np.argsort(stream, kind="stable")[: len(index) // code.LENGTH * code.LENGTH]
     sign = 1.0 - 2.0 * (stream[order] & np.uint64(1)).astype(np.float64)
     return index[order], (sign * (radius[index[order]] / HIGHEST) ** TILT).astype(np.float32)
+
+
+@cache
+def _cosines() -> np.ndarray:
+    """(96, 192) float32: the lowest rows of the orthonormal DCT-II."""
+    order, at = np.arange(HIGHEST)[:, None], np.arange(SIDE)[None] + 0.5
+    rows = np.cos(np.pi / SIDE * order * at) * np.sqrt(2 / SIDE)
+    rows[0] /= np.sqrt(2)
+    return rows.astype(np.float32)
 
 
 @cache
