@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -59,6 +60,7 @@ def signer(signing: Signing) -> Signer:
     import c2pa
 
     note = ""
+    key: bytes | Callable[[bytes], bytes]
     if signing.chain is None and signing.key is None:
         chain, key, note = _own()
         algorithm = "es256"
@@ -99,7 +101,6 @@ def _read(path: str | os.PathLike[str]) -> bytes:
 def _checked(chain: bytes, path: Path) -> x509.Certificate:
     """The signer's own certificate, the first of the chain, if it may sign manifests today."""
     from cryptography import x509
-    from cryptography.x509.oid import ExtensionOID
 
     try:
         first = x509.load_pem_x509_certificates(chain)[0]
@@ -110,7 +111,7 @@ def _checked(chain: bytes, path: Path) -> x509.Certificate:
         span = f"{first.not_valid_before_utc:%Y-%m-%d} to {first.not_valid_after_utc:%Y-%m-%d}"
         raise InputError(f"{path}: expected a certificate that is valid today; this one is from {span}. Renew it.")
     try:
-        uses = first.extensions.get_extension_for_oid(ExtensionOID.EXTENDED_KEY_USAGE).value
+        uses = first.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
         allowed = {use.dotted_string for use in uses} & set(USES)
     except x509.ExtensionNotFound:
         allowed = set()

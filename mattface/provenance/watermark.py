@@ -38,7 +38,7 @@ STRONGEST = 6.0
 """A textured place takes at most this many times the change of a smooth one."""
 MASKING = 1.5
 """Power by which texture raises the change that is allowed."""
-GOALS = (0.7, 0.93), (1.5, 0.8)
+SCALE_OF_GOALS, GOALS = (0.7, 1.5), (0.93, 0.8)
 """Picture pixels in a frame pixel, and the correlation to reach there: small faces lose more on their way. The first
 holds for faces of about 110 px and less, the last from 230 px on."""
 KEY = b"mattface mark 1"
@@ -62,13 +62,11 @@ class Found:
         payload: the 48 bits; None when there is no mark.
         correlation: cosine between what is there and the best codeword.
         chance: how often an unmarked face would look so, at most (bound of the code).
-        soft: (288,) the values behind it, for joining several frames.
     """
 
     payload: int | None
     correlation: float
     chance: float
-    soft: np.ndarray
 
 
 def embed(pixels: np.ndarray, matte: np.ndarray, meshes: Sequence[np.ndarray], payload: int) -> np.ndarray:
@@ -120,11 +118,6 @@ def search(pixels: np.ndarray, mesh: np.ndarray) -> Found:
     return best
 
 
-def joined(seen: Sequence[Found]) -> Found:
-    """The mark of several frames that carry the same payload with different free bits: the surest of them."""
-    return max(seen, key=lambda one: one.correlation)
-
-
 def frame(mesh: np.ndarray) -> np.ndarray:
     """(3, 3) from picture pixels to the frame's: the similarity that lays a mesh over the mean face best."""
     place = _place()[0]
@@ -167,7 +160,7 @@ def _change(light: np.ndarray, matte: np.ndarray, matrix: np.ndarray, payload: i
     codeword = code.encode(code.decode(shown[None], payload)[0])
     room = (np.minimum((1 + texture / FLOOR) ** MASKING, STRONGEST) * inside) ** 2
     limit, scale = 255 * 10 ** (-DECIBELS / 20), 1 / float(np.hypot(*matrix[0, :2]))
-    reach = _needed(shown, codeword, float(np.interp(scale, *zip(*GOALS, strict=True))))
+    reach = _needed(shown, codeword, float(np.interp(scale, SCALE_OF_GOALS, GOALS)))
     for _ in range(3):
         change = _least(_aim(shown, codeword, reach)[0], gain, room)
         size = float(np.sqrt((change[inside > 0.02] ** 2).mean())) if (inside > 0.02).any() else 0.0
@@ -247,7 +240,7 @@ def _best(soft: np.ndarray) -> Found:
     k = int(alike.argmax())
     found = float(alike[k]) >= code.threshold(TRIALS, FALSE_POSITIVES)
     payload = code.payload_of(words[k]) if found else None
-    return Found(payload, float(alike[k]), code.chance(float(alike[k]), TRIALS), soft[k])
+    return Found(payload, float(alike[k]), code.chance(float(alike[k]), TRIALS))
 
 
 def _moved(scale: float, turn: float, x: float = 0.0, y: float = 0.0) -> np.ndarray:
@@ -297,5 +290,5 @@ def _place() -> tuple[np.ndarray, np.ndarray]:
     place = (mean - (low + high) / 2) * (FILLED * SIDE / (high - low).max()) + SIDE / 2
     oval = np.zeros((SIDE, SIDE), np.uint8)
     cv2.fillConvexPoly(oval, np.rint(place[packed["oval"].astype(int)]).astype(np.int32), 1)
-    oval = cv2.erode(oval, np.ones((9, 9), np.uint8))
-    return place, cv2.GaussianBlur(oval.astype(np.float32), (0, 0), 3.0)
+    inner = cv2.erode(oval, np.ones((9, 9), np.uint8)).astype(np.float32)
+    return place, cv2.GaussianBlur(inner, (0, 0), 3.0)
