@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "invert", "load", "sample"]
+__all__ = ["__version__", "invert", "load", "sample", "verify"]
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable
 
     import numpy as np
@@ -57,3 +58,10 @@ def invert(
     from mattface import inversion
 
     return inversion.invert(picture, steps, generator, device, progress, commercial)
+
+
+def verify(path: str | os.PathLike[str], anchors: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+    """Reads the marks of origin of a picture or video. See `mattface.verification.verify`."""
+    from mattface import verification
+
+    return verification.verify(path, anchors)

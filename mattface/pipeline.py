@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from mattface import align, cuda_ops, detect, embed, grain, landmarks, paste, perception, picture_io, pixels
+from mattface import (
+    align,
+    cuda_ops,
+    detect,
+    embed,
+    grain,
+    landmarks,
+    paste,
+    perception,
+    picture_io,
+    pixels,
+    provenance,
+)
 from mattface.choose import as_face, choose, remarks, without_doubtful
 from mattface.devices import DTYPES, Stopwatch, resolve_device, resolve_dtype
 from mattface.errors import NoFaceError, UsageError, WeightsError
@@ -136,7 +149,9 @@ class Swapper:
             if self.embedder is not None:
                 embeddings.append(self.embedder(eight, face))
         mean, primary = embed.mean_identity(embeddings)
-        return Identity(self.method.name, tuple(crops), primary, mean, tuple(map(self.method.encode, crops)))
+        encoded = tuple(map(self.method.encode, crops))
+        hashes = tuple(known for one in sources if (known := provenance.hash_of(one)))
+        return Identity(self.method.name, tuple(crops), primary, mean, encoded, hashes)
 
     @torch.inference_mode()
     def swap(self, source: Any, target: Any, face: str | int = "largest", measure: bool = True) -> SwapResult:
@@ -183,8 +198,29 @@ class Swapper:
                 for done in swapped:
                     done.report["identity_cosine"] = float(self.embedder(after, done.face) @ identity.embedding)
                     done.report["identity_cosine_before"] = float(self.embedder(eight, done.face) @ identity.embedding)
+        with watch.stage("origin"):
+            result = self._with_origin(result, matte, swapped, identity, target)
         report = self._report(watch, notes, swapped)
         return SwapResult(picture_io.to_caller(result, target), matte, tuple(swapped), report, result)
+
+    def _with_origin(
+        self, result: Picture, matte: np.ndarray, swapped: Sequence[SwappedFace], identity: Identity, target: Any
+    ) -> Picture:
+        """The result with what whoever writes it says about its origin; pixels stay as they are."""
+        from mattface.provenance.laying import settled
+
+        seen = pixels.eight_bit(result.pixels)
+        made = provenance.Swapped(
+            matte,
+            tuple(settled(self.landmarker, seen, one.face) for one in swapped),
+            provenance.file_of(target),
+            provenance.hash_of(target),
+            identity.hashes,
+            self.method.name,
+            self.method.describe().weights,
+        )
+        before = result.metadata.get(provenance.RECORD)
+        return replace(result, metadata={**result.metadata, provenance.RECORD: made.over(before)})
 
     @torch.inference_mode()
     def get(self, image_bgr: np.ndarray, target_face: Any, source_face: Identity, paste_back: bool = True) -> Any:

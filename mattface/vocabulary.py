@@ -185,6 +185,7 @@ class Identity:
         primary: index of the crop whose embedding is nearest to the mean.
         embedding: (D,) unit length mean embedding, or None when no identity network is available.
         encoded: what the method keeps of every crop (feature pyramid, textures, ...), in their order.
+        hashes: SHA-256 of the pictures, as files where they came as files.
     """
 
     method: str
@@ -192,6 +193,7 @@ class Identity:
     primary: int
     embedding: np.ndarray | None
     encoded: tuple[Any, ...]
+    hashes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mattface import provenance
 from mattface.errors import InputError, UsageError
 from mattface.picture_io.files import FULL as FULL_DISK
 from mattface.realtime.video import VideoInfo, open_input
@@ -165,7 +164,7 @@ def _format(path: str | Path) -> str:
 
 
 def join(
-    parts: Sequence[Path], source: str | Path, target: Path, info: VideoInfo, whole: bool, mark: str | None
+    parts: Sequence[Path], source: str | Path, target: Path, info: VideoInfo, whole: bool, mark: dict[str, str]
 ) -> None:
     """Puts encoded parts, the original's sound and its tags into one file. Nothing is encoded again.
 
@@ -175,7 +174,7 @@ def join(
         target: file to write; its ending says which container.
         info: of the video.
         whole: False ends the sound with the picture (an interrupted run).
-        mark: version to put into the origin mark, or None for no mark.
+        mark: tags of the origin, empty for none.
 
     Raises:
         InputError: the disk is full.
@@ -207,7 +206,7 @@ def join(
         raise full from error
 
 
-def _tag(out: Any, picture: Any, original: Any, info: VideoInfo, mark: str | None) -> None:
+def _tag(out: Any, picture: Any, original: Any, info: VideoInfo, mark: dict[str, str]) -> None:
     """Colour, rotation and tags of the original, and the origin mark."""
     picture.time_base = info.time_base
     if info.orientation.matrix is not None:
@@ -215,8 +214,7 @@ def _tag(out: Any, picture: Any, original: Any, info: VideoInfo, mark: str | Non
     for key, value in original.metadata.items():
         if key not in OWN_TAGS:
             out.metadata[key] = value
-    if mark is not None:
-        out.metadata.update(provenance.mark_tags(mark))
+    out.metadata.update(mark)
 
 
 PART_OPTIONS = {"avoid_negative_ts": "disabled"}

@@ -83,6 +83,11 @@ class Cast:
             raise UsageError(f"expected a role with a source; role {role} has none.")
         return found.identity
 
+    @property
+    def hashes(self) -> tuple[str, ...]:
+        """SHA-256 of all sources' pictures."""
+        return tuple(dict.fromkeys(one for r in self._roles if r is not None for one in r.identity.hashes))
+
     def replace(self, source: Any, role: int = 0) -> None:
         """Puts another source into a role while the video runs; from the next frame on it is shown.
 

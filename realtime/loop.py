@@ -18,13 +18,16 @@ import torch
 
 from mattface.align import native_size
 from mattface.devices import Stopwatch
+from mattface.paste import Pasted
 from mattface.pipeline import Swapper
 from mattface.pixels import eight_bit
+from mattface.provenance import MARK, watermark
+from mattface.provenance.laying import Laying, settled
 from mattface.realtime.faces import Cast
 from mattface.realtime.meter import Meter
 from mattface.realtime.smooth import Pose, TemporalMatteFilter
 from mattface.realtime.track import Tracked
-from mattface.vocabulary import Box, Picture
+from mattface.vocabulary import Box, Face, Picture
 
 HYSTERESIS = 1.25
 """A face's crop keeps its size until the picture's own resolution differs by this factor."""
@@ -129,10 +132,16 @@ class Mailbox:
 
 
 class Painter:
-    """The swap stage: every tracked face gets its role's source, matte and crop size filtered per face."""
+    """The swap stage: every tracked face gets its role's source, matte and crop size filtered per face.
 
-    def __init__(self, swapper: Swapper, cast: Cast) -> None:
-        self.swapper, self.cast = swapper, cast
+    Args:
+        swapper: does it.
+        cast: who becomes whom.
+        laying: provenance of the file; its imperceptible mark goes into every face. None for no mark.
+    """
+
+    def __init__(self, swapper: Swapper, cast: Cast, laying: Laying | None = None) -> None:
+        self.swapper, self.cast, self.laying = swapper, cast, laying
         self._filters: dict[int, TemporalMatteFilter] = {}
         self._sides: dict[int, int] = {}
         self._last = 0.0
@@ -153,9 +162,20 @@ class Painter:
                 matte_filter.observe(Pose.of(face.mesh).to_face_units(face.mesh), gap)
             identity = self.cast.identity(tracked.role)
             _, _, pasted = self.swapper.swap_face(picture, face, identity, watch, size, matte_filter)
-            picture = pasted.picture
+            picture = self._marked(pasted, face)
             boxes += [] if pasted.box is None else [pasted.box]
         return replace(shot, pixels=picture.pixels, boxes=tuple(boxes))
+
+    def _marked(self, pasted: Pasted, face: Face) -> Picture:
+        """The picture with the mark in the face that was just pasted."""
+        if self.laying is None or not self.laying.wants(MARK) or pasted.box is None or pasted.matte is None:
+            return pasted.picture
+        left, top, right, bottom = pasted.box
+        mesh = settled(self.swapper.landmarker, eight_bit(pasted.picture.pixels), face)
+        mesh = mesh - np.array([left, top, 0.0])
+        part = pasted.picture.pixels[top:bottom, left:right]
+        part[...] = watermark.embed(part, pasted.matte, [mesh], self.laying.number)
+        return pasted.picture
 
     def _size(self, tracked: Tracked) -> int | None:
         """Side of the face's crop: constant while the face's own size hardly changes."""

@@ -10,9 +10,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+
 from mattface import __version__
 from mattface.errors import InputError
 from mattface.pipeline import Swapper
+from mattface.provenance import Settings, Swapped, hash_of
+from mattface.provenance.laying import Laying, payload_of_job
 from mattface.realtime.encoding import Encoding, check_sound
 from mattface.realtime.faces import Cast
 from mattface.realtime.loop import Loop, Painter, Shot
@@ -37,7 +41,7 @@ class Job:
         pace: how often the detector looks.
         resume: use the parts that an interrupted run has left.
         overwrite: the output may exist.
-        mark: put the origin mark into the tags.
+        mark: which layers of provenance are laid.
         part_frames: frames of a part.
     """
 
@@ -48,7 +52,7 @@ class Job:
     pace: Pace = OFFLINE
     resume: bool = False
     overwrite: bool = False
-    mark: bool = True
+    mark: Settings | bool = True
     part_frames: int = FRAMES
 
 
@@ -83,28 +87,39 @@ def convert(
         notes = [*reader.info.notes, *check_sound(job.source, job.output, parts.folder / "trial")]
         sink = PartsSink(parts, reader.info, job.encoding, job.part_frames)
         tracker = Tracker(swapper.detector, swapper.landmarker, cast, job.pace)
-        painter = _From(sink.first, Painter(swapper, cast))
+        laying = _laying(job, cast, swapper)
+        painter = _From(sink.first, Painter(swapper, cast, laying))
         loop = Loop(_shots(reader, sink.first - WARM_UP, stop), tracker, painter, sink, drop=False, depth=QUEUE)
         reused = parts.done
         loop.run(stop, on_report)
         whole = not stop.is_set()
         if whole and parts.unfinished.exists():
             parts.complete()
-        written = parts.write(job.source, reader.info, whole, __version__ if job.mark else None)
+        written = parts.write(job.source, reader.info, whole, laying)
+        laid = laying.done(job.output)
         if whole and not written:
             raise InputError(f"{job.source}: expected frames; none could be used. Is the file damaged?")
-        notes += _lost(reader)
+        notes += [*_lost(reader), *laid.notes]
     return {
         "mattface": __version__,
         "files": {"target": job.source, "output": job.output if written else None},
         "whole": whole,
         "parts_reused": reused,
-        "marked": job.mark,
+        "provenance": {"layers": laid.layers, "id": laid.payload},
         "video": {"size": reader.info.shown_size, "format": reader.info.format, "frames_read": reader.read,
                   "frames_skipped": reader.skipped, "cut_short": reader.cut_short},
         **loop.report(),
         "notes": notes,
     }  # fmt: skip
+
+
+def _laying(job: Job, cast: Cast, swapper: Swapper) -> Laying:
+    """Provenance of the output; a resumed run goes on with the same id."""
+    record = Swapped(
+        np.zeros((0, 0), np.float32), (), Path(job.source), hash_of(job.source), cast.hashes,
+        swapper.method.name, swapper.method.describe().weights,
+    )  # fmt: skip
+    return Laying(Settings.of(job.mark), record, payload_of_job(_plan(job)))
 
 
 def _plan(job: Job) -> dict[str, Any]:

@@ -14,8 +14,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from mattface import __version__
 from mattface.errors import InputError
 from mattface.picture_io.files import check_target
+from mattface.provenance.laying import Laying, seal, tags
 from mattface.realtime.encoding import (
     PART_OPTIONS,
     Encoder,
@@ -105,8 +107,8 @@ class Parts:
         found = [self.path(k) for k in range(self.done)]
         return [*found, self.unfinished] if unfinished and self.unfinished.exists() else found
 
-    def write(self, source: str | Path, info: VideoInfo, whole: bool, mark: str | None) -> bool:
-        """Makes the output of the parts; the folder is removed when the work is whole.
+    def write(self, source: str | Path, info: VideoInfo, whole: bool, laying: Laying) -> bool:
+        """Makes the output of the parts, with its provenance; the folder is removed when the work is whole.
 
         Returns:
             False when there was no frame to write.
@@ -119,7 +121,8 @@ class Parts:
             return False
         temporary = self.folder / f"joined{self.output.suffix}"
         try:
-            join(files, source, temporary, info, whole, mark)
+            join(files, source, temporary, info, whole, tags(laying.settings.layers, __version__))
+            seal(temporary, self.output, laying, __version__)
             write_synced(temporary)
             os.replace(temporary, self.output)
         finally:

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from mattface import __version__, provenance
+from mattface import __version__
 from mattface.errors import DeviceError, InputError
 from mattface.picture_io.files import check_target
 from mattface.pixels import eight_bit
+from mattface.provenance import C2PA, XMP, Settings
+from mattface.provenance.laying import Laying, seal, tags
 from mattface.realtime.encoding import Encoder, Encoding, check_container, no_space, write_synced
 from mattface.realtime.loop import Shot
 from mattface.realtime.planes import Origin, repaint, to_planes
@@ -87,19 +89,21 @@ class VideoFile:
         encoding: how to encode.
         rate: expected frames per second.
         overwrite: the file may exist.
-        mark: put the origin mark into the tags.
+        laying: provenance of the file; None for all layers that need no face.
     """
 
     def __init__(
-        self, path: str | Path, encoding: Encoding, rate: float = 30, overwrite: bool = False, mark: bool = True
-    ) -> None:
+        self, path: str | Path, encoding: Encoding, rate: float = 30, overwrite: bool = False,
+        laying: Laying | None = None,
+    ) -> None:  # fmt: skip
         """Checks that the file can be written.
 
         Raises:
             InputError: another ending, or the file cannot be written there.
         """
         check_container(path)
-        self.path, self.encoding, self.rate, self.mark = check_target(path, overwrite), encoding, rate, mark
+        self.path, self.encoding, self.rate = check_target(path, overwrite), encoding, rate
+        self.laying = laying or Laying(Settings((XMP, C2PA)))
         self.temporary = self.path.with_name(f".mattface-{secrets.token_hex(6)}{self.path.suffix}")
         self._encoder: Encoder | None = None
         self._last = -1
@@ -136,8 +140,10 @@ class VideoFile:
         if encoder is None:
             return
         encoder.finish()
+        seal(self.temporary, self.path, self.laying, __version__)
         write_synced(self.temporary)
         os.replace(self.temporary, self.path)
+        self.laying.done(str(self.path))
 
     def _opened(self, shot: Shot) -> Encoder:
         import av
@@ -152,8 +158,7 @@ class VideoFile:
         fragments = {"movflags": "frag_keyframe+empty_moov+default_base_moof+use_metadata_tags"}
         options = {} if self.path.suffix.lower() == ".mkv" else fragments
         container = av.open(str(self.temporary), "w", options=options)
-        if self.mark:
-            container.metadata.update(provenance.mark_tags(__version__))
+        container.metadata.update(tags(self.laying.settings.layers, __version__))
         return Encoder(container, info, self.encoding)
 
 

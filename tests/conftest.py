@@ -42,6 +42,15 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_provenance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Certificate and log of provenance in a folder of the tests, in child processes too."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("provenance")
+        patch.setenv("MATTFACE_PROVENANCE", str(folder))
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def need() -> Callable[..., None]:
     """need("centerface", ...) skips the test when one of these weights is not on this machine."""

@@ -27,7 +27,7 @@ PAGES = [README, *sorted(DOCS.rglob("*.md"))]
 SHELL, PYTHON, OTHER = "sh", "python", ("bibtex",)
 CODE = (*folders().values(), "setup.py", "tests/conftest.py")
 HANDED_OVER = {"train": "mattface.training.launch", "quality": "mattface.benchmarks.quality",
-               "triplets": "mattface.benchmarks.cases"}  # fmt: skip
+               "triplets": "mattface.benchmarks.cases", "provenance": "mattface.benchmarks.provenance"}  # fmt: skip
 """Command -> module whose `add_arguments` reads the rest of its line."""
 
 

@@ -16,6 +16,8 @@ import mattface
 HEAVY = (
     "ai_edge_litert",
     "av",
+    "c2pa",
+    "cryptography",
     "cv2",
     "face_alignment",
     "imagecodecs",

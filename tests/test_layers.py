@@ -35,6 +35,7 @@ MODULES = {
     "pipeline": 5,
     "inversion": 5,
     "sampling": 5,
+    "verification": 5,
     "measure": 5,
     "cli": 8,
     "ui": 8,

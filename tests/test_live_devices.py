@@ -17,6 +17,8 @@ from cameras import Plug, shots
 from clips import SIZE, clip, frames
 
 from mattface.errors import DeviceError, InputError
+from mattface.provenance import Settings
+from mattface.provenance.laying import Laying
 from mattface.realtime.capture import Camera, Player
 from mattface.realtime.encoding import Encoding
 from mattface.realtime.loop import Shot
@@ -90,7 +92,7 @@ def test_a_recorded_file_has_the_times_of_capture_and_its_name_at_the_end(tmp_pa
 
 
 def test_odd_camera_pictures_are_recorded_as_they_are(tmp_path: Path) -> None:
-    sink = VideoFile(tmp_path / "out.mkv", FAST, mark=False)
+    sink = VideoFile(tmp_path / "out.mkv", FAST, laying=Laying(Settings.of(False)))
     for shot in shots(3):
         sink.show(replace(shot, pixels=np.ascontiguousarray(shot.pixels[:-1, :-1])))
     sink.close()

@@ -55,7 +55,7 @@ class FakeLandmarker:
 
     name = "fake"
 
-    def __call__(self, rgb: np.ndarray, face: Face) -> Face:
+    def __call__(self, rgb: np.ndarray, face: Face, passes: int = 2) -> Face:
         mesh = face_at(*(face.box[:2] + face.box[2:]) / 2, 40.0).mesh if face.mesh is None else face.mesh
         return replace(face, mesh=mesh, presence=0.99)
 
@@ -161,7 +161,7 @@ def test_the_report_tells_what_ran_and_how_long() -> None:
     assert report["method"] == "mesh" and report["device"] == "cpu" and report["dtype"] == "fp32"
     assert report["parts"] == {"detector": "fake", "landmarks": "fake", "identity": "fake", "parser": "mesh"}
     assert set(report["ops"]) == set(cuda_ops.available())
-    stages = {"prepare", "read", "detect", "landmarks", "align", "swap", "paste", "measure"}
+    stages = {"prepare", "read", "detect", "landmarks", "align", "swap", "paste", "measure", "origin"}
     assert set(report["seconds"]) == stages and min(report["seconds"].values()) >= 0
     assert -1 <= report["faces"][0]["identity_cosine"] <= 1.0001
     assert any("cut by the frame" in note for note in report["notes"])

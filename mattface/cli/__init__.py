@@ -1,4 +1,4 @@
-"""The command line: mattface swap | video | live | sample | studio | data | train | bench | doctor | weights | ...
+"""The command line: mattface swap | video | live | verify | sample | train | bench | doctor | ...
 
 Exit codes: 0 done, 2 wrong usage, 3 input unreadable or unsupported (or output not writable), 4 no face found,
 5 weights missing or damaged, 6 device unavailable, 1 anything else, 130 interrupted.
@@ -30,6 +30,7 @@ from mattface.cli import (
     studio,
     swap,
     train,
+    verify,
     video,
     weights,
 )
@@ -42,6 +43,7 @@ EPILOG = """examples:
   mattface swap -s alice.jpg -t portrait.jpg -o swapped.png
   mattface video -s alice.jpg -t clip.mp4 -o swapped.mp4
   mattface live -s alice.jpg
+  mattface verify swapped.png
   mattface doctor
   mattface weights pull embedded
 
@@ -67,7 +69,9 @@ def parser() -> argparse.ArgumentParser:
     top = Parser("mattface", description=DESCRIPTION, epilog=EPILOG, formatter_class=raw)
     top.add_argument("--version", action="version", version=f"mattface {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (swap, video, live, export, sample, invert, studio, data, train, bench, doctor, weights, ops, demo):
+    for command in (
+        swap, video, live, verify, export, sample, invert, studio, data, train, bench, doctor, weights, ops, demo,
+    ):  # fmt: skip
         command.add_parser(commands)
     return top
 

@@ -10,9 +10,14 @@ from mattface.errors import UsageError
 
 BENCHMARKS = {
     "quality": "swaps of people nobody trained on: identity, pose, detail, errors against the truth",
+    "provenance": "what the imperceptible mark survives, and whether manifests notice changes",
     "triplets": "render triplets with exact ground truth, for: bench quality --triplets",
 }
-MODULES = {"quality": "mattface.benchmarks.quality", "triplets": "mattface.benchmarks.cases"}
+MODULES = {
+    "quality": "mattface.benchmarks.quality",
+    "provenance": "mattface.benchmarks.provenance",
+    "triplets": "mattface.benchmarks.cases",
+}
 EPILOG = """examples:
   mattface bench triplets --portraits portraits --people people.npz --out triplets
   mattface bench quality --methods mesh,mattface --portraits portraits --scoring net.onnx --triplets triplets

@@ -15,7 +15,8 @@ from mattface import __version__
 
 PACKAGES = (
     "torch", "numpy", "pillow", "imagecodecs", "tifffile", "opencv-python-headless", "safetensors", "ninja",
-    "onnxruntime", "ai-edge-litert", "insightface", "face-alignment", "matplotlib", "scikit-image",
+    "onnxruntime", "ai-edge-litert", "c2pa-python", "cryptography", "insightface", "face-alignment",
+    "matplotlib", "scikit-image",
 )  # fmt: skip
 OPTIONAL = {
     "insightface": "pip install 'mattface[perception]'",

@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 import threading
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mattface import __version__
-from mattface.cli import moving
+from mattface.cli import moving, origin
 from mattface.errors import UsageError
+
+if TYPE_CHECKING:
+    from mattface.provenance import Settings
+    from mattface.provenance.laying import Laying
 
 EPILOG = """examples:
   mattface live -s alice.jpg
@@ -63,16 +67,17 @@ def run(args: argparse.Namespace) -> None:
     method, quick = entry(args.method or "mesh"), quick_dtype(resolve_device(args.device))
     moving.check_report(args.report, args.overwrite, [p for p in (args.input, args.output) if p])
     moving.readable([args.input] if args.input else [])
+    laying = _laying(args, origin.settings(args))
     status = moving.Status(args.quiet)
     with moving.stopping(status.say) as stop, ExitStack() as stack:
-        sink = _sink(args, stop)
+        sink = _sink(args, stop, laying)
         stack.callback(sink.close)
         swapper, cast = moving.build(args, method.live, quick if quick in method.dtypes else None)
         moving.say_notes(status, swapper)
         tracker = Tracker(swapper.detector, swapper.landmarker, cast, moving.pace(args, LIVE))
         for watcher in _watchers(args, cast, status) if args.watch else ():
             stack.enter_context(watcher)
-        loop = Loop(iter(_capture(args, stop, status)), tracker, Painter(swapper, cast), sink)
+        loop = Loop(iter(_capture(args, stop, status)), tracker, Painter(swapper, cast, laying), sink)
         if args.seconds is not None:
             timer = threading.Timer(args.seconds, stop.set)
             timer.daemon = True
@@ -85,8 +90,11 @@ def run(args: argparse.Namespace) -> None:
         "files": {"input": args.input or f"camera {args.camera}", "output": args.output},
         **moving.parts_of(swapper),
         **loop.report(),
+        "provenance": None if laying is None else {"layers": laying.states, "id": laying.payload},
     }
     moving.write_report(report, args.report, args.overwrite)
+    for note in [] if laying is None else [*origin.off(laying.settings), *laying.notes]:
+        status.say(note)
     if not args.quiet:
         print(moving.summary(report))
 
@@ -100,7 +108,15 @@ def _capture(args: argparse.Namespace, stop: threading.Event, status: moving.Sta
     return Camera(opener, f"camera {args.camera}", status.say, stop)
 
 
-def _sink(args: argparse.Namespace, stop: threading.Event) -> Any:
+def _laying(args: argparse.Namespace, marking: Settings) -> Laying | None:
+    """What is laid on a recording; windows and virtual cameras keep no file and carry nothing."""
+    from mattface.provenance.laying import Laying
+
+    is_file = args.output != "window" and not args.output.startswith("v4l2:")
+    return Laying(marking) if is_file else None
+
+
+def _sink(args: argparse.Namespace, stop: threading.Event, laying: Laying | None) -> Any:
     from mattface.realtime.encoding import Encoding
     from mattface.realtime.sinks import VideoFile, VirtualCamera, Window
 
@@ -109,7 +125,7 @@ def _sink(args: argparse.Namespace, stop: threading.Event) -> Any:
     if args.output.startswith("v4l2:"):
         return VirtualCamera(args.output.removeprefix("v4l2:"), args.fps)
     encoding = Encoding(quality=20, preset="veryfast", live=True)
-    return VideoFile(args.output, encoding, args.fps, args.overwrite, not args.no_mark)
+    return VideoFile(args.output, encoding, args.fps, args.overwrite, laying)
 
 
 def _watchers(args: argparse.Namespace, cast: Any, status: moving.Status) -> list[Any]:

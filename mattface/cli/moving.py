@@ -13,7 +13,7 @@ from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from mattface.cli import loading
+from mattface.cli import loading, origin
 from mattface.cli.swap import DTYPES, _device, plain
 from mattface.errors import InputError, UsageError
 from mattface.methods import METHODS
@@ -57,9 +57,9 @@ def add_how(parser: Any, default: str | None = None) -> None:
     group.add_argument("--detect-every", type=_count, metavar="N", help="frames between looks for new faces")
     group.add_argument("--report", metavar="FILE.json", help="write what was done, as JSON")
     group.add_argument("--overwrite", action="store_true", help="replace files that exist")
-    group.add_argument("--no-mark", action="store_true", help="leave the origin mark out of the file's tags")
     loading.add_commercial(group)
     group.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    origin.add_options(parser)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -48,8 +48,8 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Draws and writes one picture after the other."""
-    from mattface import __version__, edit, picture_io, sampling
-    from mattface.provenance import GENERATED, add_mark
+    from mattface import edit, picture_io, sampling
+    from mattface.provenance import Settings
     from mattface.vocabulary import Picture
 
     truncation = sampling.TRUNCATION if args.truncation is None else args.truncation
@@ -62,12 +62,11 @@ def run(args: argparse.Namespace) -> None:
     sampler = sampling.load(args.weights, args.device, args.commercial)
     for note in sampler.notes:
         print(f"mattface: note: {note}", file=sys.stderr)
-    mark = {"xmp": add_mark(None, __version__, GENERATED)}
     for seed, path in paths.items():
         code = sampler.code(seed, truncation)
         shown = sampler.picture(code if directions is None else directions.move(code, changes))
-        picture = Picture(shown, metadata=mark)
-        picture_io.write(picture, path, args.overwrite, mark=False)
+        picture = Picture(shown)
+        picture_io.write(picture, path, args.overwrite, Settings(generated=True))
         print(f"{path}: {picture.size[0]}x{picture.size[1]}, seed {seed}", flush=True)
         if directions is not None:
             print("  " + describe_change(sampler.picture(code), shown), flush=True)

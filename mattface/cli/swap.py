@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mattface import __version__
-from mattface.cli import loading
+from mattface.cli import loading, origin
 from mattface.cli.refining import refinement
 from mattface.errors import UsageError
 from mattface.methods import METHODS
 
 if TYPE_CHECKING:
+    from mattface.provenance import Laid, Settings
     from mattface.vocabulary import Picture, SwapResult
 
 DTYPES = ("fp32", "bf16", "fp16")
@@ -53,7 +54,6 @@ def add_parser(commands: Any) -> None:
     files.add_argument("--matte", metavar="FILE", help="write the matte, too (16-bit grey PNG or float TIFF)")
     files.add_argument("--report", metavar="FILE.json", help="write what was done, as JSON")
     files.add_argument("--overwrite", action="store_true", help="replace files that exist")
-    files.add_argument("--no-mark", action="store_true", help="leave the origin mark out of the metadata")
     files.add_argument("--allow-huge", action="store_true", help="read pictures of more than 400 megapixels")
     how = parser.add_argument_group("how")
     how.add_argument("--method", choices=sorted(METHODS), help="swapping method (default: that of mattface.load)")
@@ -70,6 +70,7 @@ def add_parser(commands: Any) -> None:
     how.add_argument("--dtype", choices=DTYPES, help="dtype of the networks (default: fp32)")
     loading.add_commercial(how)
     how.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    origin.add_options(parser)
 
 
 def _face(text: str) -> str | int:
@@ -103,6 +104,7 @@ def run(args: argparse.Namespace) -> None:
 
     start = time.perf_counter()
     _check_paths(args)
+    marking = origin.settings(args)
     with _steps(4, args.quiet) as step:
         step("reading")
         sources = [picture_io.read(path, args.allow_huge) for path in args.source]
@@ -120,7 +122,7 @@ def run(args: argparse.Namespace) -> None:
         if losses:
             result.report["notes"].append(f"refined in {len(losses)} steps: loss {losses[0]:.3f} to {min(losses):.3f}")
         step("writing")
-        notes = _write(args, result)
+        notes = [*origin.off(marking), *_write(args, result, marking)]
     if not args.quiet:
         _tell(args, result, [*_notes(args, sources, target), *notes], time.perf_counter() - start)
 
@@ -156,19 +158,19 @@ def _steps(count: int, quiet: bool) -> Iterator[Any]:
         yield step
 
 
-def _write(args: argparse.Namespace, result: SwapResult) -> tuple[str, ...]:
+def _write(args: argparse.Namespace, result: SwapResult, marking: Settings) -> tuple[str, ...]:
     from mattface import picture_io
 
-    mark = not args.no_mark
     if args.matte:
-        picture_io.write_matte(result.matte, args.matte, args.overwrite, mark)
+        picture_io.write_matte(result.matte, args.matte, args.overwrite, marking)
+    laid = picture_io.write_with_origin(result.picture, args.output, args.overwrite, marking)
     if args.report:
-        text = json.dumps(report(args, result), indent=2, allow_nan=False)
+        text = json.dumps(report(args, result, laid), indent=2, allow_nan=False)
         picture_io.write_whole(f"{text}\n".encode(), args.report, args.overwrite)
-    return picture_io.write(result.picture, args.output, args.overwrite, mark)
+    return laid.notes
 
 
-def report(args: argparse.Namespace, result: SwapResult) -> dict[str, Any]:
+def report(args: argparse.Namespace, result: SwapResult, laid: Laid) -> dict[str, Any]:
     """What was done, as JSON holds it: the pipeline's report, the files, and every swapped face."""
     faces = [
         {
@@ -182,7 +184,8 @@ def report(args: argparse.Namespace, result: SwapResult) -> dict[str, Any]:
         for swapped in result.faces
     ]
     files = {"source": args.source, "target": args.target, "output": args.output, "matte": args.matte}
-    return plain({"mattface": __version__, "files": files, **result.report, "marked": not args.no_mark, "faces": faces})
+    made = {"layers": laid.layers, "id": laid.payload, "consent": args.consent}
+    return plain({"mattface": __version__, "files": files, **result.report, "provenance": made, "faces": faces})
 
 
 def plain(value: Any) -> Any:

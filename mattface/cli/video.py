@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from mattface.cli import moving
+from mattface.cli import moving, origin
 from mattface.errors import Interrupted
 from mattface.weights.licences import commercial_only
 
@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> None:
 
     moving.check_report(args.report, args.overwrite, [args.target, args.output])
     moving.readable([args.target])
+    marking = origin.settings(args)
     status = moving.Status(args.quiet)
     swapper, cast = moving.build(args, {})
     moving.say_notes(status, swapper)
@@ -62,12 +63,12 @@ def run(args: argparse.Namespace) -> None:
         pace=moving.pace(args, OFFLINE),
         resume=args.resume,
         overwrite=args.overwrite,
-        mark=not args.no_mark,
+        mark=marking,
     )
     with moving.stopping(status.say) as stop:
         report = convert(job, swapper, cast, stop, lambda report: status.line(_progress(report)))
     status.end()
-    for note in report["notes"]:
+    for note in [*origin.off(marking), *report["notes"]]:
         status.say(f"{args.target}: {note}")
     report["notes"] = [*swapper.notes, *report["notes"]]
     moving.write_report({**moving.parts_of(swapper), **report}, args.report, args.overwrite)

@@ -2,6 +2,15 @@
 
 from mattface.picture_io.files import write_whole
 from mattface.picture_io.reading import read
-from mattface.picture_io.writing import check_output, read_mark, to_caller, to_pil, write, write_matte
+from mattface.picture_io.writing import (
+           check_output,
+           read_mark,
+           to_caller,
+           to_pil,
+           write,
+           write_matte,
+           write_with_origin,
+)
 
-__all__ = ["check_output", "read", "read_mark", "to_caller", "to_pil", "write", "write_matte", "write_whole"]
+__all__ = ["check_output", "read", "read_mark", "to_caller", "to_pil", "write", "write_matte", "write_whole",
+           "write_with_origin"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from mattface.errors import InputError, MattfaceError
 from mattface.picture_io import colour, metadata
 from mattface.picture_io.decoded import Decoded
 from mattface.picture_io.tiff import read_deep_tiff
+from mattface.provenance import FILE
 from mattface.vocabulary import Picture
 
 OPENERS: dict[str, Any] = {
@@ -77,7 +79,8 @@ def _read_file(path: Path, allow_huge: bool) -> Picture:
     name = _format(head, path)
     try:
         decoded = _decode(path, name, allow_huge)
-        return _picture(decoded, name)
+        picture = _picture(decoded, name)
+        return replace(picture, metadata={**picture.metadata, FILE: path})
     except MattfaceError:
         raise
     except Exception as error:  # whatever a decoder stumbles over in a damaged file means the same to the caller

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,32 @@ from mattface.picture_io.encode import FORMATS, TIFF, Format, as_image, encode, 
 from mattface.picture_io.files import check_target, write_whole
 from mattface.picture_io.reading import read
 from mattface.picture_io.tiff import tiff_bytes
-from mattface.provenance import Mark, add_mark, find_mark
+from mattface.provenance import (
+    DIGITAL_SOURCE_TYPE,
+    GENERATED,
+    MARK,
+    RECORD,
+    XMP,
+    Laid,
+    Mark,
+    Settings,
+    add_mark,
+    find_mark,
+)
+from mattface.provenance.laying import Laying
 from mattface.vocabulary import Picture
 
 MATTE_FORMATS = (".png", ".tif", ".tiff")
 
 
+Marking = bool | str | Collection[str] | Settings
+"""True for all layers of provenance, False for none, names of layers, or whole settings."""
+
+
 def write(
-    picture: Picture, path: str | os.PathLike[str], overwrite: bool = False, mark: bool = True
+    picture: Picture, path: str | os.PathLike[str], overwrite: bool = False, mark: Marking = True
 ) -> tuple[str, ...]:
-    """Writes a picture with its metadata, whole or not at all.
+    """Writes a picture with its metadata and its provenance, whole or not at all.
 
     PNG, WebP and TIFF are lossless; JPEG has quality 95 without chroma subsampling. 16-bit pictures stay 16-bit in PNG
     and TIFF, floating-point ones stay so in TIFF.
@@ -35,31 +51,43 @@ def write(
         picture: what to write.
         path: .png, .jpg, .jpeg, .webp, .tif or .tiff, in an existing folder.
         overwrite: an existing file of that name may be replaced.
-        mark: set the origin mark (see `mattface.provenance`).
+        mark: which layers of provenance are laid, see `mattface.provenance`.
 
     Returns:
-        Sentences for the user: what the format could not hold.
+        Sentences for the user: what the format could not hold, and what could not be laid.
 
     Raises:
         InputError: unknown ending, folder missing or not writable, file exists, disk full.
+        UsageError: an unknown layer.
     """
+    return write_with_origin(picture, path, overwrite, mark).notes
+
+
+def write_with_origin(
+    picture: Picture, path: str | os.PathLike[str], overwrite: bool = False, mark: Marking = True
+) -> Laid:
+    """`write` that says which layers were laid. Arguments and errors as there."""
     form = _format(path, FORMATS)
     check_target(path, overwrite)
-    notes: list[str] = []
-    if mark:
-        picture, notes = _marked(picture, form)
+    laying = Laying(Settings.of(mark), picture.metadata.get(RECORD))
+    picture = replace(picture, pixels=laying.mark(picture.pixels))
+    if laying.wants(XMP):
+        picture = _marked(picture, form, laying)
     data, conversions = encode(picture, form)
-    write_whole(data, path, overwrite)
-    return (*notes, *conversions)
+    write_whole(laying.sign(data, Path(path), __version__), path, overwrite)
+    laying.notes += conversions
+    return laying.done(str(path))
 
 
-def write_matte(matte: np.ndarray, path: str | os.PathLike[str], overwrite: bool = False, mark: bool = True) -> None:
+def write_matte(
+    matte: np.ndarray, path: str | os.PathLike[str], overwrite: bool = False, mark: Marking = True
+) -> None:
     """Writes a matte: 16-bit grey PNG (65535 = 1) or float32 TIFF.
 
     Args:
         matte: (H, W) float in [0, 1].
         path: .png, .tif or .tiff.
-        overwrite, mark: as in `write`.
+        overwrite, mark: as in `write`; the imperceptible mark is for pictures.
 
     Raises:
         UsageError: the matte has another shape.
@@ -68,13 +96,15 @@ def write_matte(matte: np.ndarray, path: str | os.PathLike[str], overwrite: bool
     if matte.ndim != 2:
         raise UsageError(f"matte must be HxW; got {matte.shape}. Pass result.matte.")
     form = _format(path, {k: v for k, v in FORMATS.items() if k in MATTE_FORMATS})
-    kept = {"xmp": add_mark(None, __version__)} if mark else {}
+    laying = Laying(Settings.of(mark))
+    kept = {"xmp": add_mark(None, __version__)} if laying.wants(XMP) else {}
     values = np.clip(matte, 0, 1).astype(np.float32)
     if form is TIFF:
         data = tiff_bytes(values, kept)
     else:
         data = png_bytes(np.rint(values.astype(np.float64) * 65535).astype(np.uint16), kept)
-    write_whole(data, path, overwrite)
+    laying.absent(MARK, "a matte shows no face")
+    write_whole(laying.sign(data, Path(path), __version__), path, overwrite)
 
 
 def check_output(
@@ -142,18 +172,18 @@ def to_caller(picture: Picture, source: Any) -> Any:
     return picture.pixels if picture.alpha is None else np.dstack([picture.pixels, picture.alpha])
 
 
-def _marked(picture: Picture, form: Format) -> tuple[Picture, list[str]]:
-    """The picture with the mark in its XMP; a packet that is none, or leaves no room, makes way."""
-    notes = []
+def _marked(picture: Picture, form: Format, laying: Laying) -> Picture:
+    """The picture with the tag in its XMP; a packet that is none, or leaves no room, makes way."""
+    kind = GENERATED if laying.settings.generated else DIGITAL_SOURCE_TYPE
     try:
-        xmp = add_mark(picture.metadata.get("xmp"), __version__)
+        xmp = add_mark(picture.metadata.get("xmp"), __version__, kind)
     except ValueError as error:
-        notes.append(f"the picture's XMP was replaced: {error}")
-        xmp = add_mark(None, __version__)
+        laying.notes.append(f"the picture's XMP was replaced: {error}")
+        xmp = add_mark(None, __version__, kind)
     if len(xmp) > form.longest_xmp:
-        notes.append(f"the picture's XMP was replaced: it is too long for {form.name}")
-        xmp = add_mark(None, __version__)
-    return replace(picture, metadata={**picture.metadata, "xmp": xmp}), notes
+        laying.notes.append(f"the picture's XMP was replaced: it is too long for {form.name}")
+        xmp = add_mark(None, __version__, kind)
+    return replace(picture, metadata={**picture.metadata, "xmp": xmp})
 
 
 def _format(path: str | os.PathLike[str], formats: dict[str, Any]) -> Any:
