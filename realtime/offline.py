@@ -15,8 +15,8 @@ import numpy as np
 from mattface import __version__
 from mattface.errors import InputError
 from mattface.pipeline import Swapper
-from mattface.provenance import Settings, Swapped, hash_of
-from mattface.provenance.laying import Laying, payload_of_job
+from mattface.provenance import MARK, Settings, Swapped, hash_of
+from mattface.provenance.laying import NO_FACE, Laying, payload_of_job
 from mattface.realtime.encoding import Encoding, check_sound
 from mattface.realtime.faces import Cast
 from mattface.realtime.loop import Loop, Painter, Shot
@@ -95,6 +95,8 @@ def convert(
         whole = not stop.is_set()
         if whole and parts.unfinished.exists():
             parts.complete()
+        if laying.wants(MARK) and not reused and not loop.meter.with_faces:
+            laying.absent(MARK, NO_FACE)
         written = parts.write(job.source, reader.info, whole, laying)
         laid = laying.done(job.output)
         if whole and not written:

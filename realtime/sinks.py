@@ -17,8 +17,8 @@ from mattface import __version__
 from mattface.errors import DeviceError, InputError
 from mattface.picture_io.files import check_target
 from mattface.pixels import eight_bit
-from mattface.provenance import C2PA, XMP, Settings
-from mattface.provenance.laying import Laying, seal, tags
+from mattface.provenance import C2PA, MARK, XMP, Settings
+from mattface.provenance.laying import NO_FACE, Laying, seal, tags
 from mattface.realtime.encoding import Encoder, Encoding, check_container, no_space, write_synced
 from mattface.realtime.loop import Shot
 from mattface.realtime.planes import Origin, repaint, to_planes
@@ -106,7 +106,7 @@ class VideoFile:
         self.laying = laying or Laying(Settings((XMP, C2PA)))
         self.temporary = self.path.with_name(f".mattface-{secrets.token_hex(6)}{self.path.suffix}")
         self._encoder: Encoder | None = None
-        self._last = -1
+        self._last, self._faces = -1, False
 
     def show(self, shot: Shot) -> None:
         """Encodes one frame.
@@ -126,6 +126,7 @@ class VideoFile:
                 frame = to_planes(shot.pixels, info)
             self._last = max(self._last + 1, round(shot.time / TICKS))
             frame.pts = self._last
+            self._faces |= bool(shot.boxes)
             self._encoder.write(frame)
         except (av.error.FFmpegError, OSError) as error:
             full = no_space(error, self.path, f"What was recorded so far is in {self.temporary}.")
@@ -140,6 +141,8 @@ class VideoFile:
         if encoder is None:
             return
         encoder.finish()
+        if self.laying.wants(MARK) and not self._faces:
+            self.laying.absent(MARK, NO_FACE)
         seal(self.temporary, self.path, self.laying, __version__)
         write_synced(self.temporary)
         os.replace(self.temporary, self.path)

@@ -122,9 +122,11 @@ def run(args: argparse.Namespace) -> None:
         if losses:
             result.report["notes"].append(f"refined in {len(losses)} steps: loss {losses[0]:.3f} to {min(losses):.3f}")
         step("writing")
-        notes = [*origin.off(marking), *_write(args, result, marking)]
+        laid = _write(args, result, marking)
     if not args.quiet:
-        _tell(args, result, [*_notes(args, sources, target), *notes], time.perf_counter() - start)
+        notes = [*_notes(args, sources, target), *origin.off(marking), *laid.notes]
+        _tell(args, result, notes, time.perf_counter() - start)
+        print(f"provenance: {laid}")
 
 
 def _check_paths(args: argparse.Namespace) -> None:
@@ -158,7 +160,7 @@ def _steps(count: int, quiet: bool) -> Iterator[Any]:
         yield step
 
 
-def _write(args: argparse.Namespace, result: SwapResult, marking: Settings) -> tuple[str, ...]:
+def _write(args: argparse.Namespace, result: SwapResult, marking: Settings) -> Laid:
     from mattface import picture_io
 
     if args.matte:
@@ -167,7 +169,7 @@ def _write(args: argparse.Namespace, result: SwapResult, marking: Settings) -> t
     if args.report:
         text = json.dumps(report(args, result, laid), indent=2, allow_nan=False)
         picture_io.write_whole(f"{text}\n".encode(), args.report, args.overwrite)
-    return laid.notes
+    return laid
 
 
 def report(args: argparse.Namespace, result: SwapResult, laid: Laid) -> dict[str, Any]:

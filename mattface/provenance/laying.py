@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mattface.provenance.signing import Signer
 
 LAID, OFF = "laid", "off"
+NO_FACE = "no swapped face in any frame"
 UNTRUSTED = "laid, signed by this machine's own certificate"
 
 
@@ -128,7 +129,7 @@ class Laying:
 
     def done(self, output: str) -> Laid:
         """What was laid; noted in the local log where a swap made the file."""
-        if self.record is not None:
+        if self.record is not None or self.wants(MARK):
             note = journal.write(self.payload, output, self.record, self.manifest, self.states)
             self.notes += [note] if note else []
         given = self.payload if any(state.startswith(LAID) for state in self.states.values()) else None
