@@ -179,4 +179,4 @@ def test_arcface_iresnet50() -> None:
 
 @pytest.mark.slow
 def test_arcface_iresnet100() -> None:
-    iresnet("arcface_iresnet100"())
+    iresnet("arcface_iresnet100", IResNet((3, 13, 30, 3)))

@@ -76,7 +76,7 @@ def test_likeness_is_perfect_for_the_same_picture_and_pulls_at_another():
     assert loss > 0 and other.grad.abs().sum() > 0
 
 
-def test_chips_need_a_networksthat_gives_features():
+def test_chips_need_networks_that_give_features():
     _, where = face(64)
     with pytest.raises(UsageError, match="face chips need"):
         chips.chip_loss(LoadedNetworks(), smooth_picture(1, 64, 1), LocatedFaces(smooth_picture(1, 64, 1), where))
@@ -149,7 +149,7 @@ def test_fine_steps_alone_are_rejected(tmp_path, monkeypatch):
         passed(with_steps(tiny_recipe(), generator=0), tmp_path, monkeypatch)
 
 
-def test_a_missing_identity_networksis_named_with_the_way_around(tmp_path, monkeypatch):
+def test_a_missing_identity_network_is_named_with_the_way_around(tmp_path, monkeypatch):
     monkeypatch.setenv("MATTFACE_HOME", str(tmp_path / "empty"))
     monkeypatch.setenv("HOME", str(tmp_path))
     asking = replace(tiny_recipe(), loss=tiny_recipe().loss | {"identity": 0.5})

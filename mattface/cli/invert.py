@@ -5,16 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from mattface.cli.loading import add_commercial
+from mattface.cli.refining import refinement
 from mattface.errors import InputError, UsageError
 
 EPILOG = """examples:
@@ -56,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
         picture_io.check_output(args.compare, args.overwrite)
     inverter = inversion.load_inverter(args.generator, device=args.device, commercial=args.commercial)
     crop = inversion.crop_of(args.photo, str(args.photo))
-    with _steps(args.steps, args.quiet) as progress:
+    with refinement(args.steps, args.quiet) as progress:
         found = inverter(crop, args.steps, progress)
     _write(args.output, found)
     if args.compare:
@@ -67,26 +62,6 @@ def run(args: argparse.Namespace) -> None:
               f"{report['psnr']} dB, {report['steps']} steps")  # fmt: skip
         for note in report["notes"]:
             print(f"note: {note}")
-
-
-@contextmanager
-def _steps(steps: int, quiet: bool) -> Iterator[Callable[[int, int, float], bool]]:
-    """Shows the steps on a terminal; Ctrl-C ends them after the running one instead of tearing it."""
-    pressed: list[int] = []
-    bar = tqdm(total=steps, unit="step", disable=quiet or not steps or not sys.stderr.isatty())
-
-    def progress(_done: int, _steps: int, loss: float) -> bool:
-        bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-        bar.update()
-        return not pressed
-
-    before = signal.signal(signal.SIGINT, lambda number, _frame: pressed.append(number)) if steps else None
-    try:
-        yield progress
-    finally:
-        bar.close()
-        if before is not None:
-            signal.signal(signal.SIGINT, before)
 
 
 def _write(path: Path, found: Any) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mattface import __version__
 from mattface.cli import loading
+from mattface.cli.refining import refinement
 from mattface.errors import UsageError
 from mattface.methods import METHODS
 
@@ -59,6 +60,8 @@ def add_parser(commands: Any) -> None:
     how.add_argument("--weights", metavar="NAME|DIR", help="weights of the method, by name or folder")
     how.add_argument("--detail", choices=("flow", "off"),
                      help="of mattface: source detail through the attention's flow, or none (the paper)")  # fmt: skip
+    how.add_argument("--refine", type=int, default=0, metavar="N",
+                     help="of mattface-ffhq: steps of about a second towards the source's identity")  # fmt: skip
     how.add_argument("--grain", type=_share, default=1.0, metavar="0..1",
                      help="how far the face gets the picture's sharpness and grain (default: 1; 0 is off)")  # fmt: skip
     how.add_argument("--face", type=_face, default="largest", metavar="largest|all|N",
@@ -96,6 +99,7 @@ def _device(text: str) -> str:
 def run(args: argparse.Namespace) -> None:
     """Reads, swaps, writes."""
     from mattface import picture_io
+    from mattface.methods.fixed_chain import FixedMethod
 
     start = time.perf_counter()
     _check_paths(args)
@@ -104,10 +108,17 @@ def run(args: argparse.Namespace) -> None:
         sources = [picture_io.read(path, args.allow_huge) for path in args.source]
         target = picture_io.read(args.target, args.allow_huge)
         step("loading")
-        chosen = {name: value for name in ("method", "detail", "commercial") if (value := getattr(args, name))}
+        options = ("method", "detail", "refine", "commercial")
+        chosen = {name: value for name in options if (value := getattr(args, name))}
         swapper = loading.load(**chosen, weights=args.weights, device=args.device, dtype=args.dtype, grain=args.grain)
         step("swapping")
-        result = swapper.swap(swapper.prepare(sources), target, face=args.face)
+        losses: list[float] = []
+        with refinement(args.refine, args.quiet, losses) as progress:
+            if isinstance(swapper.method, FixedMethod):
+                swapper.method.progress = progress
+            result = swapper.swap(swapper.prepare(sources), target, face=args.face)
+        if losses:
+            result.report["notes"].append(f"refined in {len(losses)} steps: loss {losses[0]:.3f} to {min(losses):.3f}")
         step("writing")
         notes = _write(args, result)
     if not args.quiet:
