@@ -28,8 +28,7 @@ def load(
     """Builds a ready swapper. See `mattface.pipeline.load`."""
     from mattface import pipeline
 
-    named = {"weights": weights, "device": device, "dtype": dtype, "grain": grain, "commercial": commercial}
-    return pipeline.load(method, **named, **options)
+    return pipeline.load(method, weights, device, dtype, grain, commercial, **options)
 
 
 def sample(
