@@ -124,7 +124,7 @@ def reuse_rows(earlier: dict[str, Any], part: str, described: dict[str, Any], ke
 
 
 def baseline_of(names: Iterable[str]) -> str:
-    """Name of whom the others are compared with."""
+    """Name of the method that the others are compared with."""
     listed = list(names)
     return BASELINE if BASELINE in listed else listed[0]
 

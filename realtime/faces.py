@@ -1,4 +1,4 @@
-"""Who becomes whom: sources prepared once, faces matched to reference pictures, sources changed while running."""
+"""Which source goes onto which face: sources prepared once, matched to reference pictures, changed while running."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def convert(
     Args:
         job: what to do.
         swapper: with the parts to use.
-        cast: who becomes whom.
+        cast: which source goes onto which face.
         stop: set to end early.
         on_report: gets the report so far, about once a second.
 

@@ -105,9 +105,9 @@ def test_questions_cover_every_combination_alike() -> None:
         product(made_cases.YAWS, set(made_cases.LIGHTS), set(made_cases.OCCLUDERS))
     )
     assert Counter(made_cases.case_of(n).yaw for n in range(120)) == dict.fromkeys(made_cases.YAWS, 40)
-    assert made_cases.asked(("a", "b", *made_cases.case_of(38).notes)) == made_cases.case_of(38)
+    assert made_cases.case_from_notes(("a", "b", *made_cases.case_of(38).notes)) == made_cases.case_of(38)
     with pytest.raises(InputError, match="bench triplets"):
-        made_cases.asked(("a", "b"))
+        made_cases.case_from_notes(("a", "b"))
 
 
 @pytest.fixture(scope="module")
@@ -193,10 +193,10 @@ def test_the_table_compares_with_the_baseline_on_the_same_questions() -> None:
 
 def test_earlier_rows_count_only_for_the_same_questions() -> None:
     earlier = {"triplets": {"questions": ["s/1", "s/2"], "methods": {"mesh": {"rows": [{"a": 1}, {"a": 2}]}}}}
-    assert quality.known(earlier, "triplets", {"questions": ["s/2"]}, "questions") == {"mesh": [{"a": 2}]}
-    assert quality.known(earlier, "portraits", {"pairs": []}, "pairs") == {}
+    assert quality.reuse_rows(earlier, "triplets", {"questions": ["s/2"]}, "questions") == {"mesh": [{"a": 2}]}
+    assert quality.reuse_rows(earlier, "portraits", {"pairs": []}, "pairs") == {}
     with pytest.raises(UsageError, match="same triplets"):
-        quality.known(earlier, "triplets", {"questions": ["s/2", "s/3"]}, "questions")
+        quality.reuse_rows(earlier, "triplets", {"questions": ["s/2", "s/3"]}, "questions")
 
 
 @pytest.mark.parametrize(

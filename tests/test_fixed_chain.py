@@ -74,7 +74,7 @@ def test_refinement_draws_nearer_to_the_source_and_stops_when_told(chain: FixedC
     source, target = chain.encode(face(1)), chain.encode(face(2))
     code, _ = chain(source, target)
     losses: list[float] = []
-    better = chain.refine(code, source, 8, lambda done, of, loss: not losses.append(loss))
+    better = chain.refine(code, source, 6, lambda done, of, loss: not losses.append(loss))
     assert min(losses) < losses[0]
 
     def apart(w_plus: torch.Tensor) -> float:

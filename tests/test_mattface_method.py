@@ -188,7 +188,7 @@ def test_official_weights_without_idatt_say_what_to_do():
         psp_mix.build("mattface-demo", CPU, torch.float32)
     with pytest.raises(UsageError, match="no options; got generator"):
         psp_mix.build(None, CPU, torch.float32, generator="off")
-    with pytest.raises(UsageError, match="has the option detail; got colour"):
+    with pytest.raises(UsageError, match="has the options detail, generator and refine; got colour"):
         build(None, CPU, torch.float32, colour="blue")
 
 

@@ -149,7 +149,8 @@ def test_checkpoints_of_another_method_or_variant_are_rejected(tmp_path: Path) -
     wrong = network("facechanger", blocks=1)
     save_checkpoint(path, "facechanger", TINY["facechanger"], wrong)
     with pytest.raises(WeightsError, match="expected the tensors of facechanger"):
-        build_trained("facechanger", facechanger.Config, facechanger.build_network, str(path), CPU, torch.float32, {})
+        kind, make = facechanger.Config, facechanger.build_network
+        build_trained("facechanger", kind, make, str(path), CPU, torch.float32, None, {})
 
 
 @pytest.mark.parametrize("name", ["alphaface-paper", "facechanger", "magicmask"])

@@ -247,9 +247,9 @@ def test_convert_errors(home: Path, tmp_path: Path) -> None:
 
 def test_official_of_another_kind(home: Path, tmp_path: Path) -> None:
     home.mkdir(parents=True)
-    saved(home / weights.card("deep3d").file, heads())
-    with pytest.raises(WeightsError, match="expected Deep3DFaceRecon"):
-        official("deep3d")
+    saved(home / weights.card("arcface-r50").file, heads())
+    with pytest.raises(WeightsError, match="expected an arcface_torch ResNet-50"):
+        official("arcface-r50")
 
 
 # The command

@@ -21,7 +21,7 @@ from mattface.latent_heads import LatentHeads
 from mattface.parse.bisenet import BiSeNet
 from mattface.realtime.methods import alphaface as alphaface_method
 from mattface.weights import layouts, load_strictly
-from mattface.weights.content import Content, sorted_out
+from mattface.weights.content import Content, split_parts
 from mattface.weights.convert import best_layouts, fit_of, to_ours
 from mattface.weights.layouts import arcface, estimators, known, stylegan2
 
@@ -132,7 +132,7 @@ def test_prefix_and_place_do_not_matter() -> None:
     """A bare state dict, one below another key, one that was trained on several devices."""
     state = {k: torch.zeros(s) for k, s in known.LAYOUTS["lpips-vgg"].shapes().items()}
     for outer in (state, {"net": state, "epoch": 3}, {f"module.{k}": v for k, v in state.items()}):
-        ours, name = to_ours(sorted_out(outer))
+        ours, name = to_ours(split_parts(outer))
         assert name == "lpips-vgg" and ours.keys() == state.keys()
 
 

@@ -24,9 +24,9 @@ def tiny_body() -> RecognitionBody:
 
 
 def tiny_generator() -> MobileSynthesis:
-    """18 styles of 512 and 1024 px, as the real one, with 8 channels everywhere."""
+    """18 styles of 512 and 1024 px, as the real one, with 4 channels everywhere."""
     torch.manual_seed(1)
-    network = MobileSynthesis(STYLE, {4 << i: 8 for i in range(8)})
+    network = MobileSynthesis(STYLE, {4 << i: 4 for i in range(8)})
     for name, parameter in network.named_parameters():
         if name.endswith("affine.bias") or name.endswith("up.bias"):
             torch.nn.init.ones_(parameter)

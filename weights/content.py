@@ -116,10 +116,10 @@ def _safetensors(path: Path, values: bool) -> Content:
 def _torch(path: Path) -> Content:
     from mattface.weights.tensors import load_checkpoint
 
-    return sorted_out(load_checkpoint(path))
+    return split_parts(load_checkpoint(path))
 
 
-def sorted_out(state: Mapping[str, Any]) -> Content:
+def split_parts(state: Mapping[str, Any]) -> Content:
     """A checkpoint taken apart: state dicts by outer key, tensors at the outermost level under "", and the rest."""
     import torch
 

@@ -29,7 +29,7 @@ ALL = 6
 
 
 def add_sources(parser: Any) -> None:
-    """Who becomes whom."""
+    """Which source goes onto which face."""
     group = parser.add_argument_group("faces")
     group.add_argument(
         "-s", "--source", action="append", metavar="FILE",

@@ -56,7 +56,7 @@ def flow(
     source_mesh: np.ndarray,
     target_mesh: np.ndarray,
     size: int,
-    source_unhidden: np.ndarray | None = None,
+    source_visible: np.ndarray | None = None,
     drawing: Drawing | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Source position of every target pixel, and how far to trust it.
@@ -65,7 +65,7 @@ def flow(
         source_mesh: (468, 3) in pixels of the source crop; z in the same unit, smaller is nearer.
         target_mesh: (468, 3) in pixels of the target crop.
         size: side S of the target crop in pixels.
-        source_unhidden: (468,) of `unhidden(source_mesh)`, where it is known already.
+        source_visible: (468,) of `self_visibility(source_mesh)`, where it is known already.
         drawing: `Drawing.of(target_mesh, size)`, where it is known already.
 
     Returns:
@@ -79,7 +79,7 @@ def flow(
     source, target = checked(source_mesh, "source_mesh"), checked(target_mesh, "target_mesh")
     if size < 1:
         raise ValueError(f"size must be a positive number of pixels; got {size}")
-    shown = unhidden(source) if source_unhidden is None else source_unhidden
+    shown = self_visibility(source) if source_visible is None else source_visible
     attributes = np.column_stack([source[:, :2], vertex_visibility(source, target, shown)])
     drawing = Drawing.of(target, size) if drawing is None else drawing
     return settle(drawing.interpolate(attributes), drawing.covered, crease_sigma(target))
@@ -187,7 +187,7 @@ class Drawing:
         return drawn
 
 
-def vertex_visibility(source: np.ndarray, target: np.ndarray, source_unhidden: np.ndarray) -> np.ndarray:
+def vertex_visibility(source: np.ndarray, target: np.ndarray, source_visible: np.ndarray) -> np.ndarray:
     """(468,) in [0, 1]: is the surface around each point seen well enough in the source to be drawn in the target?
 
     The product of three soft tests: the source does not show it at a far more grazing angle than the target needs, no
@@ -196,7 +196,7 @@ def vertex_visibility(source: np.ndarray, target: np.ndarray, source_unhidden: n
     facing_source, facing_target = facing(source), facing(target)
     stretch = facing_source / np.maximum(facing_target, 0.15)
     seen = ramp(stretch, 0.3, 0.75) * ramp(facing_source, 0.0, 0.12)
-    return close_pits(seen * source_unhidden) * close_pits(ramp(facing_target, -0.05, 0.1))
+    return close_pits(seen * source_visible) * close_pits(ramp(facing_target, -0.05, 0.1))
 
 
 def facing(mesh: np.ndarray) -> np.ndarray:
@@ -210,7 +210,7 @@ def facing(mesh: np.ndarray) -> np.ndarray:
     return summed[:, 2] / np.maximum(np.linalg.norm(summed, axis=1), 1e-12)
 
 
-def unhidden(mesh: np.ndarray, size: int = 192, tolerance: float = 0.06) -> np.ndarray:
+def self_visibility(mesh: np.ndarray, size: int = 192, tolerance: float = 0.06) -> np.ndarray:
     """(468,) in [0, 1]: 0 where a nearer part of the same face covers the point (depth buffer of `size` pixels).
 
     Args:

@@ -25,7 +25,7 @@ from mattface.weights.licences import commercial_only, restriction
 
 __all__ = ["Config", "MattfaceMethod", "MattfaceNetwork", "build", "build_network", "default_weights", "network_of"]
 DEMO, TAUGHT = "mattface-demo", "mattface-ffhq"
-"""Bundled weights for any use; weights that were taught with a fixed generator, and run with it."""
+"""Bundled weights for any use; weights that were trained with a fixed generator, and run with it."""
 
 
 class MattfaceMethod:

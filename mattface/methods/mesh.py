@@ -60,14 +60,14 @@ class Encoded:
     Attributes:
         pixels: (S, S, 3) float32 RGB in [0, 1].
         mesh: (468, 3) in pixels of the crop.
-        unhidden: (468,) of `mesh.unhidden`.
+        visible: (468,) of `mesh.self_visibility`.
         seen: (s, s) float32 in [0, 1], how far the crop shows the face itself and not what lies before it.
         others: further pictures of the person, for what this one does not show.
     """
 
     pixels: np.ndarray
     mesh: np.ndarray
-    unhidden: np.ndarray
+    visible: np.ndarray
     seen: np.ndarray
     others: tuple[Encoded, ...] = ()
 
@@ -90,7 +90,7 @@ class MeshMethod:
             UsageError: the crop has no mesh.
         """
         points = required_mesh(source, "source")
-        return Encoded(to_array(source), points, mesh.unhidden(points), self.matte.source(source))
+        return Encoded(to_array(source), points, mesh.self_visibility(points), self.matte.source(source))
 
     def merge(self, encoded: Sequence[Encoded]) -> Encoded:
         """The first, with the others for what it does not show."""
@@ -115,7 +115,7 @@ class MeshMethod:
         Raises:
             UsageError: the crop has no mesh.
         """
-        part, window = around_face(target)
+        part, window = crop_around_face(target)
         size, rest = target.size, cv2.BORDER_REPLICATE
         pixels, matte, flow, visibility = self.swap_part(encoded, part, window, size, matte_filter)
         whole = to_array(target)
@@ -205,7 +205,7 @@ ROOM = 0.05
 """Sides of the crop left around the mesh: what softens, and blends in wide bands, needs some."""
 
 
-def around_face(crop: Crop) -> tuple[Crop, tuple[slice, slice]]:
+def crop_around_face(crop: Crop) -> tuple[Crop, tuple[slice, slice]]:
     """The square part of a crop that holds the whole mesh, or the crop itself; and where it lies (rows, columns)."""
     points, size = required_mesh(crop, "target")[:, :2], crop.size
     low = np.floor(points.min(0) - ROOM * size).astype(int)
@@ -256,8 +256,8 @@ def warp_source(
         Flow (P, P, 2) in source pixels, warped pixels (P, P, 3), and (C, C) how well the source shows every pixel.
     """
     coarse = len(regions.face)
-    flow, visibility = mesh.flow(source.mesh, points, coarse, source.unhidden, drawing)
-    shown = shown_at(source.seen, flow / len(source.pixels))
+    flow, visibility = mesh.flow(source.mesh, points, coarse, source.visible, drawing)
+    shown = sample_visibility(source.seen, flow / len(source.pixels))
     visibility *= np.maximum(shown, regions.border)  # hair at the border is found by its colour, see `match`
     flow = resized(flow, size, cv2.INTER_CUBIC)
     return flow, resample(source.pixels, flow), visibility
@@ -288,7 +288,7 @@ def fill(
     return pixels, visibility + better * np.maximum(shown - visibility, 0)
 
 
-def shown_at(seen: np.ndarray, flow: np.ndarray) -> np.ndarray:
+def sample_visibility(seen: np.ndarray, flow: np.ndarray) -> np.ndarray:
     """(C, C) of a source's (s, s) map, where a flow (C, C, 2) of shares of its side points; the border repeats."""
     x, y = (np.ascontiguousarray(flow[..., k] * len(seen) - 0.5, np.float32) for k in range(2))
     return cv2.remap(seen, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

@@ -45,7 +45,7 @@ def read_celebamask(root: Path) -> Found:
     strange = [p.name for p in paths if not p.stem.isdigit()]
     if strange:
         notes.append(f"{len(strange)} pictures have no number and were left out: {some(strange)}")
-    identity, masks, found = identities(root), annotated(root), []
+    identity, masks, found = identities(root), read_annotations(root), []
     for path in (p for p in paths if p.stem.isdigit()):
         number, name = int(path.stem), f"{int(path.stem):05d}"
         parts = masks.get(number, {})
@@ -57,7 +57,7 @@ def read_celebamask(root: Path) -> Found:
     return found, notes + identity_notes(root, found)
 
 
-def annotated(root: Path) -> dict[int, dict[str, Path]]:
+def read_annotations(root: Path) -> dict[int, dict[str, Path]]:
     """Number of a picture -> part -> mask."""
     found: dict[int, dict[str, Path]] = {}
     for folder, _, names in os.walk(root / ANNOTATIONS, followlinks=True):
@@ -74,7 +74,7 @@ def identities(root: Path) -> dict[int, str]:
     Raises:
         InputError: a damaged list.
     """
-    own, celeba, mapping = (lying(root, *names) for names in (IDENTITIES, (CELEBA,), (MAPPING,)))
+    own, celeba, mapping = (find_file(root, *names) for names in (IDENTITIES, (CELEBA,), (MAPPING,)))
     if own:
         return {number: f"person-{who}" for number, who in table(own, 2).items()}
     if not celeba or not mapping:
@@ -91,7 +91,7 @@ def identity_notes(root: Path, records: list[Record]) -> list[str]:
         return []
     if len(alone) < len(records):
         return [f"{len(alone)} pictures have no identity in the list; each is its own: {some(alone)}"]
-    half = f" ({CELEBA} is there, {MAPPING} is not)" if lying(root, CELEBA) and not lying(root, MAPPING) else ""
+    half = f" ({CELEBA} is there, {MAPPING} is not)" if find_file(root, CELEBA) and not find_file(root, MAPPING) else ""
     return [
         f"no list of identities{half}: every picture is its own identity, and a same-identity pair is a picture with "
         f"itself. MAttFace pairs different pictures of a person: add {IDENTITIES[0]}, or CelebA's {CELEBA} beside "
@@ -99,7 +99,7 @@ def identity_notes(root: Path, records: list[Record]) -> list[str]:
     ]
 
 
-def lying(root: Path, *names: str) -> Path | None:
+def find_file(root: Path, *names: str) -> Path | None:
     """The first of these files in a folder or right below it."""
     for name in names:
         for path in (root / name, *sorted(root.glob(f"*/{name}"))):

@@ -30,7 +30,7 @@ FAILURES = 3
 """Captions that may fail one after the other before the service is given up."""
 
 
-def done_before(out: Path) -> list[Line]:
+def read_done(out: Path) -> list[Line]:
     """Lines of an earlier, perhaps interrupted preparation; a line that was cut off does not count.
 
     Raises:
@@ -98,7 +98,7 @@ def prepare(photos: Catalogue, out: Path, settings: Settings, captioner: Caption
 def work(photos: Catalogue, out: Path, settings: Settings) -> list[Line]:
     """Lines of all photos: those that were done before, with the identities known today, and the others, done now."""
     identity = {record.image: record.identity for record in photos.records}
-    before = done_before(out)
+    before = read_done(out)
     lines = [replace(line, identity=identity.get(photos.root / line.source, line.identity)) for line in before]
     preparer = Preparer(settings, out)
     for line in lines:

@@ -30,7 +30,7 @@ from mattface.transfer.recognition import RecognitionTransfer
 
 LEFT_OUT = 300
 BASIS = 8000
-"""Styles that say how W is spread."""
+"""Styles that say how W varies."""
 CROSSING = 7
 """Directions are found on people whose styles are alike up to this one."""
 
@@ -64,7 +64,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     find_directions(store, known, args.out / "ffhq-directions.safetensors")
     find_encoder(store, known, args.out / "ffhq-encoder.safetensors")
-    teach_swaps(known, args.out, args.pairs, args.steps)
+    train_swaps(known, args.out, args.pairs, args.steps)
 
 
 def find_directions(store: Store, known: KnownPeople, path: Path) -> None:
@@ -93,18 +93,18 @@ def find_encoder(store: Store, known: KnownPeople, path: Path) -> None:
     print(f"{path}: explains {np.round(share.numpy(), 3).tolist()} of the styles of {LEFT_OUT} people left out")
 
 
-def teach_swaps(known: KnownPeople, folder: Path, pairs: int, steps: int) -> None:
+def train_swaps(known: KnownPeople, folder: Path, pairs: int, steps: int) -> None:
     """Transfer and heads for swaps, written."""
     directions = load_directions(str(folder / "ffhq-directions.safetensors"))
     torch.manual_seed(0)
     transfer = RecognitionTransfer()
     transfer.begin_beside()
-    taught = known.without(LEFT_OUT)
-    heads = fit_swap_heads(taught, transfer, directions, pairs, torch.Generator().manual_seed(0))
+    trained_on = known.without(LEFT_OUT)
+    heads = fit_swap_heads(trained_on, transfer, directions, pairs, torch.Generator().manual_seed(0))
     print(f"closed form: explains {known.explained(transfer, heads, directions, LEFT_OUT):.3f} of swaps left out")
     with tqdm(total=steps, unit="step") as bar:
-        train_transfer(taught, transfer, heads, directions, steps, report=lambda step, loss: bar.update())
-    print(f"taught: explains {known.explained(transfer, heads, directions, LEFT_OUT):.3f}")
+        train_transfer(trained_on, transfer, heads, directions, steps, report=lambda step, loss: bar.update())
+    print(f"trained: explains {known.explained(transfer, heads, directions, LEFT_OUT):.3f}")
     state = {f"transfer.{k}": v for k, v in transfer.state_dict().items()}
     state |= {f"heads.{k}": v for k, v in heads.state_dict().items()}
     path = folder / "mattface-ffhq.safetensors"

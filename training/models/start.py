@@ -28,7 +28,7 @@ def load_start(network: nn.Module, start: str | None) -> tuple[str, ...]:
     """
     if start is None:
         return ()
-    own = dict(network.named_children())
+    own = {name: part for name, part in network.named_children() if part.state_dict()}
     parts = read_parts(start)
     shared = [name for name in own if name in parts]
     if not shared:
