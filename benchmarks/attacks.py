@@ -69,7 +69,7 @@ def to_face(rgb: np.ndarray, _: np.random.Generator) -> np.ndarray:
     """Cropped to the largest face."""
     from mattface import verification
 
-    find, locate = verification.perception()
+    find, locate = verification.parts()
     found = find(rgb)
     if not found:
         return rgb

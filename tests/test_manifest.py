@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import c2pa
@@ -282,3 +285,28 @@ def test_without_the_package_the_other_layers_are_laid(tmp_path: Path, monkeypat
     assert "pip install c2pa-python" in laid.notes[0]
     with pytest.raises(MattfaceError, match="pip install c2pa-python"):
         manifest.read(tmp_path / "a.png")
+
+
+def test_an_address_that_the_target_names_is_never_asked(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        xmp = (
+            '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+            '<rdf:Description rdf:about="" xmlns:dcterms="http://purl.org/dc/terms/" '
+            f'dcterms:provenance="http://127.0.0.1:{server.server_port}/a.c2pa"/></rdf:RDF></x:xmpmeta>'
+        )
+        target = tmp_path / "target.jpg"
+        picture_io.write(replace(picture(), metadata={"xmp": xmp.encode()}), target, mark=False)
+        picture_io.write(picture(record(target=target)), tmp_path / "a.png")
+        found = manifest.read(target)
+        server.shutdown()
+    assert asked == []
+    assert found.state == "absent" and "elsewhere" in found.reasons[0]
+    assert manifest.read(tmp_path / "a.png").state == "untrusted"

@@ -31,6 +31,10 @@ UNKNOWN = "application/octet-stream"
 VALID, UNTRUSTED, ALTERED, ABSENT = "valid", "untrusted", "altered", "absent"
 NO_MANIFEST, NO_FILE = ("ManifestNotFound", "NotSupported"), ("Io:", "Other: asset could not be parsed")
 """Beginnings of c2pa's errors that do not speak about a manifest."""
+ELSEWHERE = "Remote"
+"""Beginning of its errors about a manifest that the file names by an address."""
+OFFLINE = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}}
+"""Neither reading a file nor taking it as an ingredient asks an address that the file names."""
 UNTRUSTED_CODE = "signingCredential.untrusted"
 
 
@@ -122,7 +126,7 @@ def _read(file: BinaryIO, ending: str, anchors: bytes | None, detached: bytes | 
 
     kind = TYPES.get(ending.lower(), UNKNOWN)
     trust = {"trust": {"user_anchors": anchors.decode()}} if anchors else {}
-    context = c2pa.Context.from_dict({"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}, **trust})
+    context = c2pa.Context.from_dict({**OFFLINE, **trust})
     try:
         reader = c2pa.Reader(kind, file, detached, context=context)
         found = json.loads(reader.json())
@@ -131,6 +135,8 @@ def _read(file: BinaryIO, ending: str, anchors: bytes | None, detached: bytes | 
         text = " ".join(str(error).split())
         if text.startswith(NO_MANIFEST):
             return Read(ABSENT)
+        if text.startswith(ELSEWHERE):
+            return Read(ABSENT, (f"the manifest is kept elsewhere and was not fetched: {text}",))
         if text.startswith(NO_FILE):
             return Read(ABSENT, (f"the file cannot be read: {text}",))
         return Read(ALTERED, (f"broken manifest: {text}",))
@@ -183,7 +189,7 @@ def _builder(
             for one in (record.source_hashes if record is not None else ())
         ],
     }
-    context = c2pa.Context.from_dict({"builder": {"thumbnail": {"enabled": False}}})
+    context = c2pa.Context.from_dict({**OFFLINE, "builder": {"thumbnail": {"enabled": False}}})
     return c2pa.Builder.from_json(json.dumps(stated), context)
 
 
