@@ -16,6 +16,7 @@ class StandIn:
 
     def __init__(self) -> None:
         self.asked: dict[str, Any] = {}
+        self.method: Any = None
 
     def load(self, method: str = "mesh", **options: Any) -> StandIn:
         self.asked |= {"method": method, **options}
