@@ -10,13 +10,14 @@ import pytest
 import torch
 from tiny_people import random_features, tiny_body, tiny_generator, tiny_heads
 
-from mattface import inversion
+from mattface import inversion, verification
 from mattface.cli import main
 from mattface.code_heads import CodeHeads, flatten_features
 from mattface.edit import load_directions, read_changes
 from mattface.embed.body import SIZE
 from mattface.errors import UsageError
 from mattface.generate.named import EMBEDDED
+from mattface.provenance import DIGITAL_SOURCE_TYPE
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +116,8 @@ def test_a_photograph_becomes_a_code_that_draws_the_same_person(
     Image.fromarray(astronaut).save(tmp_path / "photo.png")
     code, sheet = tmp_path / "code.safetensors", tmp_path / "sheet.png"
     assert main(["invert", str(tmp_path / "photo.png"), "-o", str(code), "--compare", str(sheet)]) == 0
+    layers = verification.verify(sheet, mark=False)["layers"]
+    assert layers["xmp"]["digital_source_type"] == DIGITAL_SOURCE_TYPE and layers["c2pa"]["state"] == "untrusted"
     assert load_file(code)["w_plus"].shape == (1, 18, 512)
     with Image.open(sheet) as picture:
         assert picture.size == (2048, 1024)
