@@ -132,6 +132,7 @@ def test_every_command_is_documented() -> None:
         "swap",
         "video",
         "live",
+        "verify",
         "export",
         "sample",
         "invert",

@@ -12,14 +12,17 @@ from pathlib import Path
 import pytest
 from stand_in import write_pair
 
-ENVIRONMENT = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+
+def environment() -> dict[str, str]:
+    """Of child processes; asked for in tests, when the folder of provenance is that of the tests."""
+    return {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
 
 
 def test_the_module_and_the_script_are_the_command(tmp_path: Path) -> None:
     for command in ([sys.executable, "-m", "mattface"], [str(Path(sys.executable).parent / "mattface")]):
         done = subprocess.run(
             [*command, "swap", "-s", "a.png", "-t", "b.png", "-o", "c.png"],
-            capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT, timeout=120,
+            capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=120,
         )  # fmt: skip
         assert done.returncode == 3
         assert done.stderr.startswith("mattface: error: a.png: expected a picture file")
@@ -28,7 +31,7 @@ def test_the_module_and_the_script_are_the_command(tmp_path: Path) -> None:
 def test_help_is_quick_because_it_loads_no_torch(tmp_path: Path) -> None:
     code = "import sys\nfrom mattface import cli\ncli.parser().format_help()\nprint('torch' in sys.modules)"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT, timeout=120
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=120
     )
     assert done.stdout == "False\n"
 
@@ -50,7 +53,7 @@ def test_signals_leave_nothing_half_written(tmp_path: Path, number: int, code: i
     files = ["-s", str(pair / "source.png"), "-t", str(pair / "target.png"), "-o", str(pair / "out.png")]
     process = subprocess.Popen(
         [sys.executable, "-c", waiting, str(Path(__file__).parent), "swap", *files],
-        env=ENVIRONMENT,
+        env=environment(),
         stderr=subprocess.PIPE,
     )
     deadline = time.monotonic() + 60
@@ -66,7 +69,7 @@ def test_signals_leave_nothing_half_written(tmp_path: Path, number: int, code: i
 def test_closed_pipe_is_no_traceback(tmp_path: Path) -> None:
     done = subprocess.run(
         ["bash", "-c", f"'{sys.executable}' -m mattface weights show centerface | head -0; exit ${{PIPESTATUS[0]}}"],
-        capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT, timeout=120,
+        capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=120,
     )  # fmt: skip
     assert done.stderr == ""
     assert done.returncode in (0, 1)
