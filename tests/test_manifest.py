@@ -310,3 +310,9 @@ def test_an_address_that_the_target_names_is_never_asked(tmp_path: Path) -> None
     assert asked == []
     assert found.state == "absent" and "elsewhere" in found.reasons[0]
     assert manifest.read(tmp_path / "a.png").state == "untrusted"
+
+
+def test_a_leftover_beside_a_signed_file_does_not_speak_for_it(tmp_path: Path) -> None:
+    picture_io.write(picture(), tmp_path / "a.png")
+    (tmp_path / "a.png.c2pa").write_bytes(b"of an earlier file")
+    assert manifest.read(tmp_path / "a.png").state == "untrusted"

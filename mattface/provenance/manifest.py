@@ -103,16 +103,19 @@ def sign(
 
 
 def read(path: Path, anchors: bytes | None = None) -> Read:
-    """Reads and checks the manifest of a file, or the one beside it.
+    """Reads and checks the manifest of a file, or where it holds none, the one beside it.
 
     Args:
         path: any file.
         anchors: PEM certificates that are trusted to vouch for signers.
     """
     beside = path.with_name(path.name + SIDECAR)
-    detached = beside.read_bytes() if beside.is_file() else None
     with open(path, "rb") as file:
-        return _read(file, path.suffix, anchors, detached)
+        found = _read(file, path.suffix, anchors, None)
+        if found.state != ABSENT or not beside.is_file():
+            return found
+        file.seek(0)
+        return _read(file, path.suffix, anchors, beside.read_bytes())
 
 
 def read_bytes(data: bytes, ending: str, anchors: bytes | None = None, detached: bytes | None = None) -> Read:
