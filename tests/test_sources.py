@@ -52,7 +52,7 @@ class Told:
 
     name, device = "told", CPU
 
-    def __call__(self, rgb: np.ndarray, face: Face | None = None) -> Any:
+    def __call__(self, rgb: np.ndarray, face: Face | None = None, passes: int = 2) -> Any:
         points = posed(float(rgb[0, 0, 0]) - 128)
         found = Face(np.r_[points[:, :2].min(0), points[:, :2].max(0)], 1.0, five_points(points), points, 1.0)
         return [found] if face is None else found
