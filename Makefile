@@ -72,7 +72,7 @@ $(BIN)/python:
 		{ echo "expected Python 3.11 or newer; got $$($(PYTHON) --version). Try: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.%: pyproject.toml setup.py | $(BIN)/python
+$(VENV)/.%: pyproject.toml setup.py .ci/constraints.txt | $(BIN)/python
 	@echo "Installing what '$*' needs into $(VENV)/ (the first time this takes minutes)"
-	@$(BIN)/python -m pip install -qq --editable '.[$*]'
+	@$(BIN)/python -m pip install -qq --constraint .ci/constraints.txt --editable '.[$*]'
 	@touch $@

@@ -90,5 +90,5 @@ def test_calls_that_do_not_fit_are_rejected() -> None:
         modulated_depthwise(x, weight, style, style)
     with pytest.raises(ValueError, match=r"weight \(C, 1, 3, 3\)"):
         modulated_depthwise(x, weight[:, :, 1:], style, bands)
-    with pytest.raises(RuntimeError, match=r"CUDA"):
+    with pytest.raises(RuntimeError, match="cannot run"):
         modulated_depthwise(x, weight, style, bands, impl="cuda")
