@@ -149,6 +149,7 @@ def test_every_command_is_documented() -> None:
     assert all(command.description for command in choices.values())
 
 
+@pytest.mark.slow
 def test_demo_writes_a_sheet_and_says_how_it_went(need: Any, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     need(*weights.expand(["embedded"]))
     assert cli.main(["demo", "--out", str(tmp_path / "new" / "demo")]) == 0

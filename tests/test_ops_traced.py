@@ -147,6 +147,7 @@ def test_compiles_as_one_graph(impl: str) -> None:
         assert torch.allclose(compiled(*inputs(2, 8, 9)), model(*inputs(2, 8, 9)), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_one_graph_serves_all_sizes() -> None:
     model = Everything("auto")
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager", dynamic=True)
